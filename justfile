@@ -1,0 +1,73 @@
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+cluster := justfile_directory() / "tests/cluster/cluster"
+target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Build the program.
+build:
+    cargo build
+
+# Everything that needs no cluster and no time: format, lints, laws, generated files, dependency budget.
+check: forbid
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+    @just drift budget
+    bash -n .ci/run tests/run tests/cluster/cluster tests/cluster/demo
+
+# Units, then the short tier on a cluster of its own (brought up for it, and taken down again).
+test:
+    tests/run short
+
+# Everything, long.
+e2e:
+    tests/run long
+
+# Bring up the embedded cluster and run the main job on it: PostgreSQL under load is backed up.
+demo: cluster-up build
+    tests/cluster/demo {{ target }}/debug/sts-backup
+
+# Bring up the embedded cluster: a Ready node with CSI, images and a kubeconfig (the first time builds it, 12 minutes).
+cluster-up:
+    {{ cluster }} up
+
+# Take it down and leave nothing behind; what was built is kept.
+cluster-down:
+    {{ cluster }} down
+
+# Write what is generated from the types.
+generate:
+    cargo run --quiet --locked -- generate crds > manifests/crds.yaml
+
+# Fail when a committed generated file differs from what would be generated.
+drift:
+    diff -u manifests/crds.yaml <(cargo run --quiet --locked -- generate crds)
+
+# The shipped program: small, static, in an image from scratch.
+image:
+    RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
+      cargo build --locked --profile dist --target x86_64-unknown-linux-gnu
+    {{ cluster }} product {{ target }}/x86_64-unknown-linux-gnu/dist/sts-backup
+
+# Breaches of the laws in src/lib.rs, as far as grep can see them.
+forbid:
+    @! grep -rnE 'Timestamp::now|SystemTime|Instant::now|tokio::|kube::(Client|Api)\b|rand::|async fn' src/plan src/api
+    @! grep -rnE 'patch_status|replace_status' src --include='*.rs' | grep -v '^src/step/record.rs'
+    @! grep -rnE 'use crate::(step|run|watch|cli)' src/api src/plan
+    @! grep -rnE 'use crate::(run|watch|cli)' src/step
+    @! grep -rnE 'dbg!|todo!|unimplemented!|FIXME' src tests --include='*.rs'
+
+# The dependency budget: packages in the lock file, and one version each of the big ones.
+budget:
+    @test "$(grep -c '^name = ' Cargo.lock)" -le 310 || { echo "Cargo.lock has more than 310 packages" >&2; exit 1; }
+    @test "$(cargo tree --locked -e normal --target x86_64-unknown-linux-gnu --prefix none | sort -u | wc -l)" -le 230
+    @for crate in kube k8s-openapi rustls hyper tokio; do \
+        test "$(grep -c "^name = \"$crate\"$" Cargo.lock)" = 1 || { echo "more than one version of $crate" >&2; exit 1; }; done
+
+# Read the whole change once more: what differs from the last release or the given revision.
+review base="HEAD~1":
+    git diff --stat {{ base }}
+    git diff {{ base }}
