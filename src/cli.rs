@@ -1,0 +1,134 @@
+//! The command line: what a person or a Job types, in the conventions of kubectl.
+
+mod generate;
+mod run_once;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::client::Access;
+use crate::error::{Error, Result};
+use crate::telemetry::Format;
+
+/// sysexits(3): the command was used incorrectly.
+const USAGE: u8 = 64;
+
+#[derive(Parser, Debug)]
+#[command(name = "sts-backup", version, about = "Backup and restore of Kubernetes StatefulSets", max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+pub struct Global {
+    /// Path of the kubeconfig [default: $KUBECONFIG, then the pod's account, then ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, global = true, value_name = "NAME")]
+    context: Option<String>,
+    /// Namespace of a NAME given without one [default: the context's]
+    #[arg(short, long, global = true, value_name = "NAME")]
+    namespace: Option<String>,
+    /// How log lines are written [default: text on a terminal, else json]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Carry out one run here and now, with the rights of the kubeconfig or of the pod
+    #[command(subcommand)]
+    RunOnce(run_once::RunOnce),
+    /// Print what is generated from the program itself
+    #[command(subcommand)]
+    Generate(generate::Generate),
+}
+
+impl Global {
+    fn access(&self) -> Access {
+        Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+}
+
+/// `NS/NAME` or `NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    namespace: Option<String>,
+    name: String,
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Target, String> {
+        let (namespace, name) = match text.split_once('/') {
+            Some((namespace, name)) => (Some(namespace.to_owned()), name),
+            None => (None, text),
+        };
+        let is_name = |text: &str| !text.is_empty() && !text.contains(['/', ' ']);
+        if !is_name(name) || !namespace.as_deref().is_none_or(is_name) {
+            return Err("expected NAMESPACE/NAME or NAME".into());
+        }
+        Ok(Target { namespace, name: name.to_owned() })
+    }
+}
+
+impl Target {
+    /// The namespace that is written with the name wins; two that differ are a mistake.
+    fn resolve(&self, global: &Global, default: &str) -> Result<(String, String)> {
+        let namespace = match (&self.namespace, &global.namespace) {
+            (Some(written), Some(given)) if written != given => {
+                let message = format!("{written}/{} contradicts --namespace {given}: give one of them", self.name);
+                return Err(Error::Usage(message));
+            }
+            (Some(namespace), _) | (None, Some(namespace)) => namespace.as_str(),
+            (None, None) => default,
+        };
+        Ok((namespace.to_owned(), self.name.clone()))
+    }
+}
+
+/// Parses and runs the command.
+///
+/// # Errors
+/// What could not even begin, for `main` to print; how a run ended is its exit code.
+pub fn run() -> Result<ExitCode> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return Ok(if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS });
+        }
+    };
+    match cli.command {
+        Command::RunOnce(what) => run_once::run(&cli.global, &what),
+        Command::Generate(what) => generate::run(&what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_target_is_a_name_with_or_without_a_namespace() {
+        let parse = |text: &str| text.parse::<Target>().map(|target| (target.namespace, target.name));
+        assert_eq!(parse("shop/nightly"), Ok((Some("shop".into()), "nightly".into())));
+        assert_eq!(parse("nightly"), Ok((None, "nightly".into())));
+        for wrong in ["", "/", "a/", "/b", "a/b/c", "a b"] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

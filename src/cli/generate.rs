@@ -1,0 +1,24 @@
+//! `generate`: what the program knows about itself, as text.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::error::{Error, Result};
+use crate::generate;
+
+#[derive(Subcommand, Debug)]
+pub enum Generate {
+    /// The CustomResourceDefinitions
+    Crds,
+}
+
+pub fn run(what: &Generate) -> Result<ExitCode> {
+    let text = match what {
+        Generate::Crds => generate::crds(),
+    };
+    let written = std::io::stdout().write_all(text.as_bytes());
+    written.map_err(|error| Error::Config(format!("cannot write: {error}")))?;
+    Ok(ExitCode::SUCCESS)
+}

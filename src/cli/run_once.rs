@@ -1,0 +1,84 @@
+//! `run-once`: what the watcher's Jobs run, and pipelines and people as well.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{Global, Target};
+use crate::api::backup::LastRun;
+use crate::api::shared::Trigger;
+use crate::client;
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::plan::flow::Exit;
+use crate::plan::noun::Outcome;
+use crate::run::{self, Request};
+use crate::telemetry::{self, Format};
+
+#[derive(Subcommand, Debug)]
+pub enum RunOnce {
+    /// Back up the StatefulSet of a StatefulSetBackup
+    ///
+    /// Exit codes: 0 done, 10 failed for good, 20 worth another try, 30 another process holds the run or the lock,
+    /// 64 usage.
+    Backup(Backup),
+}
+
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// The StatefulSetBackup
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    target: Target,
+    /// The slot that this run is for: one run per slot [default: an open run's, else now]
+    #[arg(long, value_name = "SLOT")]
+    slot: Option<String>,
+    /// Why it runs: schedule, first, catchup, manual or command
+    #[arg(long, value_name = "WORD", default_value = "command", value_parser = trigger)]
+    trigger: Trigger,
+    /// Which attempt at the slot this is, from 1 [default: an open run's, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    attempt: Option<i64>,
+}
+
+fn trigger(word: &str) -> std::result::Result<Trigger, String> {
+    word.parse().map_err(|_| {
+        let words: Vec<_> = Trigger::ALL.iter().map(|word| word.as_str()).collect();
+        format!("expected one of {}", words.join(", "))
+    })
+}
+
+fn sentence(run: &LastRun) -> String {
+    let outcome = run.outcome.map_or("unfinished".to_owned(), |outcome| outcome.to_string().to_lowercase());
+    let mut text = format!("run {} {outcome}", run.id.as_deref().unwrap_or("(not begun)"));
+    let _ = write!(text, ", {} snapshots", run.snapshots.len());
+    if let Some(skew) = run.skew_seconds {
+        let _ = write!(text, ", cut within {skew:.3} s of each other");
+    }
+    text
+}
+
+pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
+    let RunOnce::Backup(backup) = what;
+    let format = Format::or_default(global.log_format);
+    telemetry::start(format);
+    let settings = Settings::from_env()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::Config(format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let connection = client::connect(&global.access()).await?;
+        let (namespace, name) = backup.target.resolve(global, &connection.namespace)?;
+        let request =
+            Request { namespace, name, slot: backup.slot.clone(), trigger: backup.trigger, attempt: backup.attempt };
+        let ended = run::run_backup(&connection, &settings, &request).await?;
+        if let Some(last_run) = &ended.last_run {
+            telemetry::summary(format, last_run, &sentence(last_run));
+        }
+        match &ended.exit {
+            Exit::Done(Outcome::Succeeded) => {}
+            Exit::Done(Outcome::Failed(why)) | Exit::Refused(why) => eprintln!("{}: {}", why.reason, why.message),
+            Exit::Again(why) | Exit::Superseded(why) => eprintln!("{why}"),
+        }
+        Ok(ExitCode::from(ended.exit.code()))
+    })
+}

@@ -1,0 +1,60 @@
+//! The way to the cluster: the pod's own account, or a kubeconfig.
+
+use std::path::PathBuf;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use crate::error::{Error, Result};
+
+/// Which cluster, as the command line says it.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    pub kubeconfig: Option<PathBuf>,
+    pub context: Option<String>,
+}
+
+/// A client, and the namespace that a bare name is taken to be in.
+#[derive(Clone)]
+pub struct Connection {
+    pub client: Client,
+    pub namespace: String,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Connection").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+/// A kubeconfig that is named wins over the pod's account, which wins over `~/.kube/config`.
+pub async fn connect(access: &Access) -> Result<Connection> {
+    let named = access.kubeconfig.is_some() || access.context.is_some() || std::env::var_os("KUBECONFIG").is_some();
+    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let mut config = if in_pod && !named {
+        Config::incluster().map_err(|error| Error::Config(format!("cannot use the pod's account: {error}")))?
+    } else {
+        from_kubeconfig(access).await?
+    };
+    // Every request is answered for by the flow, which must hear of each failure: nothing is retried below it.
+    config.default_retry = false;
+    let namespace = config.default_namespace.clone();
+    let client = Client::try_from(config)
+        .map_err(|error| Error::Config(format!("cannot use the cluster's address: {error}")))?;
+    Ok(Connection { client, namespace })
+}
+
+async fn from_kubeconfig(access: &Access) -> Result<Config> {
+    let options = KubeConfigOptions { context: access.context.clone(), ..KubeConfigOptions::default() };
+    let loaded = match &access.kubeconfig {
+        Some(path) => match Kubeconfig::read_from(path) {
+            Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await,
+            Err(error) => Err(error),
+        },
+        None => Config::from_kubeconfig(&options).await,
+    };
+    loaded.map_err(|error| {
+        let remedy = "give --kubeconfig, set KUBECONFIG, or run in a pod";
+        Error::Config(format!("no usable kubeconfig ({}): {remedy}", crate::error::root(&error)))
+    })
+}

@@ -1,0 +1,70 @@
+//! The one table of what can go wrong outside a flow, where nothing is a fact yet: settings, files, the first
+//! contact with the cluster. Inside a flow what goes wrong is a fact that the planner answers.
+
+use std::fmt;
+
+use crate::plan::noun::Refusal;
+
+#[derive(Debug)]
+pub enum Error {
+    /// A request that the API server or the way to it did not fulfil.
+    Api { verb: &'static str, object: String, source: Box<kube::Error> },
+    /// The kubeconfig, the pod's credentials or a setting cannot be used.
+    Config(String),
+    /// The command line asks for what cannot be.
+    Usage(String),
+    /// A definite no, with its reason.
+    Refused(Refusal),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn api(verb: &'static str, object: impl Into<String>, source: kube::Error) -> Error {
+        Error::Api { verb, object: object.into(), source: Box::new(source) }
+    }
+
+    /// Exit codes of the command line: see the table in `docs/exit-codes.md`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => 64,
+            Error::Config(_) | Error::Refused(_) => 10,
+            Error::Api { source, .. } if is_definite(source) => 10,
+            Error::Api { .. } => 20,
+        }
+    }
+}
+
+/// The server has understood the request and will not fulfil it, however often it is sent.
+pub fn is_definite(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 404 | 405 | 413 | 422))
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Error::Api { verb, object, source } => write!(f, "cannot {verb} {object}: {}", sentence(source)),
+            Error::Config(message) | Error::Usage(message) => f.write_str(message),
+            Error::Refused(Refusal { reason, message }) => write!(f, "{reason}: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What the server said, else the innermost cause: the outer ones only say that a request failed.
+pub fn sentence(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return status.message.clone();
+    }
+    root(error)
+}
+
+/// The innermost cause of an error.
+pub fn root(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,7 @@
+//! Text that is generated from the types.
+//!
+//! Role: strings only. What is committed under `manifests/` is compared with it by a test.
+
+mod crds;
+
+pub use crds::{crds, definitions};

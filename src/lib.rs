@@ -1,0 +1,73 @@
+//! Backup and restore of Kubernetes StatefulSets with CSI VolumeSnapshots.
+//!
+//! In a line: **a pure planner says the next step, or what it must see first; a step makes one write and returns
+//! facts; facts are folded into the view; the planner looks again.** A process may die between any two
+//! instructions: the next one observes the cluster and goes on. `docs/` says what the product does; this page says
+//! where each part of it lives, and by which laws.
+//!
+//! # Laws
+//!
+//! 1. [`api`] and [`plan`] are synchronous: no clock, no client, no randomness. `now` is an argument.
+//! 2. A step makes at most one mutating request. The planner may hand out a batch of steps that commute (all
+//!    snapshots of a run); the driver runs the batch at once. A status write is a step too. The Lease's renewal (a
+//!    future beside the loop, never a spawned task) and Events (best effort) are not steps.
+//! 3. Every effect is preceded by a persisted intent, or has a deterministic name, so that doing it again is
+//!    harmless; every destructive request carries a uid or resourceVersion precondition.
+//! 4. One file writes status: `step/record.rs`. Everybody else hands it a value.
+//! 5. Imports point one way: [`api`] ← [`plan`] ← [`step`] ← [`run`] ← [`cli`] ← `main`. [`generate`] reads [`api`]
+//!    and [`plan`].
+//! 6. A file over 400 lines or a function over 60 is two things: it is split along a noun.
+//! 7. Waiting is not an error, success is not an error, and a failed GET is never "the object does not exist".
+//!
+//! `just forbid` looks for breaches of 1, 4 and 5.
+//!
+//! # Rooms
+//!
+//! | where | what |
+//! |---|---|
+//! | [`api`] | wire shapes: [`api::backup`], [`api::restore`], the snapshot kinds, lean core kinds, label and annotation keys, reasons |
+//! | [`plan::view`], [`plan::noun`] | what is known and how it changes: `Seen`, `View`, `Fact`, `View::fold`; the things that are known |
+//! | [`plan::journal`] | `status.run` as a value: a flow's phase is a variant of it |
+//! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
+//! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
+//! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
+//! | [`plan::report`] | the status and the Events that go with each entry of the journal |
+//! | [`plan::name`] | run ids and object names, checked where they are made |
+//! | [`step`] | the driver, and the traits `Io` and `Effect` |
+//! | [`step::observe`], [`step::feed`] | one read, one request, facts; watches that deliver facts while the planner waits |
+//! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
+//! | [`run`] | the run-once role: find the object, say who we are, drive the flow to its end |
+//! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
+//! | [`generate`] | the CRDs as text, committed under `manifests/` and compared by a test |
+//! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
+//!
+//! Where does a line go? Depends on time, names or policy → [`plan`]. Touches the network → [`step`]. Wire shape →
+//! [`api`]. Text for a human → [`cli`] or [`generate`].
+//!
+//! # How a decision is made
+//!
+//! [`plan::view::Seen::get`] is the only way to a value. Of what is `Unknown` it yields the [`plan::view::Read`] that
+//! would tell, and `?` hands it to the driver: so nothing is decided on what is unknown, nothing is read that no
+//! decision needs, and between the intent and the last cut nothing is read at all. Whatever was sent and not answered
+//! (5xx, a conflict, a timeout) is [`plan::flow::Step::lost`]: what it touched becomes Unknown, is read when next
+//! asked for, and the planner decides anew. A conflict therefore needs no loop of its own.
+//!
+//! # State
+//!
+//! - **The journal** in status holds what cannot be observed again. Taking the Lease at a new epoch forgets all that
+//!   was seen before; who does not hold it writes no journal that is open.
+//! - **Fencing**: each status write carries the resourceVersion that it was decided on, the run ids of one
+//!   `StatefulSet` never repeat, and every `VolumeSnapshot` bears the Lease's transitions under which it was made.
+//! - **Snapshots describe themselves**: which run, how many make it complete, what the claim looked like, when it was
+//!   cut. To restore from them nothing else has to exist any more.
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod error;
+pub mod generate;
+pub mod plan;
+pub mod run;
+pub mod step;
+pub mod telemetry;

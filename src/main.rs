@@ -1,0 +1,10 @@
+//! Parse, run, print what could not begin, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sts_backup::cli::run().unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(error.exit_code())
+    })
+}

@@ -1,0 +1,282 @@
+//! The story of a backup. Pure: `next` looks at the view and says what comes next.
+//!
+//! lock → resolve → write the intent → create every snapshot at once → wait only for the cut → prove that the lock
+//! was held throughout → record the cut → unlock → seal → wait for readiness → close.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::flow::{Exit, Feed, Plan, Verb, act, end, steps, wait};
+use super::freeze::{barred, freeze, quiet_until};
+use super::hook::{End, Exec, Place, Tried};
+use super::journal::{Cut, Freeze, Journal, Record, Void};
+use super::name::{self, ClaimKey, RunId};
+use super::noun::{Lease, Open, Outcome, Refusal, Snap, Stop};
+use super::report::{self, Write};
+use super::resolve::{self, resolve};
+use super::view::{Fact, Read, Seen, View};
+use crate::api::FINALIZER;
+use crate::api::condition::Reason;
+use crate::api::recorded::RecordedClaim;
+use crate::api::shared::Consistency;
+
+/// One API call.
+pub const CALL: SignedDuration = SignedDuration::from_secs(30);
+
+/// A driver's complaint that its sidecar's retries have not healed for so long is an answer.
+pub const LASTING: SignedDuration = SignedDuration::from_secs(30);
+
+/// A websocket is opened by a GET, and asks for `create` as well since Kubernetes 1.35.
+const EXEC: [Verb; 2] = [("", "pods/exec", "get"), ("", "pods/exec", "create")];
+
+steps! {
+    /// What a backup may do: one write each. A step owns all that its effect needs.
+    pub enum Backup {
+        /// Take the Lease as we saw it, or make it.
+        Lock(Option<Lease>) => [("coordination.k8s.io", "leases", "create"), ("coordination.k8s.io", "leases", "patch")];
+        /// Enter the next phase. Before `Frozen` nothing is created under a run's id.
+        Write(Box<Write>) => [("backup.sts-backup.io", "statefulsetbackups/status", "patch")];
+        /// Put the finalizer on our object, or take it off: the journal outlives a deletion exactly while a freeze is open.
+        Hold(Hold) => [("backup.sts-backup.io", "statefulsetbackups", "patch")];
+        /// Say on the Lease whose freeze is open, or that none is.
+        Mark(Option<Box<Open>>) => [("coordination.k8s.io", "leases", "patch")];
+        Pre(Box<Exec>) => EXEC, yields;
+        Post(Box<Exec>) => EXEC;
+        Snapshot(Box<NewSnapshot>) => [("snapshot.storage.k8s.io", "volumesnapshots", "create")];
+        /// Say on the snapshot when it was cut: from now on it may count.
+        Seal(Seal) => [("snapshot.storage.k8s.io", "volumesnapshots", "patch")];
+        /// By uid.
+        Delete(Doomed) => [("snapshot.storage.k8s.io", "volumesnapshots", "delete")];
+        /// Give the Lease of this epoch back.
+        Unlock(i64) => [("coordination.k8s.io", "leases", "patch")];
+    }
+    lost(how, when) {
+        Self::Lock(_) | Self::Mark(_) | Self::Unlock(_) => Fact::Lease(Seen::Unknown),
+        Self::Write(_) | Self::Hold(_) => Fact::Record(Box::new(Seen::Unknown)),
+        Self::Pre(exec) | Self::Post(exec) => Fact::Hook(exec.clone(), Tried { when, end: End::Lost(how) }),
+        Self::Snapshot(_) | Self::Seal(_) | Self::Delete(_) => Fact::Snaps(Seen::Unknown),
+    }
+}
+
+/// All that a `VolumeSnapshot` says about itself when it is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewSnapshot {
+    pub name: String,
+    pub run: RunId,
+    pub claim: ClaimKey,
+    pub pvc: String,
+    pub class: String,
+    pub epoch: i64,
+    pub size: usize,
+    pub replicas: u32,
+    pub template_hash: String,
+    pub manifest: RecordedClaim,
+}
+
+/// The finalizers of our object as they are to be, and the resourceVersion that this was decided on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hold {
+    pub version: String,
+    pub finalizers: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seal {
+    pub name: String,
+    pub uid: String,
+    pub cut: Timestamp,
+    pub consistency: Consistency,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Doomed {
+    pub name: String,
+    pub uid: String,
+    pub run: RunId,
+    /// What let it go, for the audit log.
+    pub why: &'static str,
+}
+
+pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
+    if let Some(refusal) = &v.mute {
+        return end(Exit::Refused(refusal.clone()));
+    }
+    if v.is_deserted(now) {
+        return end(Exit::Again("the API server does not answer".into()));
+    }
+    if let (Some(stop), Seen::Unknown) = (v.stop, &v.record) {
+        return leave(v, stop, now);
+    }
+    let record = v.record()?;
+    let newer = record.open.iter().any(|(slot, attempt)| *slot == v.want.slot && *attempt > v.want.attempt);
+    if newer {
+        return end(Exit::Superseded("a later attempt of this run has begun".into()));
+    }
+    match &record.journal {
+        Journal::Frozen(f) if f.holder == v.want.me => freeze(v, f, now),
+        _ if let Some(stop) = v.stop => leave(v, stop, now),
+        Journal::Idle if record.leaving => match held(record) {
+            Some(hold) => one(Backup::Hold(hold), now),
+            None => end(Exit::Refused(leaving(v))),
+        },
+        Journal::Idle if let Some(refusal) = &v.refused => close(v, Outcome::Failed(refusal.clone()), now),
+        Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
+        Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),
+        Journal::Cut(_) | Journal::Closed(_) if let Some(epoch) = v.to_release()? => one(Backup::Unlock(epoch), now),
+        Journal::Cut(_) | Journal::Closed(_) if let Some(lease) = v.left_behind()? => {
+            one(Backup::Lock(Some(lease.clone())), now)
+        }
+        Journal::Cut(cut) => keep(v, cut, now),
+        Journal::Closed(outcome) => end(Exit::Done(outcome.clone())),
+        _ if v.mine()?.is_none() => acquire(v, now),
+        Journal::Frozen(f) => freeze(v, f, now),
+        Journal::Void(id, why) => clean(v, *id, why, now),
+        Journal::Idle => begin(v, None, now),
+    }
+}
+
+fn acquire(v: &View, now: Timestamp) -> Plan<Backup> {
+    let lease = v.lease()?;
+    if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| open.uid != v.want.uid) {
+        return if now < v.want.lock_by { wait([Feed::Lease], v.want.lock_by) } else { barred(v, open) };
+    }
+    match lease.and_then(|lease| Some((lease.holder.as_ref()?, lease))) {
+        Some((_, lease)) if !lease.gone && now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
+        // No write: the journal is the holder's, and may be its intent.
+        Some((holder, lease)) if !lease.gone => {
+            end(Exit::Superseded(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
+        }
+        _ => one(Backup::Lock(lease.cloned()), now),
+    }
+}
+
+/// A freeze that another process began. Only the same attempt of the same run may freeze again.
+pub fn inherited(v: &View) -> Result<Void, Read> {
+    let record = v.record()?;
+    let same = record.open.as_ref().is_some_and(|(slot, attempt)| *slot == v.want.slot && *attempt == v.want.attempt);
+    let lost = || Refusal::new(Reason::JobLost, "the process that ran it ended before the cut was recorded");
+    Ok(if same { Void::Interrupted } else { Void::Failed(lost()) })
+}
+
+/// Resolve, then write the intent under an id that is later than any that names a snapshot.
+fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
+    if let Some(refusal) = &v.refused {
+        return close(v, Outcome::Failed(refusal.clone()), now);
+    }
+    let covered = match resolve(v)? {
+        Ok(covered) => covered,
+        Err(refusal) => return close(v, Outcome::Failed(refusal), now),
+    };
+    let pods = match resolve::places(v, &covered)? {
+        Ok(pods) => pods,
+        Err(refusal) => return close(v, Outcome::Failed(refusal), now),
+    };
+    if let Some(quiet) = quiet_until(v).filter(|quiet| *quiet > now) {
+        return wait([], quiet);
+    }
+    if let Some(hold) = to_hold(v.record()?, &pods) {
+        return one(Backup::Hold(hold), now);
+    }
+    let newest = v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.iter().copied()).chain(void).max();
+    let Some(epoch) = v.mine()? else { return acquire(v, now) };
+    let id = RunId::after(newest, now);
+    let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods };
+    one(write(v, &Journal::Frozen(freeze), now)?, now)
+}
+
+/// Partial snapshots go first, then the run ends or begins anew.
+fn clean(v: &View, id: RunId, why: &Void, now: Timestamp) -> Plan<Backup> {
+    let partial = doom(v, id, "partial")?;
+    match why {
+        _ if !partial.is_empty() => act(partial, now + CALL),
+        Void::Failed(refusal) => close(v, Outcome::Failed(refusal.clone()), now),
+        Void::Interrupted => begin(v, Some(id), now),
+    }
+}
+
+/// Cut, and the lock given back: say so on the snapshots, wait until they are ready, close.
+fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
+    if let Some(refusal) = &v.refused {
+        return close(v, Outcome::Failed(refusal.clone()), now);
+    }
+    let run: Vec<_> = v.run(cut.id)?.filter(|(_, snap)| !snap.leaving && snap.epoch == cut.epoch).collect();
+    if run.len() < cut.size {
+        let doomed = doom(v, cut.id, "partial")?;
+        let message = format!("{} of {} snapshots of run {} were deleted", cut.size - run.len(), cut.size, cut.id);
+        let failed = Outcome::Failed(Refusal::new(Reason::SnapshotFailed, message));
+        return if doomed.is_empty() { close(v, failed, now) } else { act(doomed, now + CALL) };
+    }
+    let untold = run.iter().filter(|(_, snap)| !snap.sealed && v.cut(snap).is_none());
+    let untold: Vec<_> = untold.map(|(_, snap)| Feed::Cut(snap.uid.clone())).collect();
+    let by = cut.since + v.want.ready_timeout;
+    if !untold.is_empty() && now < by {
+        return wait(untold.into_iter().chain([Feed::Snaps]), by);
+    }
+    let unsealed = run.iter().filter(|(_, snap)| !snap.sealed).filter_map(|(name, snap)| {
+        let (name, uid) = ((*name).clone(), snap.uid.clone());
+        Some(Backup::Seal(Seal { name, uid, cut: v.cut(snap)?, consistency: cut.consistency }))
+    });
+    let unsealed: Vec<_> = unsealed.collect();
+    if !unsealed.is_empty() {
+        return act(unsealed, now + CALL);
+    }
+    let Some((name, snap)) = run.iter().find(|(_, snap)| !snap.ready) else {
+        return close(v, Outcome::Succeeded, now);
+    };
+    if now < by {
+        return wait([Feed::Snaps], by);
+    }
+    let error = snap.error.as_ref().map(|(error, _)| format!(": {error}")).unwrap_or_default();
+    let seconds = v.want.ready_timeout.as_secs();
+    let message = format!(
+        "VolumeSnapshot {name} was not ready within spec.snapshotReadyTimeoutSeconds ({seconds} s){error}; nothing is \
+         deleted, and the run counts as soon as all of it is ready"
+    );
+    close(v, Outcome::Failed(Refusal::new(Reason::SnapshotTimeout, message)), now)
+}
+
+/// All of the run that is still there.
+fn doom(v: &View, run: RunId, why: &'static str) -> Result<Vec<Backup>, Read> {
+    let doomed =
+        |(name, snap): (&String, &Snap)| Backup::Delete(Doomed { name: name.clone(), uid: snap.uid.clone(), run, why });
+    Ok(v.run(run)?.filter(|(_, snap)| !snap.leaving).map(doomed).collect())
+}
+
+pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Backup, Read> {
+    Ok(Backup::Write(Box::new(report::write(v, journal, now)?)))
+}
+
+fn close(v: &View, outcome: Outcome, now: Timestamp) -> Plan<Backup> {
+    one(write(v, &Journal::Closed(outcome), now)?, now)
+}
+
+pub fn one(step: Backup, now: Timestamp) -> Plan<Backup> {
+    act([step], now + CALL)
+}
+
+/// A freeze that may be open needs the finalizer; without hooks none is.
+fn to_hold(record: &Record, pods: &[Place]) -> Option<Hold> {
+    let on = record.finalizers.iter().any(|name| name == FINALIZER);
+    let add = || record.finalizers.iter().cloned().chain([FINALIZER.to_owned()]).collect();
+    (!on && !pods.is_empty()).then(|| Hold { version: record.version.clone(), finalizers: add() })
+}
+
+/// The finalizer stands although nothing is frozen any more.
+fn held(record: &Record) -> Option<Hold> {
+    let rest: Vec<_> = record.finalizers.iter().filter(|name| *name != FINALIZER).cloned().collect();
+    (rest.len() < record.finalizers.len()).then(|| Hold { version: record.version.clone(), finalizers: rest })
+}
+
+fn leaving(v: &View) -> Refusal {
+    let message =
+        format!("StatefulSetBackup {}/{} is being deleted: no run is begun for it", v.want.namespace, v.want.name);
+    Refusal::new(Reason::Superseded, message)
+}
+
+/// Nothing is begun any more. A lock that is ours is given back, so that nobody has to wait until it runs out.
+pub fn leave(v: &View, stop: Stop, now: Timestamp) -> Plan<Backup> {
+    match stop {
+        Stop::Sigterm if let Some(epoch) = v.to_release()? => one(Backup::Unlock(epoch), now),
+        Stop::Sigterm => end(Exit::Again("stopped before the run was complete: the same command takes it up".into())),
+        Stop::LeaseLost => end(Exit::Superseded("the lock was lost to another process".into())),
+    }
+}

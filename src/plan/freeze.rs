@@ -1,0 +1,312 @@
+//! The freeze: pod after pod is frozen, every claim is cut at once, every pod is thawed, whatever went before.
+//!
+//! Between the first pre hook and the last post hook nothing is read, because nothing is asked for that is unknown;
+//! a lost POST costs one LIST. After the last thaw the Lease and the pods are read once more: only if all of them
+//! are still what they were was it one freeze.
+
+use jiff::Timestamp;
+
+use super::backup::{Backup, CALL, LASTING, NewSnapshot, leave, one, write};
+use super::flow::{Exit, Feed, Lost, Plan, act, end, wait};
+use super::hook::{self, Exec, HookSpec, Owed, Place, Which};
+use super::journal::{Cut, Freeze, Journal, Void};
+use super::name;
+use super::noun::{Open, Refusal, Snap, Stop};
+use super::resolve::{Covered, resolve};
+use super::view::{Read, View};
+use crate::api::condition::Reason;
+use crate::api::shared::Consistency;
+
+/// Freezes that containers may interrupt before the run gives up: each one costs the application a pause.
+const FREEZES: usize = 3;
+
+/// From the intent to the record of what came of it.
+pub fn freeze(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
+    if v.stop == Some(Stop::LeaseLost) && !still_open(v, f)? {
+        return leave(v, Stop::LeaseLost, now);
+    }
+    match void(v, f, now)? {
+        None if !is_cut(v, f)? => take(v, f, now),
+        void => thaw(v, f, void, now),
+    }
+}
+
+fn own(v: &View, f: &Freeze) -> bool {
+    f.holder == v.want.me
+}
+
+/// Another holds the lock; but while the open mark names our run nobody else has thawed, so we do.
+fn still_open(v: &View, f: &Freeze) -> Result<bool, Read> {
+    let open = v.lease()?.and_then(|lease| lease.open.as_ref());
+    Ok(open.is_some_and(|open| open.uid == v.want.uid && open.run == f.id.to_string()))
+}
+
+/// Mark, freeze, cut.
+fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
+    let by = f.since + v.want.max_freeze;
+    if !f.pods.is_empty() && !v.marked(&f.id.to_string()) {
+        v.lease()?; // a mark whose reply was lost is looked for first: nothing is frozen yet
+        return one(Backup::Mark(Some(Box::new(mark(v, f)))), now);
+    }
+    if let Some((exec, hook)) =
+        execs(v, f, Which::Pre).find(|(exec, _)| v.hooks.of(f.id, exec.place.ordinal, Which::Pre).is_empty())
+    {
+        return act([Backup::Pre(Box::new(exec))], by.min(now + hook.timeout));
+    }
+    let Ok(covered) = resolve(v)? else { return thaw(v, f, Some(Void::Interrupted), now) };
+    let made: Vec<_> = v.run(f.id)?.map(|(_, snap)| &snap.claim).collect();
+    let missing: Vec<_> = covered.iter().filter(|claim| !made.contains(&&claim.key)).collect();
+    if !missing.is_empty() {
+        let new = missing.into_iter().map(|claim| snapshot(v, f, claim)).collect::<Result<Vec<_>, _>>()?;
+        return act(new, by.min(now + CALL));
+    }
+    let uncut: Vec<&Snap> = uncut(v, f)?.map(|(_, snap)| snap).collect();
+    let failing = uncut.iter().filter_map(|snap| snap.error.as_ref().map(|(_, since)| *since + LASTING)).min();
+    let pods = (!f.pods.is_empty()).then_some(Feed::Pods);
+    let feeds = uncut.iter().map(|snap| Feed::Cut(snap.uid.clone())).chain([Feed::Snaps]).chain(pods);
+    wait(feeds, failing.map_or(by, |at| by.min(at)))
+}
+
+fn mark(v: &View, f: &Freeze) -> Open {
+    Open {
+        kind: "StatefulSetBackup".into(),
+        namespace: v.want.namespace.clone(),
+        name: v.want.name.clone(),
+        uid: v.want.uid.clone(),
+        run: f.id.to_string(),
+        pods: f.pods.iter().map(|place| place.pod.clone()).collect(),
+    }
+}
+
+fn snapshot(v: &View, f: &Freeze, claim: &Covered) -> Result<Backup, Read> {
+    let target = v.target()?;
+    Ok(Backup::Snapshot(Box::new(NewSnapshot {
+        name: name::snapshot(&v.want.name, &claim.key, f.id),
+        run: f.id,
+        claim: claim.key.clone(),
+        pvc: claim.pvc.to_owned(),
+        class: claim.class.name.clone(),
+        epoch: f.epoch,
+        size: f.size,
+        replicas: target.map_or(0, |target| target.replicas),
+        template_hash: target.map(|target| target.hash.clone()).unwrap_or_default(),
+        manifest: claim.claim.manifest.clone(),
+    })))
+}
+
+/// Every pod that may be frozen is thawed; one write says what came of it.
+fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup> {
+    let mut later: Option<Timestamp> = None;
+    let mut unproven: Option<Exec> = None;
+    for (exec, hook) in execs(v, f, Which::Post) {
+        if own(v, f) || is_same(v.pod(&exec.place.pod)?, frozen(f, exec.place.ordinal)) {
+            let hurry = v.stop.is_some();
+            match v.hooks.owed(f.id, exec.place.ordinal, v.want.pre.as_ref(), own(v, f), hurry, now) {
+                Owed::Now => return act([Backup::Post(Box::new(exec))], now + hook.timeout),
+                Owed::At(at) => later = Some(later.map_or(at, |later| later.min(at))),
+                Owed::Unproven => unproven = unproven.or(Some(exec)),
+                Owed::Nothing => {}
+            }
+        }
+    }
+    if let Some(until) = later {
+        let given_up = f.pods.iter().map(|place| Feed::Hook(f.id, place.ordinal));
+        return wait(given_up.chain([Feed::Pods]), until);
+    }
+    if let (Some(stop), false) = (v.stop, settled(v, f)) {
+        return leave(v, stop, now); // the journal keeps the freeze open: the next process thaws once more
+    }
+    if v.stop == Some(Stop::LeaseLost) || v.mine()?.is_none() {
+        return leave(v, Stop::LeaseLost, now);
+    }
+    let void = match (unproven, void) {
+        (Some(exec), _) => Some(Void::Failed(thaw_unproven(v, &exec))),
+        (None, None) if v.mine()? != Some(f.epoch) || !is_proved(v, f)? => Some(interrupted(v, f)),
+        (None, void) => void,
+    };
+    if !f.pods.is_empty() && v.lease()?.is_some_and(|lease| lease.open.is_some()) {
+        return one(Backup::Mark(None), now);
+    }
+    let consistency = match (&v.want.pre, &v.want.post) {
+        (Some(_), Some(_)) if !f.pods.is_empty() => Consistency::Frozen,
+        _ => Consistency::CrashPerVolume,
+    };
+    let cut = Cut { id: f.id, epoch: f.epoch, since: now, size: f.size, consistency };
+    one(write(v, &void.map_or(Journal::Cut(cut), |why| Journal::Void(f.id, why)), now)?, now)
+}
+
+/// Of no pod is the pre hook at large: given up, its end not witnessed.
+fn settled(v: &View, f: &Freeze) -> bool {
+    let at_large = |place: &Place| {
+        let last = v.hooks.of(f.id, place.ordinal, Which::Pre).last();
+        last.map_or(!own(v, f), |tried| matches!(tried.end, hook::End::Lost(_)))
+    };
+    v.want.pre.is_none() || !f.pods.iter().any(at_large)
+}
+
+/// What froze is not there any more, so nothing is frozen; but it was no freeze either.
+fn interrupted(v: &View, f: &Freeze) -> Void {
+    let changed = f.pods.iter().find(|place| !v.proof(&place.pod).is_ok_and(|pod| is_same(pod, Some(place))));
+    match changed {
+        Some(place) if v.hooks.freezes() >= FREEZES => Void::Failed(Refusal::new(
+            Reason::PodNotRunning,
+            format!(
+                "container {} of pod {} was restarted or replaced during the freeze, {FREEZES} times in a row: does its \
+                 liveness probe outlast the freeze?",
+                place.container, place.pod
+            ),
+        )),
+        _ => Void::Interrupted,
+    }
+}
+
+fn is_proved(v: &View, f: &Freeze) -> Result<bool, Read> {
+    for place in &f.pods {
+        if !is_same(v.proof(&place.pod)?, Some(place)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The very container, neither restarted nor replaced.
+pub fn is_same(pod: Option<&super::noun::Pod>, place: Option<&Place>) -> bool {
+    let Some((pod, place)) = pod.zip(place) else { return false };
+    let same = |container: &super::noun::Container| {
+        container.name == place.container
+            && container.id.as_ref() == Some(&place.container_id)
+            && container.restarts == place.restarts
+    };
+    pod.uid == place.uid && pod.containers.iter().any(same)
+}
+
+/// Where the ordinal's pre hook ran.
+fn frozen(f: &Freeze, ordinal: u32) -> Option<&Place> {
+    f.pods.iter().find(|place| place.ordinal == ordinal)
+}
+
+/// The hook on each pod of the freeze, in ordinal order.
+fn execs<'a>(v: &'a View, f: &'a Freeze, which: Which) -> impl Iterator<Item = (Exec, &'a HookSpec)> {
+    let hook = match which {
+        Which::Pre => v.want.pre.as_ref(),
+        Which::Post => v.want.post.as_ref(),
+    };
+    let place = move |ordinal| {
+        let mut of = f.pods.iter().filter(|place| place.ordinal == ordinal);
+        if which == Which::Pre { of.next() } else { of.next_back() }
+    };
+    let ordinals: std::collections::BTreeSet<u32> = f.pods.iter().map(|place| place.ordinal).collect();
+    let exec =
+        move |place: &Place, hook: &HookSpec| Exec { run: f.id, which, place: place.clone(), argv: hook.argv.clone() };
+    ordinals.into_iter().filter_map(move |ordinal| Some((exec(place(ordinal)?, hook?), hook?)))
+}
+
+/// Why this freeze cannot become a run; `None` while it can. Every cause stays true once it is.
+fn void(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Void>, Read> {
+    let failed = |reason, message: String| Ok(Some(Void::Failed(Refusal { reason, message })));
+    if let Some(refusal) = &v.refused {
+        return Ok(Some(Void::Failed(refusal.clone())));
+    }
+    if let Some(refusal) = failed_hook(v, f) {
+        return Ok(Some(Void::Failed(refusal)));
+    }
+    if !own(v, f) {
+        return super::backup::inherited(v).map(Some);
+    }
+    let lost = execs(v, f, Which::Pre).any(|(exec, _)| {
+        let tried = v.hooks.of(f.id, exec.place.ordinal, Which::Pre).first();
+        tried.is_some_and(|tried| matches!(tried.end, hook::End::Gone | hook::End::Lost(Lost::Reply | Lost::Stopped)))
+    });
+    if v.stop.is_some() || v.foreign.contains(&f.id) || lost {
+        return Ok(Some(Void::Interrupted));
+    }
+    for place in &f.pods {
+        if !is_same(v.pod(&place.pod)?, Some(place)) {
+            return Ok(Some(Void::Interrupted));
+        }
+    }
+    let by = f.since + v.want.max_freeze;
+    let lasting = |snap: &Snap| snap.error.as_ref().filter(|(_, since)| now >= *since + LASTING || now >= by).cloned();
+    if let Some((name, error)) = uncut(v, f)?.find_map(|(name, snap)| Some((name, lasting(snap)?.0))) {
+        return failed(Reason::SnapshotFailed, format!("VolumeSnapshot {name} was not taken: {error}"));
+    }
+    if now < by {
+        return Ok(None);
+    }
+    let behind = uncut(v, f)?.next().map_or("the snapshots".to_owned(), |(name, _)| format!("VolumeSnapshot {name}"));
+    Ok(Some(Void::Failed(too_long(v, &behind, "was not cut"))))
+}
+
+fn too_long(v: &View, who: &str, what: &str) -> Refusal {
+    let seconds = v.want.max_freeze.as_secs();
+    Refusal::new(Reason::FreezeTooLong, format!("{who} {what} within spec.maxFreezeSeconds ({seconds} s)"))
+}
+
+/// The first hook of the freeze that said no.
+fn failed_hook(v: &View, f: &Freeze) -> Option<Refusal> {
+    let both = execs(v, f, Which::Pre).chain(execs(v, f, Which::Post));
+    let mut refusals = both.filter_map(|(exec, hook)| {
+        let tried = v.hooks.of(f.id, exec.place.ordinal, exec.which);
+        // A thaw that got no answer is tried again; only what it said in the end counts.
+        let heard = if exec.which == Which::Pre { tried.first() } else { tried.last() };
+        let heard = heard?;
+        let in_time = heard.when.ended.duration_since(heard.when.begun) < hook.timeout;
+        if in_time && exec.which == Which::Pre && heard.end == hook::End::Lost(Lost::Late) {
+            return Some(too_long(v, &format!("the pre hook of pod {}", exec.place.pod), "had not ended"));
+        }
+        hook::refusal(&exec, &heard.end, hook.timeout)
+    });
+    refusals.next()
+}
+
+fn thaw_unproven(v: &View, exec: &Exec) -> Refusal {
+    let Place { pod, container, .. } = &exec.place;
+    let argv = v.want.pre.as_ref().map_or(&exec.argv, |pre| &pre.argv);
+    let message = format!(
+        "the pre hook {argv:?} in container {container} of pod {pod} may still be at work and freeze it after the thaw: \
+         look at the container, then run {:?} in it",
+        exec.argv
+    );
+    Refusal::new(Reason::ThawUnproven, message)
+}
+
+fn uncut<'a>(v: &'a View, f: &Freeze) -> Result<impl Iterator<Item = (&'a String, &'a Snap)>, Read> {
+    let late = late(v)?;
+    Ok(v.run(f.id)?.filter(move |(_, snap)| v.cut(snap).is_none() || (late.contains(&snap.claim) && !snap.ready)))
+}
+
+/// The claims whose class says that its driver reports before it cuts.
+fn late(v: &View) -> Result<Vec<name::ClaimKey>, Read> {
+    let covered = resolve(v)?.unwrap_or_default();
+    Ok(covered.into_iter().filter(|claim| claim.class.thaw_at_ready).map(|claim| claim.key).collect())
+}
+
+fn is_cut(v: &View, f: &Freeze) -> Result<bool, Read> {
+    let pres = execs(v, f, Which::Pre).all(|(exec, _)| !v.hooks.of(f.id, exec.place.ordinal, Which::Pre).is_empty());
+    Ok(pres && v.run(f.id)?.count() >= f.size && uncut(v, f)?.next().is_none())
+}
+
+/// A freeze that ended without any hook of ours: nobody waits for its end.
+pub fn quiet_until(v: &View) -> Option<Timestamp> {
+    let hooks = [&v.want.pre, &v.want.post];
+    let longest = hooks.into_iter().flatten().map(|hook| hook.timeout).max()?;
+    Some(v.hooks.quiet_from()? + longest)
+}
+
+/// For [`Exit`] of a lock that another object's open freeze bars.
+pub fn barred(v: &View, open: &Open) -> Plan<Backup> {
+    end(Exit::Superseded(format!(
+        "{}: {} {}/{} has left run {} open on StatefulSet {}/{}; pods that may be frozen: {}. Only its own run may take \
+         the lock: start it again, or thaw the pods by hand and remove the annotation backup.sts-backup.io/open from \
+         Lease {}",
+        Reason::LockedByOpenRun,
+        open.kind,
+        open.namespace,
+        open.name,
+        open.run,
+        v.want.statefulset_namespace,
+        v.want.statefulset,
+        open.pods.join(", "),
+        name::lease(&v.want.statefulset),
+    )))
+}

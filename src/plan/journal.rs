@@ -1,0 +1,176 @@
+//! The journal: what cannot be observed again, kept in `status.run` while a run is open. A flow's phase is a
+//! journal's variant and is entered by one write, so a fresh process finds itself where the dead one was.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::hook::Place;
+use super::name::RunId;
+use super::noun::{Holder, Outcome, Refusal};
+use crate::api::backup::StatefulSetBackupStatus;
+use crate::api::condition::Reason;
+use crate::api::shared::{self, Consistency, FrozenPod, Intent, IntentPhase, RunStatus};
+
+/// Our object as last read or written: the journal, and the status that every write sends as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// resourceVersion: the precondition of the next write.
+    pub version: String,
+    pub uid: String,
+    pub leaving: bool,
+    pub finalizers: Vec<String>,
+    pub status: StatefulSetBackupStatus,
+    /// The open run, if any: the slot and attempt that it was begun for.
+    pub open: Option<(String, i64)>,
+    pub journal: Journal,
+}
+
+/// Where a backup is. Each variant holds what its phase needs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Journal {
+    /// Nothing is at stake.
+    Idle,
+    /// Since before the first snapshot: this id may name snapshots.
+    Frozen(Freeze),
+    /// All of this id was cut under one epoch of the Lease.
+    Cut(Cut),
+    /// All of this id is partial and goes.
+    Void(RunId, Void),
+    /// The slot that we were asked for has its outcome.
+    Closed(Outcome),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Freeze {
+    pub id: RunId,
+    pub holder: Holder,
+    pub epoch: i64,
+    pub since: Timestamp,
+    /// How many snapshots make it complete.
+    pub size: usize,
+    /// What is frozen or may be, in the order of the ordinals; none without hooks.
+    pub pods: Vec<Place>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cut {
+    pub id: RunId,
+    pub epoch: i64,
+    /// When this was written: the wait for readiness counts from here, by the runner's clock.
+    pub since: Timestamp,
+    pub size: usize,
+    pub consistency: Consistency,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Void {
+    /// Nobody's fault: begin again under a later id.
+    Interrupted,
+    Failed(Refusal),
+}
+
+/// Reads the journal from the status. A run that lacks what its phase needs (a hand-edited status) counts as
+/// interrupted before anything was recorded: whatever bears its id goes, and no id is reused.
+pub fn read(status: &StatefulSetBackupStatus, slot: &str) -> Journal {
+    match status.run.as_ref().map(open) {
+        Some(Some(journal)) => journal,
+        _ => closed(status, slot).map_or(Journal::Idle, Journal::Closed),
+    }
+}
+
+fn open(run: &RunStatus) -> Option<Journal> {
+    let id: RunId = run.id.as_deref()?.parse().ok()?;
+    let intent = run.intent.as_ref()?;
+    let since = intent.since.as_ref()?.0;
+    let size = usize::try_from(intent.size).ok()?;
+    let (epoch, holder) = (intent.epoch, Holder(run.holder.clone()?));
+    Some(match intent.phase {
+        IntentPhase::Frozen => {
+            Journal::Frozen(Freeze { id, holder, epoch, since, size, pods: intent.pods.iter().map(place).collect() })
+        }
+        IntentPhase::Cut => {
+            let consistency = intent.consistency.unwrap_or(Consistency::CrashPerVolume);
+            Journal::Cut(Cut { id, epoch, since, size, consistency })
+        }
+        IntentPhase::Void | IntentPhase::Unknown => Journal::Void(
+            id,
+            intent.reason.map_or(Void::Interrupted, |reason| {
+                Void::Failed(Refusal { reason, message: intent.message.clone().unwrap_or_default() })
+            }),
+        ),
+    })
+}
+
+fn closed(status: &StatefulSetBackupStatus, slot: &str) -> Option<Outcome> {
+    let last = status.last_run.as_ref().filter(|last| last.slot.as_deref() == Some(slot))?;
+    Some(match last.outcome? {
+        shared::Outcome::Succeeded => Outcome::Succeeded,
+        _ => Outcome::Failed(Refusal {
+            reason: last.reason.unwrap_or(Reason::JobLost),
+            message: status.message.clone().unwrap_or_default(),
+        }),
+    })
+}
+
+/// The journal of an open run as `status.run` holds it; `Idle` and `Closed` hold nothing open.
+pub fn write(journal: &Journal, slot: &str, attempt: i64, holder: &Holder, now: Timestamp) -> Option<RunStatus> {
+    let (id, intent) = match journal {
+        Journal::Idle | Journal::Closed(_) => return None,
+        Journal::Frozen(f) => {
+            let pods = f.pods.iter().map(frozen).collect();
+            (f.id, Intent { pods, ..intent(IntentPhase::Frozen, f.epoch, f.since, f.size) })
+        }
+        Journal::Cut(cut) => {
+            let consistency = Some(cut.consistency);
+            (cut.id, Intent { consistency, ..intent(IntentPhase::Cut, cut.epoch, cut.since, cut.size) })
+        }
+        Journal::Void(id, why) => {
+            let mut intent = intent(IntentPhase::Void, 0, now, 0);
+            if let Void::Failed(refusal) = why {
+                intent.reason = Some(refusal.reason);
+                intent.message = Some(refusal.message.clone());
+            }
+            (*id, intent)
+        }
+    };
+    Some(RunStatus {
+        id: Some(id.to_string()),
+        slot: Some(slot.to_owned()),
+        attempt: i32::try_from(attempt).ok(),
+        holder: Some(holder.0.clone()),
+        intent: Some(intent),
+        ..RunStatus::default()
+    })
+}
+
+fn intent(phase: IntentPhase, epoch: i64, since: Timestamp, size: usize) -> Intent {
+    Intent {
+        phase,
+        epoch,
+        since: Some(Time(since)),
+        size: i32::try_from(size).unwrap_or(i32::MAX),
+        ..Intent::default()
+    }
+}
+
+fn place(pod: &FrozenPod) -> Place {
+    Place {
+        ordinal: u32::try_from(pod.ordinal).unwrap_or_default(),
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        container: pod.container.clone(),
+        container_id: pod.container_id.clone(),
+        restarts: pod.restart_count,
+    }
+}
+
+fn frozen(place: &Place) -> FrozenPod {
+    FrozenPod {
+        ordinal: i32::try_from(place.ordinal).unwrap_or(i32::MAX),
+        name: place.pod.clone(),
+        uid: place.uid.clone(),
+        container: place.container.clone(),
+        container_id: place.container_id.clone(),
+        restart_count: place.restarts,
+    }
+}

@@ -1,0 +1,334 @@
+//! What is known, and the only way it changes. Plain data and no flow's rules; the fixture format of plan tests.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::hook::{Exec, History, Tried};
+use super::journal::{Journal, Record};
+use super::name::RunId;
+use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
+
+/// Of what is `Unknown` nothing is decided: it is read first. Absence is knowledge: `Known(None)`, a missing key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Seen<T> {
+    #[default]
+    Unknown,
+    Known(T),
+}
+
+impl<T> Seen<T> {
+    /// The only way to the value; `Err` names the read that would tell.
+    pub fn get(&self, read: Read) -> Result<&T, Read> {
+        match self {
+            Seen::Known(value) => Ok(value),
+            Seen::Unknown => Err(read),
+        }
+    }
+}
+
+/// One request (a GET or a LIST) each; `step::observe` carries them out and declares their verbs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// Our own object: the journal and the status around it.
+    Record,
+    Lease,
+    /// The `StatefulSet`.
+    Target,
+    /// Who may reach into the target's namespace: its `allow-from` annotation.
+    Grant,
+    /// One pod.
+    Pod(String),
+    /// The same pod once more, to prove that it is still the one that was frozen.
+    Proof(String),
+    /// The `PersistentVolumeClaim`s of the namespace.
+    Claims,
+    /// One `PersistentVolume`.
+    Volume(String),
+    /// The `VolumeSnapshotClass`es.
+    Classes,
+    /// Every `VolumeSnapshot` that carries the `StatefulSet`'s label.
+    Snaps,
+}
+
+/// How knowledge changes. Effects, reads and feeds return these; [`View::fold`] is their one meaning.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    Record(Box<Seen<Record>>),
+    Lease(Seen<Option<Lease>>),
+    Target(Option<Target>),
+    Grant(Vec<String>),
+    Pod(String, Option<Pod>),
+    Proof(String, Option<Pod>),
+    /// All pods of a watch; of those that are not in it we know that they are gone.
+    Pods(BTreeMap<String, Pod>),
+    Hook(Box<Exec>, Tried),
+    Claims(BTreeMap<String, Claim>),
+    Volume(String, Option<Volume>),
+    Classes(Vec<Class>),
+    Snaps(Seen<Snaps>),
+    /// One entry of `Snaps`: made, changed, gone.
+    Snap(String, Option<Snap>),
+    /// The storage has cut the snapshot of this uid, at this instant of its own clock.
+    Cut(String, Timestamp),
+    /// The snapshot of this uid is proved to belong to one freeze, and says so.
+    Sealed(String),
+    /// A name of this run is taken by an object that is not ours.
+    Foreign(RunId, String),
+    /// A definite no; the first one counts.
+    Refused(Refusal),
+    /// Status cannot be written, or there is no object any more: all that is left is to leave.
+    Mute(Refusal),
+    Stop(Stop),
+    /// Nothing has been heard from the API server since then; `None`: it has answered.
+    Silence(Option<Timestamp>),
+}
+
+/// How long an API server that does not answer is asked again, while nothing of ours is at stake.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
+
+#[derive(Debug, Clone)]
+pub struct View {
+    pub want: Want,
+    pub record: Seen<Record>,
+    pub lease: Seen<Option<Lease>>,
+    /// The epoch at which we held the Lease: what is known was seen under it.
+    held: Option<i64>,
+    marked: Option<String>,
+    target: Seen<Option<Target>>,
+    grant: Seen<Vec<String>>,
+    pods: BTreeMap<String, Option<Pod>>,
+    proofs: BTreeMap<String, Option<Pod>>,
+    pub hooks: History,
+    claims: Seen<BTreeMap<String, Claim>>,
+    volumes: BTreeMap<String, Option<Volume>>,
+    classes: Seen<Vec<Class>>,
+    snaps: Seen<Snaps>,
+    /// By uid: once cut, cut for good.
+    cuts: BTreeMap<String, Timestamp>,
+    pub foreign: BTreeSet<RunId>,
+    pub refused: Option<Refusal>,
+    pub mute: Option<Refusal>,
+    pub stop: Option<Stop>,
+    silence: Option<Timestamp>,
+}
+
+impl View {
+    pub fn new(want: Want) -> View {
+        View {
+            want,
+            record: Seen::Unknown,
+            lease: Seen::Unknown,
+            held: None,
+            marked: None,
+            target: Seen::Unknown,
+            grant: Seen::Unknown,
+            pods: BTreeMap::new(),
+            proofs: BTreeMap::new(),
+            hooks: History::default(),
+            claims: Seen::Unknown,
+            volumes: BTreeMap::new(),
+            classes: Seen::Unknown,
+            snaps: Seen::Unknown,
+            cuts: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+            refused: None,
+            mute: None,
+            stop: None,
+            silence: None,
+        }
+    }
+
+    pub fn fold(&mut self, fact: Fact) {
+        match fact {
+            Fact::Record(record) => {
+                self.record = *record;
+                if matches!(&self.record, Seen::Known(Record { journal: Journal::Void(..), .. })) {
+                    self.pods.clear(); // the next freeze looks at the containers anew
+                }
+            }
+            Fact::Lease(lease) => self.fold_lease(lease),
+            Fact::Target(target) => self.target = Seen::Known(target),
+            Fact::Grant(namespaces) => self.grant = Seen::Known(namespaces),
+            Fact::Pod(name, pod) => drop(self.pods.insert(name, pod)),
+            Fact::Proof(name, pod) => drop(self.proofs.insert(name, pod)),
+            Fact::Pods(mut pods) => {
+                for (name, pod) in &mut self.pods {
+                    *pod = pods.remove(name);
+                }
+            }
+            Fact::Hook(exec, tried) => {
+                // Both are looked at once more after the last thaw, as proof that one freeze held throughout.
+                self.lease = Seen::Unknown;
+                self.proofs.clear();
+                self.hooks.add(exec.run, exec.place.ordinal, exec.which, tried);
+            }
+            Fact::Claims(claims) => self.claims = Seen::Known(claims),
+            Fact::Volume(name, volume) => drop(self.volumes.insert(name, volume)),
+            Fact::Classes(classes) => self.classes = Seen::Known(classes),
+            Fact::Snaps(Seen::Known(snaps)) => {
+                let old = std::mem::take(&mut self.snaps);
+                self.snaps = Seen::Known(BTreeMap::new());
+                for (name, snap) in snaps {
+                    let before = if let Seen::Known(old) = &old { old.get(&name) } else { None };
+                    self.fold_snap(name, Some(snap), before);
+                }
+            }
+            Fact::Snaps(Seen::Unknown) => self.snaps = Seen::Unknown,
+            Fact::Snap(name, snap) => {
+                let before = self.snaps().ok().and_then(|snaps| snaps.get(&name)).cloned();
+                self.fold_snap(name, snap, before.as_ref());
+            }
+            Fact::Cut(uid, at) => {
+                self.fold_cut(uid.clone(), at);
+                self.cuts.insert(uid, at); // the content knows it to the nanosecond, the snapshot to the second
+            }
+            Fact::Sealed(uid) => {
+                if let Seen::Known(snaps) = &mut self.snaps {
+                    snaps.values_mut().filter(|snap| snap.uid == uid).for_each(|snap| snap.sealed = true);
+                }
+            }
+            Fact::Foreign(run, _) => drop(self.foreign.insert(run)),
+            Fact::Refused(refusal) => drop(self.refused.get_or_insert(refusal)),
+            Fact::Mute(refusal) => drop(self.mute.get_or_insert(refusal)),
+            Fact::Stop(stop) => {
+                if stop == Stop::LeaseLost && self.stop != Some(stop) {
+                    self.lease = Seen::Unknown; // whose is it now, and what does it say of our freeze?
+                }
+                self.stop = self.stop.max(Some(stop));
+            }
+            Fact::Silence(since) => self.silence = since,
+        }
+    }
+
+    pub fn fold_all(&mut self, facts: impl IntoIterator<Item = Fact>) {
+        facts.into_iter().for_each(|fact| self.fold(fact));
+    }
+
+    fn fold_lease(&mut self, lease: Seen<Option<Lease>>) {
+        self.lease = lease;
+        if let Seen::Known(Some(Lease { open: Some(open), .. })) = &self.lease {
+            self.marked = Some(open.run.clone());
+        }
+        if let Seen::Known(Some(lease)) = &self.lease
+            && lease.holder.as_ref() == Some(&self.want.me)
+            && self.held.replace(lease.epoch) != Some(lease.epoch)
+        {
+            self.forget(); // what was seen before we held the lock is hearsay
+        }
+    }
+
+    /// Keeps what an older sight of the same object knows better: since when it fails, and that it was cut.
+    fn fold_snap(&mut self, name: String, snap: Option<Snap>, before: Option<&Snap>) {
+        let Some(mut snap) = snap else {
+            if let Seen::Known(snaps) = &mut self.snaps {
+                snaps.remove(&name);
+            }
+            return;
+        };
+        if let Some(before) = before.filter(|before| before.uid == snap.uid) {
+            if let (Some((_, since)), Some((_, first))) = (&mut snap.error, &before.error) {
+                *since = *first;
+            }
+            snap.sealed |= before.sealed;
+        }
+        if let Some(at) = snap.cut {
+            self.fold_cut(snap.uid.clone(), at);
+        }
+        if let Seen::Known(snaps) = &mut self.snaps {
+            snaps.insert(name, snap);
+        }
+    }
+
+    /// A cut is told once; and whether the Lease was still ours then is looked at once more, after the last one.
+    fn fold_cut(&mut self, uid: String, at: Timestamp) {
+        if let Entry::Vacant(entry) = self.cuts.entry(uid) {
+            entry.insert(at);
+            self.lease = Seen::Unknown;
+        }
+    }
+
+    fn forget(&mut self) {
+        self.record = Seen::Unknown;
+        self.target = Seen::Unknown;
+        self.grant = Seen::Unknown;
+        self.pods.clear();
+        self.proofs.clear();
+        self.claims = Seen::Unknown;
+        self.volumes.clear();
+        self.classes = Seen::Unknown;
+        self.snaps = Seen::Unknown;
+    }
+
+    pub fn record(&self) -> Result<&Record, Read> {
+        self.record.get(Read::Record)
+    }
+    pub fn lease(&self) -> Result<Option<&Lease>, Read> {
+        self.lease.get(Read::Lease).map(Option::as_ref)
+    }
+    /// The epoch under which we hold the Lease.
+    pub fn mine(&self) -> Result<Option<i64>, Read> {
+        let ours = |lease: &&Lease| lease.holder.as_ref() == Some(&self.want.me);
+        Ok(self.lease()?.filter(ours).map(|lease| lease.epoch))
+    }
+    /// The same, but a Lease that we never held is not looked at.
+    pub fn to_release(&self) -> Result<Option<i64>, Read> {
+        if self.held.is_some() { self.mine() } else { Ok(None) }
+    }
+    /// A Lease that a dead process of our object has left behind; who may not read it has left none.
+    pub fn left_behind(&self) -> Result<Option<&Lease>, Read> {
+        if self.refused.is_some() {
+            return Ok(None);
+        }
+        let kin =
+            |lease: &&Lease| lease.gone && lease.holder.as_ref().is_some_and(|holder| holder.is_kin(&self.want.me));
+        Ok(self.lease()?.filter(kin))
+    }
+    pub fn target(&self) -> Result<Option<&Target>, Read> {
+        self.target.get(Read::Target).map(Option::as_ref)
+    }
+    pub fn grant(&self) -> Result<&[String], Read> {
+        self.grant.get(Read::Grant).map(Vec::as_slice)
+    }
+    pub fn pod(&self, name: &str) -> Result<Option<&Pod>, Read> {
+        self.pods.get(name).map(Option::as_ref).ok_or_else(|| Read::Pod(name.to_owned()))
+    }
+    /// The pod as it was after the last hook.
+    pub fn proof(&self, name: &str) -> Result<Option<&Pod>, Read> {
+        self.proofs.get(name).map(Option::as_ref).ok_or_else(|| Read::Proof(name.to_owned()))
+    }
+    pub fn claims(&self) -> Result<&BTreeMap<String, Claim>, Read> {
+        self.claims.get(Read::Claims)
+    }
+    pub fn volume(&self, name: &str) -> Result<Option<&Volume>, Read> {
+        self.volumes.get(name).map(Option::as_ref).ok_or_else(|| Read::Volume(name.to_owned()))
+    }
+    pub fn classes(&self) -> Result<&[Class], Read> {
+        self.classes.get(Read::Classes).map(Vec::as_slice)
+    }
+    pub fn snaps(&self) -> Result<&Snaps, Read> {
+        self.snaps.get(Read::Snaps)
+    }
+    /// What this policy has made under the id.
+    pub fn run(&self, id: RunId) -> Result<impl Iterator<Item = (&String, &Snap)> + Clone, Read> {
+        Ok(self.snaps()?.iter().filter(move |(_, snap)| snap.run == id && snap.policy_uid == self.want.uid))
+    }
+    /// The Lease says that this run's freeze is open, as far as we know. Asks for no read: a freeze may be waiting.
+    pub fn marked(&self, run: &str) -> bool {
+        self.marked.as_deref() == Some(run)
+    }
+    /// When the storage cut it. An instant that cannot be (before 2000, or over an hour from its creation) is
+    /// taken for unknown, and the creation serves.
+    pub fn cut(&self, snap: &Snap) -> Option<Timestamp> {
+        let at = *self.cuts.get(&snap.uid)?;
+        let year_2000 = Timestamp::from_second(946_684_800).unwrap_or(Timestamp::UNIX_EPOCH);
+        let apart = at.duration_since(snap.created).abs();
+        let believable = at >= year_2000 && apart <= SignedDuration::from_hours(1);
+        Some(if believable { at } else { snap.created })
+    }
+    /// The API server has been silent for longer than it makes sense to wait.
+    pub fn is_deserted(&self, now: Timestamp) -> bool {
+        self.silence.is_some_and(|since| now.duration_since(since) > PATIENCE)
+    }
+}

@@ -1,0 +1,140 @@
+//! The run-once role: find the object, say who we are, drive the flow to its end.
+
+use std::collections::hash_map::RandomState;
+use std::convert::Infallible;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::{Api, ResourceExt};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+use crate::api::backup::{self, DeletionPolicy, LastRun, StatefulSetBackup};
+use crate::api::condition::Reason;
+use crate::api::shared::Trigger;
+use crate::client::Connection;
+use crate::config::Settings;
+use crate::error::{Error, Result, is_definite};
+use crate::plan;
+use crate::plan::flow::Exit;
+use crate::plan::hook::HookSpec;
+use crate::plan::noun::{Holder, Refusal, Stop, Want};
+use crate::plan::view::{Fact, Seen, View};
+use crate::step::cluster::Cluster;
+use crate::step::{drive, record};
+
+/// How long a backup without a startingDeadlineSeconds waits for the lock.
+const LOCK_PATIENCE_SECONDS: i64 = 3600;
+
+/// First contact is tried so often, a second apart: a pod may start before its network does.
+const FIRST_TRIES: u32 = 15;
+
+/// One run of a backup, as asked for on the command line.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub namespace: String,
+    pub name: String,
+    /// Default: the open run's, else the time of the request.
+    pub slot: Option<String>,
+    pub trigger: Trigger,
+    /// Default: the open run's, else 1.
+    pub attempt: Option<i64>,
+}
+
+/// How it ended, and the run as status tells it.
+#[derive(Debug)]
+pub struct Ended {
+    pub exit: Exit,
+    pub last_run: Option<LastRun>,
+}
+
+pub async fn run_backup(connection: &Connection, settings: &Settings, request: &Request) -> Result<Ended> {
+    let object = find(connection, request).await?;
+    let want = want(&object, settings, request, Timestamp::now())?;
+    let cluster = Cluster::new(connection.client.clone(), want.clone());
+    let mut view = View::new(want);
+    view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, &view.want.slot)))));
+    let (exit, view) = tokio::select! {
+        ended = drive(&cluster, plan::backup::next, view) => ended,
+        never = signals(&cluster) => match never? {},
+    };
+    let last_run = view.record().ok().and_then(|record| record.status.last_run.clone());
+    let ours = |last: &LastRun| last.slot.as_deref() == Some(&view.want.slot);
+    Ok(Ended { exit, last_run: last_run.filter(ours) })
+}
+
+async fn find(connection: &Connection, request: &Request) -> Result<StatefulSetBackup> {
+    let api: Api<StatefulSetBackup> = Api::namespaced(connection.client.clone(), &request.namespace);
+    let path = format!("StatefulSetBackup {}/{}", request.namespace, request.name);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match api.get(&request.name).await {
+            Ok(object) => return Ok(object),
+            Err(error) if is_definite(&error) || tries >= FIRST_TRIES => return Err(Error::api("get", path, error)),
+            Err(_) => sleep(Duration::from_secs(1)).await,
+        }
+    }
+}
+
+/// SIGTERM and SIGINT ask the flow to stop; the planner says when it is safe to.
+async fn signals(cluster: &Cluster) -> Result<Infallible> {
+    let listen = |kind| signal(kind).map_err(|error| Error::Config(format!("cannot listen for signals: {error}")));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    loop {
+        tokio::select! {
+            _ = term.recv() => cluster.ask_to_stop(Stop::Sigterm),
+            _ = int.recv() => cluster.ask_to_stop(Stop::Sigterm),
+        }
+    }
+}
+
+fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now: Timestamp) -> Result<Want> {
+    let spec = &object.spec;
+    let (namespace, name) = (request.namespace.clone(), request.name.clone());
+    if spec.stateful_set_ref.name.is_empty() {
+        let message =
+            format!("StatefulSetBackup {namespace}/{name} names no StatefulSet: set spec.statefulSetRef.name");
+        return Err(Error::Refused(Refusal::new(Reason::StatefulSetNotFound, message)));
+    }
+    let open = object.status.as_ref().and_then(|status| status.run.as_ref());
+    let patience = spec.starting_deadline_seconds.unwrap_or(LOCK_PATIENCE_SECONDS);
+    let slot = request.slot.clone().or_else(|| open.and_then(|run| run.slot.clone()));
+    let same = open.filter(|run| run.slot == slot).and_then(|run| run.attempt).map(i64::from);
+    Ok(Want {
+        me: holder(&namespace, &name, settings),
+        uid: object.uid().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        statefulset: spec.stateful_set_ref.name.clone(),
+        statefulset_namespace: spec.stateful_set_ref.namespace.clone().unwrap_or_else(|| namespace.clone()),
+        slot: slot.unwrap_or_else(|| format!("{now:.3}")),
+        trigger: request.trigger,
+        attempt: request.attempt.or(same).unwrap_or(1),
+        job: settings.job_name.clone(),
+        templates: spec.claim_templates.clone(),
+        class: spec.volume_snapshot_class_name.clone().filter(|name| !name.is_empty()),
+        owned: spec.deletion_policy() == DeletionPolicy::Delete,
+        pre: spec.pre_backup_hook.as_ref().map(hook),
+        post: spec.post_backup_hook.as_ref().map(hook),
+        lock_by: now + SignedDuration::from_secs(patience),
+        max_freeze: SignedDuration::from_secs(spec.max_freeze_seconds()),
+        ready_timeout: SignedDuration::from_secs(spec.snapshot_ready_timeout_seconds()),
+        namespace,
+        name,
+    })
+}
+
+fn hook(hook: &backup::Hook) -> HookSpec {
+    HookSpec {
+        argv: hook.command.clone(),
+        container: hook.container_name.clone().filter(|name| !name.is_empty()),
+        timeout: SignedDuration::from_secs(hook.timeout_seconds()),
+    }
+}
+
+/// A new identity for every process.
+fn holder(namespace: &str, name: &str, settings: &Settings) -> Holder {
+    let token = RandomState::new().hash_one(std::process::id());
+    Holder(format!("backup/{namespace}/{name}/{}-{token:016x}", settings.host()))
+}

@@ -1,0 +1,104 @@
+//! One mutating request: timed, audited, and its answer told apart by what may be done about it.
+
+use std::future::Future;
+use std::time::Instant;
+
+use super::Fault;
+use super::cluster::Cluster;
+use crate::api::condition::Reason;
+use crate::error::{is_definite, sentence};
+use crate::plan::noun::Refusal;
+use crate::telemetry::Audit;
+
+/// What is asked of whom.
+#[derive(Debug)]
+pub struct Call<'a> {
+    pub step: &'static str,
+    pub verb: &'static str,
+    /// `kind/namespace/name`
+    pub object: String,
+    pub uid: Option<&'a str>,
+    pub message: Option<String>,
+}
+
+/// Why there is no success.
+#[derive(Debug)]
+pub enum No {
+    /// 404
+    Absent,
+    /// 409 on a create: an object of that name is there.
+    Exists,
+    /// 409 on a precondition: what we knew is stale.
+    Stale,
+    /// The server will not do it.
+    Refused(Refusal),
+    /// No answer, or none that tells whether it was done.
+    Unknown,
+}
+
+impl No {
+    /// The answer of most steps: a definite no is one, anything else must be looked at again.
+    pub fn fault(self) -> Fault {
+        match self {
+            No::Refused(refusal) => Fault::Refused(refusal),
+            No::Absent | No::Exists | No::Stale | No::Unknown => Fault::Lost,
+        }
+    }
+}
+
+/// Sends the request and writes its audit line.
+pub async fn call<T>(
+    cluster: &Cluster,
+    call: Call<'_>,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, No> {
+    let begun = Instant::now();
+    let reply = request.await;
+    let error = reply.as_ref().err();
+    let code = error.map_or(Some(200), |error| match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    });
+    let no = error.map(|error| no(error, &call.object));
+    Audit {
+        run: cluster.run(),
+        step: call.step,
+        verb: call.verb,
+        object: &call.object,
+        uid: call.uid,
+        outcome: match &no {
+            None => "ok",
+            Some(No::Exists) => "exists",
+            Some(No::Refused(_)) => "refused",
+            Some(No::Absent | No::Stale) => "error",
+            Some(No::Unknown) => "unknown",
+        },
+        code,
+        duration: begun.elapsed(),
+        message: error.map(sentence).or(call.message),
+    }
+    .write();
+    reply.map_err(|_| no.unwrap_or(No::Unknown))
+}
+
+fn no(error: &kube::Error, object: &str) -> No {
+    let kube::Error::Api(status) = error else { return No::Unknown };
+    match (status.code, status.reason.as_str()) {
+        (404, _) => No::Absent,
+        (409, "AlreadyExists") => No::Exists,
+        (409, _) => No::Stale,
+        _ if is_definite(error) => No::Refused(refusal(error, object)),
+        _ => No::Unknown,
+    }
+}
+
+/// The reason of a definite no, and the server's own sentence.
+pub fn refusal(error: &kube::Error, object: &str) -> Refusal {
+    let said = sentence(error);
+    let reason = match error {
+        kube::Error::Api(status) if status.code == 403 && said.contains("exceeded quota") => Reason::QuotaTooSmall,
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) => Reason::Forbidden,
+        _ => Reason::SnapshotFailed,
+    };
+    Refusal::new(reason, format!("{object}: {said}"))
+}

@@ -1,0 +1,118 @@
+//! The real world behind the driver: one process at work on one object of one cluster.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::watch;
+
+use super::feed::Feeds;
+use super::lock::Lock;
+use super::quiesce::Hooks;
+use super::{Effect, Fault, Io, observe, record, snapshot};
+use crate::plan::backup::Backup;
+use crate::plan::flow::{Feed, Step};
+use crate::plan::name::RunId;
+use crate::plan::noun::{Stop, Want};
+use crate::plan::view::{Fact, Read};
+
+/// Client, names and what is kept beside the view: the Lease that we renew and the watches that are open.
+pub struct Cluster {
+    pub client: Client,
+    pub want: Want,
+    pub(super) lock: Lock,
+    feeds: Feeds,
+    pub(super) hooks: Hooks,
+    stop: watch::Sender<Option<Stop>>,
+    run: Cell<Option<RunId>>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("want", &self.want).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    pub fn new(client: Client, want: Want) -> Cluster {
+        Cluster {
+            lock: Lock::new(client.clone(), &want),
+            feeds: Feeds::default(),
+            hooks: Hooks::default(),
+            stop: watch::Sender::new(None),
+            run: Cell::new(None),
+            client,
+            want,
+        }
+    }
+
+    /// Asks the flow to stop; the weightiest reason counts.
+    pub fn ask_to_stop(&self, why: Stop) {
+        self.stop.send_if_modified(|stop| {
+            let before = *stop;
+            *stop = before.max(Some(why));
+            *stop != before
+        });
+    }
+
+    /// The id of the run under way, for audit lines.
+    pub fn run(&self) -> Option<String> {
+        self.run.get().map(|id| id.to_string())
+    }
+
+    pub fn name_run(&self, run: Option<RunId>) {
+        self.run.set(run);
+    }
+}
+
+impl Io for Cluster {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    async fn sleep(&self, until: Timestamp) {
+        let left = until.duration_since(self.now());
+        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+    }
+
+    fn stop(&self) -> Option<Stop> {
+        if self.lock.is_overdue() {
+            self.ask_to_stop(Stop::LeaseLost); // stopped and continued, or cut off: others may hold it by now
+        }
+        *self.stop.borrow()
+    }
+
+    async fn stopped(&self) {
+        let _ = self.stop.subscribe().wait_for(Option::is_some).await;
+    }
+
+    async fn renew(&self) -> Infallible {
+        self.lock.renew(|| self.ask_to_stop(Stop::LeaseLost)).await
+    }
+
+    async fn read(&self, read: &Read) -> Result<Vec<Fact>, Fault> {
+        observe::read(self, read).await
+    }
+
+    async fn feed(&self, on: &[Feed]) -> Vec<Fact> {
+        self.feeds.next(self, on).await
+    }
+}
+
+impl Effect<Backup> for Cluster {
+    async fn effect(&self, step: &Backup) -> Result<Vec<Fact>, Fault> {
+        let row = step.row();
+        match step {
+            Backup::Lock(seen) => self.lock.acquire(self, row, seen.as_ref()).await,
+            Backup::Unlock(epoch) => self.lock.release(self, row, *epoch).await,
+            Backup::Write(write) => record::write(self, row, write).await,
+            Backup::Hold(hold) => record::hold(self, row, hold).await,
+            Backup::Mark(open) => self.lock.mark(self, row, open.as_deref()).await,
+            Backup::Pre(exec) | Backup::Post(exec) => self.hooks.run(self, row, exec).await,
+            Backup::Snapshot(new) => snapshot::create(self, row, new).await,
+            Backup::Seal(seal) => snapshot::seal(self, row, seal).await,
+            Backup::Delete(doomed) => snapshot::delete(self, row, doomed).await,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Watches that deliver facts while the planner waits. Each is opened when first waited on and kept, so nothing
+//! that happens between two waits is missed. A watch that fails is opened again; the planner's deadline bounds it.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use futures::stream::{self, Stream, StreamExt};
+use jiff::Timestamp;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, ResourceExt};
+use tokio::sync::Mutex;
+
+use super::cluster::Cluster;
+use super::observe::{pod, selector, snap};
+use crate::api::lean;
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
+use crate::plan::flow::{Feed, Verb};
+use crate::plan::name;
+use crate::plan::noun::{Pod, Snaps};
+use crate::plan::view::{Fact, Seen};
+
+/// What watching needs of a role.
+pub const VERBS: &[Verb] = &[
+    ("coordination.k8s.io", "leases", "watch"),
+    ("coordination.k8s.io", "leases", "list"),
+    ("", "pods", "list"),
+    ("", "pods", "watch"),
+    ("snapshot.storage.k8s.io", "volumesnapshots", "watch"),
+    ("snapshot.storage.k8s.io", "volumesnapshotcontents", "list"),
+    ("snapshot.storage.k8s.io", "volumesnapshotcontents", "watch"),
+];
+
+type Facts = Pin<Box<dyn Stream<Item = Vec<Fact>>>>;
+
+#[derive(Default)]
+pub(super) struct Feeds(Mutex<BTreeMap<Feed, Facts>>);
+
+impl Feeds {
+    /// What any of these has to tell, once one of them has.
+    pub async fn next(&self, c: &Cluster, on: &[Feed]) -> Vec<Fact> {
+        let mut open = self.0.lock().await;
+        for feed in on {
+            open.entry(feed.clone()).or_insert_with(|| start(c, feed));
+        }
+        let speak = poll_fn(|context| {
+            let mut facts = vec![];
+            for (_, stream) in open.iter_mut().filter(|(feed, _)| on.contains(feed)) {
+                while let Poll::Ready(Some(more)) = stream.as_mut().poll_next(context) {
+                    facts.extend(more);
+                }
+            }
+            if facts.is_empty() { Poll::Pending } else { Poll::Ready(facts) }
+        });
+        let silence =
+            async { if on.contains(&Feed::Lease) { c.lock.silence().await } else { std::future::pending().await } };
+        tokio::select! {
+            facts = speak => facts,
+            () = silence => vec![Fact::Lease(Seen::Unknown)],
+        }
+    }
+}
+
+fn start(c: &Cluster, feed: &Feed) -> Facts {
+    match feed {
+        Feed::Lease => {
+            let config = watcher::Config::default().fields(&format!("metadata.name={}", c.lock.name()));
+            let changes = watcher(c.lock.api().clone(), config).default_backoff();
+            // That it changed is all we take from it: the planner reads it, and by our own clock.
+            changes.filter_map(|event| async { event.ok() }).map(|_| vec![Fact::Lease(Seen::Unknown)]).boxed_local()
+        }
+        Feed::Hook(run, ordinal) => {
+            let ends = c.hooks.end(*run, *ordinal);
+            ends.map(|fact| vec![fact]).chain(stream::pending()).boxed_local()
+        }
+        Feed::Pods => {
+            let api: Api<lean::Pod> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
+            let events = watcher(api, watcher::Config::default()).default_backoff();
+            let facts = events.scan(BTreeMap::new(), |list, event| {
+                std::future::ready(Some(event.map(|event| fold_pod(list, event)).unwrap_or_default()))
+            });
+            facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
+        }
+        Feed::Snaps => {
+            let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
+            let events = watcher(api, watcher::Config::default().labels(&selector(c))).default_backoff();
+            let facts = events.scan(Snaps::new(), |list, event| {
+                let facts = event.map(|event| fold(list, event)).unwrap_or_default();
+                std::future::ready(Some(facts))
+            });
+            facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
+        }
+        Feed::Cut(uid) => {
+            let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
+            let config = watcher::Config::default().fields(&format!("metadata.name={}", name::content(uid)));
+            let objects = watcher(api, config).default_backoff().touched_objects();
+            let uid = uid.clone();
+            let cuts = objects.filter_map(move |object| {
+                let at = object.ok().and_then(|object| cut(&object, &uid));
+                std::future::ready(at.map(|at| vec![Fact::Cut(uid.clone(), at)]))
+            });
+            cuts.take(1).chain(stream::pending()).boxed_local()
+        }
+    }
+}
+
+/// A watch begins with all that is there; from then on each change is an entry of its own.
+fn fold(list: &mut Snaps, event: Event<VolumeSnapshot>) -> Vec<Fact> {
+    match event {
+        Event::Init => list.clear(),
+        Event::InitApply(object) => {
+            if let Some(snap) = snap(&object) {
+                list.insert(object.name_any(), snap);
+            }
+        }
+        Event::InitDone => return vec![Fact::Snaps(Seen::Known(std::mem::take(list)))],
+        Event::Apply(object) => {
+            if let Some(snap) = snap(&object) {
+                return vec![Fact::Snap(object.name_any(), Some(snap))];
+            }
+        }
+        Event::Delete(object) => return vec![Fact::Snap(object.name_any(), None)],
+    }
+    vec![]
+}
+
+fn fold_pod(list: &mut BTreeMap<String, Pod>, event: Event<lean::Pod>) -> Vec<Fact> {
+    match event {
+        Event::Init => list.clear(),
+        Event::InitApply(object) => drop(list.insert(object.name_any(), pod(&object))),
+        Event::InitDone => return vec![Fact::Pods(std::mem::take(list))],
+        Event::Apply(object) => return vec![Fact::Pod(object.name_any(), Some(pod(&object)))],
+        Event::Delete(object) => return vec![Fact::Pod(object.name_any(), None)],
+    }
+    vec![]
+}
+
+/// When the storage cut it: told by a content that points back at our snapshot and has the storage's handle.
+fn cut(content: &VolumeSnapshotContent, uid: &str) -> Option<Timestamp> {
+    let status = content.status.as_ref()?;
+    let ours = content.spec.volume_snapshot_ref.uid.as_deref() == Some(uid);
+    let at = status.creation_time.filter(|_| ours && status.snapshot_handle.is_some())?;
+    Timestamp::from_nanosecond(at.into()).ok()
+}

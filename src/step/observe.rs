@@ -1,0 +1,235 @@
+//! One read, one GET or LIST, facts. An object that does not exist is a fact; a request that failed is not one.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::call::refusal;
+use super::cluster::Cluster;
+use super::{Fault, record};
+use crate::api::backup::StatefulSetBackup;
+use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
+use crate::api::recorded::RecordedClaim;
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
+use crate::api::{annotation, foreign, label, lean};
+use crate::error::{is_definite, sentence};
+use crate::plan::flow::Verb;
+use crate::plan::name::{ClaimKey, RunId};
+use crate::plan::noun::{Claim, Class, Container, Pod, Refusal, Snap, Snaps, Target, Volume};
+use crate::plan::view::{Fact, Read, Seen};
+
+/// Objects per page of a list.
+const PAGE: u32 = 250;
+
+/// What reading needs of a role.
+pub const VERBS: &[Verb] = &[
+    ("backup.sts-backup.io", "statefulsetbackups", "get"),
+    ("coordination.k8s.io", "leases", "get"),
+    ("apps", "statefulsets", "get"),
+    ("", "namespaces", "get"),
+    ("", "pods", "get"),
+    ("", "persistentvolumeclaims", "list"),
+    ("", "persistentvolumes", "get"),
+    ("snapshot.storage.k8s.io", "volumesnapshotclasses", "list"),
+    ("snapshot.storage.k8s.io", "volumesnapshots", "list"),
+];
+
+pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
+    let want = &c.want;
+    let namespace = &want.statefulset_namespace;
+    Ok(vec![match read {
+        Read::Record => {
+            let path = format!("statefulsetbackup/{}/{}", want.namespace, want.name);
+            let found = get(&own(c), &want.name, &path).await;
+            match found {
+                Ok(object) => record::fact(c, object.as_ref()),
+                Err(Fault::Refused(refusal)) => Fact::Mute(refusal),
+                Err(Fault::Lost) => return Err(Fault::Lost),
+            }
+        }
+        Read::Lease => c.lock.see(get(c.lock.api(), c.lock.name(), &c.lock.path()).await?.as_ref()),
+        Read::Target => {
+            let api: Api<StatefulSet> = Api::namespaced(c.client.clone(), namespace);
+            let path = format!("statefulset/{namespace}/{}", want.statefulset);
+            Fact::Target(get(&api, &want.statefulset, &path).await?.as_ref().map(target))
+        }
+        Read::Grant => {
+            let api: Api<Namespace> = Api::all(c.client.clone());
+            let found = get(&api, namespace, &format!("namespace/{namespace}")).await?;
+            Fact::Grant(found.as_ref().map(grant).unwrap_or_default())
+        }
+        Read::Pod(name) => Fact::Pod(name.clone(), pod_of(c, name).await?),
+        Read::Proof(name) => Fact::Proof(name.clone(), pod_of(c, name).await?),
+        Read::Claims => {
+            let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), namespace);
+            let claims = list(&api, ListParams::default(), &format!("persistentvolumeclaims/{namespace}")).await?;
+            Fact::Claims(claims.iter().map(|claim| (claim.name_any(), self::claim(claim))).collect())
+        }
+        Read::Volume(name) => {
+            let api: Api<PersistentVolume> = Api::all(c.client.clone());
+            let volume = get(&api, name, &format!("persistentvolume/{name}")).await?;
+            let driver = |volume: PersistentVolume| volume.spec.csi.map(|csi| csi.driver);
+            Fact::Volume(name.clone(), volume.map(|volume| Volume { driver: driver(volume) }))
+        }
+        Read::Classes => {
+            let api: Api<VolumeSnapshotClass> = Api::all(c.client.clone());
+            let classes = list(&api, ListParams::default(), "volumesnapshotclasses").await?;
+            Fact::Classes(classes.iter().map(class).collect())
+        }
+        Read::Snaps => {
+            let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
+            let params = ListParams::default().labels(&selector(c));
+            let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
+            Fact::Snaps(Seen::Known(snaps(&found)))
+        }
+    }])
+}
+
+pub fn own(c: &Cluster) -> Api<StatefulSetBackup> {
+    Api::namespaced(c.client.clone(), &c.want.namespace)
+}
+
+/// The snapshots of the `StatefulSet`, whoever's.
+pub fn selector(c: &Cluster) -> String {
+    format!("{}={}", label::STATEFULSET, c.want.statefulset)
+}
+
+async fn get<K>(api: &Api<K>, name: &str, path: &str) -> Result<Option<K>, Fault>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    api.get_opt(name).await.map_err(|error| fault(&error, "get", path))
+}
+
+/// All of it, page after page; a list that expires between two pages begins anew with the next try.
+async fn list<K>(api: &Api<K>, params: ListParams, path: &str) -> Result<Vec<K>, Fault>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let (mut all, mut token) = (vec![], String::new());
+    loop {
+        let mut params = params.clone().limit(PAGE);
+        if !token.is_empty() {
+            params = params.continue_token(&token);
+        }
+        let page = api.list(&params).await.map_err(|error| fault(&error, "list", path))?;
+        all.extend(page.items);
+        token = page.metadata.continue_.unwrap_or_default();
+        if token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+fn fault(error: &kube::Error, verb: &str, path: &str) -> Fault {
+    tracing::warn!(verb, object = path, outcome = "unknown", message = sentence(error));
+    if is_definite(error) { Fault::Refused(refusal(error, &format!("{verb} {path}"))) } else { Fault::Lost }
+}
+
+fn target(object: &StatefulSet) -> Target {
+    let spec = &object.spec;
+    let hash = Sha256::digest(spec.template.to_string());
+    Target {
+        uid: object.uid().unwrap_or_default(),
+        replicas: spec.replicas.unwrap_or(1),
+        start: spec.ordinals.start,
+        templates: spec.volume_claim_templates.iter().map(|template| template.metadata.name.clone()).collect(),
+        hash: hex(&hash[..5]),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// The namespaces that this one's annotation lets in.
+fn grant(namespace: &Namespace) -> Vec<String> {
+    let text = namespace.annotations().get(annotation::ALLOW_FROM).map_or("", String::as_str);
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect()
+}
+
+async fn pod_of(c: &Cluster, name: &str) -> Result<Option<Pod>, Fault> {
+    let namespace = &c.want.statefulset_namespace;
+    let api: Api<lean::Pod> = Api::namespaced(c.client.clone(), namespace);
+    Ok(get(&api, name, &format!("pod/{namespace}/{name}")).await?.as_ref().map(pod))
+}
+
+/// The pod with its containers in the order of the spec; what has no status yet does not run.
+pub fn pod(object: &lean::Pod) -> Pod {
+    let statuses = &object.status.container_statuses;
+    let container = |name: &lean::ContainerName| {
+        let status = statuses.iter().find(|status| status.name == name.name).cloned().unwrap_or_default();
+        let id = status.container_id.filter(|_| status.state.running.is_some());
+        Container { name: name.name.clone(), id, restarts: status.restart_count }
+    };
+    Pod {
+        uid: object.uid().unwrap_or_default(),
+        running: object.status.phase.as_deref() == Some("Running"),
+        default: object.annotations().get(foreign::DEFAULT_CONTAINER).cloned(),
+        containers: object.spec.containers.iter().map(container).collect(),
+    }
+}
+
+fn claim(object: &PersistentVolumeClaim) -> Claim {
+    let bound = object.status.phase.as_deref() == Some("Bound");
+    Claim {
+        uid: object.uid().unwrap_or_default(),
+        leaving: object.metadata.deletion_timestamp.is_some(),
+        volume: object.spec.volume_name.clone().filter(|name| bound && !name.is_empty()),
+        manifest: RecordedClaim::of(object),
+    }
+}
+
+fn class(object: &VolumeSnapshotClass) -> Class {
+    Class {
+        name: object.name_any(),
+        driver: object.driver.clone(),
+        is_default: object.is_default(),
+        thaw_at_ready: object.annotations().get(annotation::THAW_AT).is_some_and(|at| at == "Ready"),
+    }
+}
+
+fn snaps(objects: &[VolumeSnapshot]) -> Snaps {
+    objects.iter().filter_map(|object| Some((object.name_any(), snap(object)?))).collect()
+}
+
+/// A snapshot as it describes itself; none when it lacks what every one of ours carries (a legacy or foreign one).
+pub fn snap(object: &VolumeSnapshot) -> Option<Snap> {
+    let labels = object.labels();
+    let notes: &BTreeMap<String, String> = object.annotations();
+    let run: RunId = labels.get(label::RUN)?.parse().ok()?;
+    let ordinal = labels.get(label::ORDINAL)?.parse().ok()?;
+    let created = object.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let status = object.status.clone().unwrap_or_default();
+    let error = status.error.map(|error| error.message.unwrap_or_else(|| "unknown error".into()));
+    Some(Snap {
+        uid: object.uid()?,
+        policy_uid: labels.get(label::POLICY_UID)?.clone(),
+        run,
+        claim: ClaimKey { ordinal, template: labels.get(label::CLAIM_TEMPLATE)?.clone() },
+        epoch: notes.get(annotation::TRANSITIONS)?.parse().ok()?,
+        size: notes.get(annotation::RUN_SIZE)?.parse().ok()?,
+        sealed: notes.contains_key(annotation::CUT),
+        created,
+        cut: status.creation_time.map(|time| time.0),
+        ready: status.ready_to_use == Some(true),
+        restore_size: status.restore_size.map(|size| size.0),
+        leaving: object.metadata.deletion_timestamp.is_some(),
+        error: error.map(|message| (message, Timestamp::now())),
+    })
+}
+
+/// The object bears our name but is another.
+pub fn replaced(c: &Cluster) -> Refusal {
+    let message = format!(
+        "StatefulSetBackup {}/{} was deleted, or deleted and created anew: this run was for uid {}",
+        c.want.namespace, c.want.name, c.want.uid
+    );
+    Refusal::new(crate::api::condition::Reason::Superseded, message)
+}

@@ -1,0 +1,175 @@
+//! The only writer of status: server-side apply of a typed body that carries the resourceVersion it was decided
+//! on. Any other write to the object makes it a conflict, which is a lost reply: read again, decide again.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde::Serialize;
+
+use super::Fault;
+use super::call::{Call, No, call};
+use super::cluster::Cluster;
+use super::observe::{own, replaced};
+use crate::api::backup::{StatefulSetBackup, StatefulSetBackupStatus};
+use crate::api::{API_VERSION, manager};
+use crate::plan::backup::Hold;
+use crate::plan::flow::Row;
+use crate::plan::journal::{self, Record};
+use crate::plan::report::{Note, Write};
+use crate::plan::view::{Fact, Seen};
+
+/// Events are best effort: no run waits longer for one.
+const EVENT: Duration = Duration::from_secs(2);
+
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "camelCase")]
+struct Apply<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: ObjectMeta,
+    status: &'a StatefulSetBackupStatus,
+}
+
+/// Post: the status is what `write` says. Again: a conflict, since the version has moved on.
+pub async fn write(c: &Cluster, row: &'static Row, write: &Write) -> Result<Vec<Fact>, Fault> {
+    let want = &c.want;
+    let body = Apply {
+        api_version: API_VERSION,
+        kind: "StatefulSetBackup",
+        metadata: ObjectMeta {
+            name: Some(want.name.clone()),
+            namespace: Some(want.namespace.clone()),
+            uid: Some(want.uid.clone()),
+            resource_version: Some(write.version.clone()),
+            ..ObjectMeta::default()
+        },
+        status: &write.status,
+    };
+    c.name_run(write.run);
+    let asked = Call {
+        step: row.name,
+        verb: "patch",
+        object: format!("statefulsetbackup/{}/{}", want.namespace, want.name),
+        uid: Some(&want.uid),
+        message: write.status.message.clone(),
+    };
+    let params = PatchParams::apply(manager::RUNNER).force();
+    let request = async { own(c).patch_status(&want.name, &params, &Patch::Apply(&body)).await };
+    match call(c, asked, request).await {
+        Ok(object) => {
+            if let Some(note) = &write.note {
+                tell(c, note).await;
+            }
+            Ok(vec![fact(c, Some(&object))])
+        }
+        Err(No::Absent) => Ok(vec![Fact::Mute(replaced(c))]),
+        Err(No::Refused(refusal)) => Ok(vec![Fact::Mute(refusal)]),
+        Err(No::Exists | No::Stale | No::Unknown) => Err(Fault::Lost),
+    }
+}
+
+#[derive(Serialize, Debug)]
+struct Meta {
+    metadata: ObjectMeta,
+}
+
+/// Post: the finalizers are those of `hold`. Again: a conflict, since the version has moved on.
+pub async fn hold(c: &Cluster, row: &'static Row, hold: &Hold) -> Result<Vec<Fact>, Fault> {
+    let want = &c.want;
+    let body = Meta {
+        metadata: ObjectMeta {
+            uid: Some(want.uid.clone()),
+            resource_version: Some(hold.version.clone()),
+            finalizers: Some(hold.finalizers.clone()),
+            ..ObjectMeta::default()
+        },
+    };
+    let asked = Call {
+        step: row.name,
+        verb: "patch",
+        object: format!("statefulsetbackup/{}/{}", want.namespace, want.name),
+        uid: Some(&want.uid),
+        message: Some(format!("finalizers: [{}]", hold.finalizers.join(", "))),
+    };
+    let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
+    match call(c, asked, async { own(c).patch(&want.name, &params, &Patch::Merge(&body)).await }).await {
+        Ok(object) => Ok(vec![fact(c, Some(&object))]),
+        Err(No::Absent) => Ok(vec![Fact::Mute(replaced(c))]),
+        Err(No::Refused(refusal)) => Ok(vec![Fact::Mute(refusal)]),
+        Err(No::Exists | No::Stale | No::Unknown) => Err(Fault::Lost),
+    }
+}
+
+/// Our object as the planner knows it; another of its name is none of ours.
+pub fn fact(c: &Cluster, object: Option<&StatefulSetBackup>) -> Fact {
+    match object.filter(|object| object.uid().as_ref() == Some(&c.want.uid)) {
+        Some(object) => Fact::Record(Box::new(Seen::Known(record(object, &c.want.slot)))),
+        None => Fact::Mute(replaced(c)),
+    }
+}
+
+pub fn record(object: &StatefulSetBackup, slot: &str) -> Record {
+    let status = object.status.clone().unwrap_or_default();
+    let open = status.run.as_ref().map(|run| (run.slot.clone().unwrap_or_default(), run.attempt.map_or(1, i64::from)));
+    Record {
+        version: object.resource_version().unwrap_or_default(),
+        uid: object.uid().unwrap_or_default(),
+        finalizers: object.metadata.finalizers.clone().unwrap_or_default(),
+        leaving: object.metadata.deletion_timestamp.is_some(),
+        journal: journal::read(&status, slot),
+        open,
+        status,
+    }
+}
+
+/// Tells it on the object and on the `StatefulSet`.
+async fn tell(c: &Cluster, note: &Note) {
+    let want = &c.want;
+    let ours = ObjectReference {
+        api_version: Some(API_VERSION.into()),
+        kind: Some("StatefulSetBackup".into()),
+        name: Some(want.name.clone()),
+        namespace: Some(want.namespace.clone()),
+        uid: Some(want.uid.clone()),
+        ..ObjectReference::default()
+    };
+    let target = ObjectReference {
+        api_version: Some("apps/v1".into()),
+        kind: Some("StatefulSet".into()),
+        name: Some(want.statefulset.clone()),
+        namespace: Some(want.statefulset_namespace.clone()),
+        ..ObjectReference::default()
+    };
+    let both = futures::future::join(publish(c, note, ours), publish(c, note, target));
+    let _ = tokio::time::timeout(EVENT, both).await;
+}
+
+async fn publish(c: &Cluster, note: &Note, regarding: ObjectReference) {
+    let namespace = regarding.namespace.clone().unwrap_or_default();
+    let now = Timestamp::now();
+    let event = Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{:x}", regarding.name.clone().unwrap_or_default(), now.as_nanosecond())),
+            namespace: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        action: Some("Backup".into()),
+        reason: Some(note.reason.to_string()),
+        note: Some(note.message.chars().take(1000).collect()),
+        regarding: Some(regarding),
+        reporting_controller: Some("sts-backup.io/runner".into()),
+        reporting_instance: Some(c.want.me.to_string().chars().take(128).collect()),
+        type_: Some(if note.warning { "Warning" } else { "Normal" }.into()),
+        ..Event::default()
+    };
+    let api: Api<Event> = Api::namespaced(c.client.clone(), &namespace);
+    if let Err(error) = api.create(&PostParams::default(), &event).await {
+        tracing::warn!(message = format!("Event {} was not written: {}", note.reason, crate::error::sentence(&error)));
+    }
+}

@@ -1,0 +1,209 @@
+//! What a run leaves to read: one line per mutating request, as JSON or for people. The log of a run's Job is its
+//! audit trail, so a line says what was asked of which object and what came of it, never what was inside.
+
+use std::fmt::{self, Write as _};
+use std::io::{IsTerminal, Write as _};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{filter, registry};
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One JSON object per line.
+    Json,
+    /// For people; the default on a terminal.
+    Text,
+}
+
+impl Format {
+    pub fn or_default(chosen: Option<Format>) -> Format {
+        let natural = || if std::io::stdout().is_terminal() { Format::Text } else { Format::Json };
+        chosen.unwrap_or_else(natural)
+    }
+}
+
+/// Starts the log. A second start (in tests) changes nothing.
+pub fn start(format: Format) {
+    let ours = filter::filter_fn(|meta| meta.target().starts_with("sts_backup") && *meta.level() <= Level::INFO);
+    let _ = registry().with(Lines { format }.with_filter(ours)).try_init();
+}
+
+/// A mutating request and what came of it.
+#[derive(Debug, Default)]
+pub struct Audit<'a> {
+    pub run: Option<String>,
+    pub step: &'a str,
+    pub verb: &'a str,
+    /// `kind/namespace/name`
+    pub object: &'a str,
+    pub uid: Option<&'a str>,
+    /// ok, exists, refused, error or unknown
+    pub outcome: &'a str,
+    /// The HTTP status, where there was an answer.
+    pub code: Option<u16>,
+    pub duration: Duration,
+    pub message: Option<String>,
+}
+
+/// What a hook's line says beside that.
+#[derive(Debug)]
+pub struct Hook<'a> {
+    pub pod: &'a str,
+    pub container: &'a str,
+    pub argv: &'a str,
+    pub exit_code: Option<i32>,
+    pub stdout: &'a str,
+    pub stderr: &'a str,
+}
+
+impl Audit<'_> {
+    pub fn write_hook(&self, hook: &Hook) {
+        let ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
+        let text = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    run = self.run,
+                    step = self.step,
+                    verb = self.verb,
+                    object = self.object,
+                    uid = self.uid,
+                    pod = hook.pod,
+                    container = hook.container,
+                    argv = hook.argv,
+                    exitCode = hook.exit_code,
+                    stdout = text(hook.stdout),
+                    stderr = text(hook.stderr),
+                    outcome = self.outcome,
+                    durationMs = ms,
+                    message = self.message
+                )
+            };
+        }
+        if self.outcome == "ok" { line!(info) } else { line!(warn) }
+    }
+
+    pub fn write(&self) {
+        let ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    run = self.run,
+                    step = self.step,
+                    verb = self.verb,
+                    object = self.object,
+                    uid = self.uid,
+                    outcome = self.outcome,
+                    code = self.code,
+                    durationMs = ms,
+                    message = self.message
+                )
+            };
+        }
+        if matches!(self.outcome, "ok" | "exists") { line!(info) } else { line!(warn) }
+    }
+}
+
+/// The last line of a run's log: the whole of it for machines, `sentence` for people.
+pub fn summary(format: Format, summary: &impl Serialize, sentence: &str) {
+    #[derive(Serialize)]
+    struct Line<'a, T> {
+        time: String,
+        summary: &'a T,
+    }
+    let line = Line { time: now(), summary };
+    let text = match format {
+        Format::Json => serde_json::to_string(&line),
+        Format::Text => Ok(sentence.to_owned()),
+    };
+    if let Ok(text) = text {
+        print(&text);
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn now() -> String {
+    format!("{:.3}", Timestamp::now())
+}
+
+/// A reader that has gone away is no reason to stop a run.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+struct Lines {
+    format: Format,
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event, _: Context<S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let level = event.metadata().level();
+        print(&match self.format {
+            Format::Json => fields.json(*level),
+            Format::Text => fields.text(*level),
+        });
+    }
+}
+
+/// The fields of an event in the order in which they were written.
+#[derive(Default)]
+struct Fields(Vec<(&'static str, Value)>);
+
+impl Fields {
+    fn json(&self, level: Level) -> String {
+        let mut line = format!("{{\"time\":\"{}\",\"level\":\"{}\"", now(), level.as_str().to_lowercase());
+        for (name, value) in &self.0 {
+            let _ = write!(line, ",\"{name}\":{value}");
+        }
+        line + "}"
+    }
+
+    fn text(&self, level: Level) -> String {
+        let get = |name| match self.0.iter().find(|(field, _)| *field == name)? {
+            (_, Value::String(text)) => Some(text.clone()),
+            (_, value) => Some(value.to_string()),
+        };
+        let mut line = Timestamp::now().to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string();
+        if let Some(outcome) = get("outcome") {
+            let _ = write!(line, " {outcome:<7}");
+        } else if level != Level::INFO {
+            let _ = write!(line, " {}", level.as_str().to_lowercase());
+        }
+        if let (Some(step), Some(verb), Some(object)) = (get("step"), get("verb"), get("object")) {
+            let ms = get("durationMs").unwrap_or_default();
+            let _ = write!(line, " {step:<9} {verb} {object} ({ms} ms)");
+        }
+        if let Some(message) = get("message") {
+            let _ = write!(line, "{} {message}", if get("step").is_some() { ":" } else { "" });
+        }
+        line
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.push((field.name(), Value::String(format!("{value:?}"))));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.push((field.name(), value.into()));
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.push((field.name(), value.into()));
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.push((field.name(), value.into()));
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.push((field.name(), value.into()));
+    }
+}
