@@ -1,0 +1,112 @@
+//! Accounts: a ServiceAccount that may do exactly what the product's steps, reads and feeds declare, so that every
+//! test also proves the declarations; and one that may do nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use sts_backup::plan::backup::Backup;
+use sts_backup::plan::flow::{Step, Verb};
+use sts_backup::step::{feed, observe};
+
+/// The ServiceAccount and the ClusterRole of the product in tests.
+pub const RUNNER: &str = "sts-backup-tests";
+
+/// Events are best effort and belong to no step.
+const EVENTS: Verb = ("events.k8s.io", "events", "create");
+
+/// The product's account in a namespace, with its rights in the whole cluster; a kubeconfig that uses it.
+pub async fn runner(client: &Client, namespace: &str) -> PathBuf {
+    let path = account(client, namespace, RUNNER).await;
+    let params = PatchParams::apply("sts-backup/tests").force();
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    roles.patch(RUNNER, &params, &Patch::Apply(role())).await.unwrap();
+    // It is the namespace's: it goes when the namespace goes.
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let owner = namespaces.get(namespace).await.unwrap();
+    let name = format!("{RUNNER}-{namespace}");
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": name, "ownerReferences": [
+            { "apiVersion": "v1", "kind": "Namespace", "name": namespace, "uid": owner.uid() },
+        ] },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": RUNNER },
+        "subjects": [{ "kind": "ServiceAccount", "name": RUNNER, "namespace": namespace }],
+    });
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    bindings.patch(&name, &params, &Patch::Apply(binding)).await.unwrap();
+    path
+}
+
+/// Just what is declared, nothing more.
+fn role() -> Value {
+    let steps = Backup::TABLE.iter().flat_map(|row| row.verbs);
+    let mut rules: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for (group, resource, verb) in steps.chain(observe::VERBS).chain(feed::VERBS).chain([&EVENTS]) {
+        let verbs = rules.entry((group, resource)).or_default();
+        if !verbs.contains(verb) {
+            verbs.push(verb);
+        }
+    }
+    let rules = rules
+        .iter()
+        .map(|((group, resource), verbs)| json!({ "apiGroups": [group], "resources": [resource], "verbs": verbs }));
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": { "name": RUNNER },
+        "rules": rules.collect::<Vec<_>>(),
+    })
+}
+
+/// A ServiceAccount without any right, and a kubeconfig that uses it.
+pub async fn account(client: &Client, namespace: &str, name: &str) -> PathBuf {
+    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let object = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+    api.create(&PostParams::default(), &object).await.unwrap();
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec { expiration_seconds: Some(7200), ..TokenRequestSpec::default() }),
+        ..TokenRequest::default()
+    };
+    let reply = api.create_token_request(name, &PostParams::default(), &request).await.unwrap();
+    write_kubeconfig(&format!("{namespace}-{name}"), |config| {
+        config["users"] = json!([{ "name": name, "user": { "token": reply.status.unwrap().token } }]);
+        config["contexts"][0]["context"]["user"] = name.into();
+        config["current-context"] = config["contexts"][0]["name"].clone();
+    })
+}
+
+/// The kubeconfig of the cluster under test, changed, as a file of its own. Its first context must be the one in use.
+pub fn write_kubeconfig(name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
+    let path = super::kubeconfig().unwrap();
+    let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    change(&mut config);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.kubeconfig"));
+    std::fs::write(&file, config.to_string()).unwrap();
+    file
+}
+
+/// What the product's account changed in the cluster, as the API server's own audit log has it: `verb kind/ns/name`.
+/// None where that log is not to be had.
+pub fn mutations(scene: &super::Scene) -> Option<Vec<String>> {
+    let log = PathBuf::from(std::env::var_os("SSB_CLUSTER_DIR")?).join("log/audit.log");
+    let text = std::fs::read_to_string(log).ok()?;
+    let user = format!("system:serviceaccount:{}:{RUNNER}", scene.namespace);
+    let ours = text.lines().filter(|line| line.contains(&user));
+    let request = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (verb, object) = (text(&line["verb"]), &line["objectRef"]);
+        let mutating = ["create", "update", "patch", "delete", "deletecollection"].contains(&verb.as_str());
+        let kind = text(&object["resource"]).trim_end_matches('s').to_owned();
+        let (namespace, name) = (text(&object["namespace"]), text(&object["name"]));
+        (mutating && line["user"]["username"] == user.as_str()).then(|| format!("{verb} {kind}/{namespace}/{name}"))
+    };
+    Some(ours.filter_map(request).collect())
+}

@@ -1,0 +1,28 @@
+# Debian packages: what a cluster runs on, and what is needed only to build it.
+# shellcheck shell=bash disable=SC2034
+
+run_packages=(containerd runc containernetworking-plugins iptables nftables conntrack socat iproute2 btrfs-progs
+  openssl jq procps util-linux)
+build_packages=(gcc libc6-dev busybox-static buildah mmdebstrap python3)
+
+missing_packages() {
+  local package
+  for package; do
+    dpkg-query --show --showformat '${db:Status-Abbrev}' "$package" 2> /dev/null | grep -q '^ii' || echo "$package"
+  done
+}
+
+install_packages() {
+  command -v apt-get > /dev/null ||
+    fail "there is no apt-get: this is made for Debian; elsewhere see lib/deps.sh for what it runs on"
+  local missing
+  mapfile -t missing < <(missing_packages "$@")
+  [ ${#missing[@]} -gt 0 ] || return 0
+  root_on_linux
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update --quiet=2 || fail "apt-get update failed"
+  apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" ||
+    fail "apt-get could not install ${missing[*]}"
+  # The box runs a containerd of its own: one that the package just started for the machine is not touched.
+}
