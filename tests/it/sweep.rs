@@ -1,0 +1,234 @@
+//! Every write, every blow, every pair of them: the run ends as the undisturbed one does.
+//!
+//! One case from a line: `SSB_CASE='[(3, DieAfter), (7, LostBefore)]' cargo test --test it one_case -- --nocapture`
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use jiff::SignedDuration;
+use sts_backup::api::backup::BackupPhase;
+use sts_backup::api::condition::Reason;
+use sts_backup::api::shared::{Consistency, Outcome, Trigger};
+use sts_backup::plan::backup::{self, Backup};
+use sts_backup::plan::flow::{Exit, Planner, Step};
+use sts_backup::plan::hook::HookSpec;
+use sts_backup::plan::noun::{Holder, Want};
+use sts_backup::plan::view::View;
+use sts_backup::step::{Io, drive};
+use tokio::runtime::{Builder, Runtime};
+use tokio::select;
+
+use super::world::{Blow, Process, World, keys};
+
+const BLOWS: [Blow; 10] = [
+    Blow::DieBefore,
+    Blow::DieAfter,
+    Blow::LostBefore,
+    Blow::LostAfter,
+    Blow::Hang,
+    Blow::Refuse,
+    Blow::Sigterm,
+    Blow::Stolen,
+    Blow::Restart,
+    Blow::Straggler,
+];
+
+type Blows = [(usize, Blow)];
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
+fn want(world: &World, process: usize) -> Want {
+    let hook = |argv: &str| {
+        let argv = vec![argv.to_owned()];
+        world.hooks.then(|| HookSpec { argv, container: None, timeout: SignedDuration::from_secs(5) })
+    };
+    Want {
+        me: Holder(format!("backup/shop/nightly/{process}")),
+        namespace: "shop".into(),
+        name: "nightly".into(),
+        uid: "policy".into(),
+        generation: 1,
+        statefulset: "web".into(),
+        statefulset_namespace: "shop".into(),
+        slot: "slot".into(),
+        trigger: Trigger::Command,
+        attempt: 1,
+        job: None,
+        templates: vec![],
+        class: None,
+        owned: false,
+        pre: hook("freeze"),
+        post: hook("thaw"),
+        lock_by: world.now() + SignedDuration::from_secs(600),
+        max_freeze: SignedDuration::from_secs(30),
+        ready_timeout: SignedDuration::from_secs(600),
+    }
+}
+
+/// Process after process, until one ends the run; then what must hold is looked at.
+async fn case(blows: &Blows, hooks: bool, next: Planner<Backup>) -> World {
+    let world = Rc::new(RefCell::new(World::new(blows, hooks)));
+    for n in 1.. {
+        let want = want(&world.borrow(), n);
+        let process = Process::start(&world, want.clone());
+        let exit = select! {
+            biased;
+            () = process.died.notified() => None,
+            (exit, _) = drive(&process, next, View::new(want.clone())) => Some(exit),
+        };
+        let mut world = world.borrow_mut();
+        world.log.push(format!("       -- process {n}: {exit:?}"));
+        if exit.is_some() && process.stop().is_none() && world.left_frozen() {
+            world.violations.push("left with a pod frozen");
+        }
+        world.bury(&want.me);
+        match exit {
+            Some(Exit::Done(_) | Exit::Refused(_)) => break,
+            _ if n > 8 => {
+                world.violations.push("never ends");
+                break;
+            }
+            _ => {}
+        }
+    }
+    let mut world = Rc::into_inner(world).unwrap().into_inner();
+    verdict(&mut world, blows);
+    world
+}
+
+fn verdict(world: &mut World, blows: &Blows) {
+    world.settle();
+    let struck = |kinds: &[Blow]| blows.iter().any(|(_, blow)| kinds.contains(blow));
+    let mut bad = std::mem::take(&mut world.violations);
+    let outcome = world.status.last_run.as_ref().and_then(|last| last.outcome);
+    let succeeded = outcome == Some(Outcome::Succeeded) && world.status.phase == Some(BackupPhase::Ready);
+    let failed = outcome == Some(Outcome::Failed) && world.status.phase == Some(BackupPhase::Failed);
+    // A hook whose end nobody witnessed may be at work still: that is no success.
+    let reason = world.status.last_run.as_ref().and_then(|last| last.reason);
+    let unproven = [Reason::ThawUnproven, Reason::HookTimeout, Reason::ThawFailed].map(Some).contains(&reason);
+    let failed = failed
+        && (!struck(&[Blow::LostBefore, Blow::LostAfter])
+            || unproven
+            || struck(&[Blow::Hang, Blow::Refuse, Blow::Restart]));
+    // Whose status may not be written leaves no word of its own.
+    let refused = struck(&[Blow::Refuse]);
+    if !(succeeded
+        || failed && struck(&[Blow::LostBefore, Blow::LostAfter, Blow::Hang, Blow::Refuse, Blow::Restart])
+        || refused)
+    {
+        bad.push("wrong outcome");
+    }
+    let mut check = |wrong: bool, what| {
+        if wrong {
+            bad.push(what)
+        }
+    };
+    check(world.left_frozen(), "left frozen");
+    check(!refused && world.status.run.is_some(), "journal left open");
+    check(!refused && !world.finalizers.is_empty(), "finalizer left");
+    check(!refused && world.open.is_some(), "open mark left");
+    check(!refused && world.holder.is_some(), "Lease still held");
+    let consistency = world.status.last_run.as_ref().and_then(|last| last.consistency);
+    let expected = if world.hooks { Consistency::Frozen } else { Consistency::CrashPerVolume };
+    check(succeeded && consistency != Some(expected), "wrong consistency");
+    let (runs, size) = (world.runs(), keys().len());
+    let whole = runs.values().filter(|disks| disks.len() == size && disks.iter().all(|disk| disk.snap.sealed));
+    check(succeeded && whole.count() != 1, "not exactly one run");
+    for disks in runs.values() {
+        let sealed = disks.iter().any(|disk| disk.snap.sealed);
+        check(succeeded && disks.len() != size && !struck(&[Blow::Straggler]), "partial run kept");
+        let one = disks.iter().all(|disk| disk.evidence == disks[0].evidence && disk.snap.epoch == disks[0].snap.epoch);
+        let frozen = matches!(disks[0].evidence, Some((true, _)));
+        check(sealed && !(one && frozen), "one id, two freezes");
+    }
+    world.violations = bad;
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    singles: usize,
+    pairs: usize,
+    red: Vec<(Box<Blows>, Vec<&'static str>)>,
+}
+
+fn sweep(what: &str, hooks: bool, next: Planner<Backup>, pairs: bool) -> Report {
+    let (rt, mut report, start) = (runtime(), Report::default(), Instant::now());
+    let mut go = |blows: &Blows| {
+        let world = rt.block_on(case(blows, hooks, next));
+        if !world.violations.is_empty() {
+            report.red.push((blows.into(), world.violations));
+        }
+        world.writes
+    };
+    let (mut one, mut two) = (0, 0);
+    for k in 0..go(&[]) {
+        for first in BLOWS {
+            one += 1;
+            let writes = go(&[(k, first)]).min(60);
+            for j in (k + 1..writes).filter(|_| pairs) {
+                for second in BLOWS {
+                    two += 1;
+                    go(&[(k, first), (j, second)]);
+                }
+            }
+        }
+    }
+    (report.singles, report.pairs) = (one, two);
+    let red = report.red.len();
+    println!("{what}: {one} single blows, {two} pairs, {red} red, {:.1?}", start.elapsed());
+    let mut kinds: BTreeMap<&str, (usize, &Blows)> = BTreeMap::new();
+    for (blows, why) in &report.red {
+        for why in why {
+            let kind = kinds.entry(why).or_insert((0, blows));
+            kind.0 += 1;
+            kind.1 = if blows.len() < kind.1.len() { blows } else { kind.1 };
+        }
+    }
+    for (why, (count, least)) in kinds {
+        println!("  {count:>5} {why}, as in {least:?}");
+    }
+    report
+}
+
+#[test]
+fn a_run_with_hooks_survives_every_blow_and_every_pair() {
+    let report = sweep("with hooks", true, backup::next, true);
+    assert!(report.singles > 150 && report.pairs > 20_000, "{} and {}", report.singles, report.pairs);
+    assert!(report.red.is_empty());
+}
+
+#[test]
+fn a_run_without_hooks_survives_every_blow_and_every_pair() {
+    let report = sweep("without hooks", false, backup::next, true);
+    assert!(report.singles > 100 && report.pairs > 5_000, "{} and {}", report.singles, report.pairs);
+    assert!(report.red.is_empty());
+}
+
+#[test]
+fn the_undisturbed_run_reads_nothing_while_frozen() {
+    let world = runtime().block_on(case(&[], true, backup::next));
+    assert_eq!(world.reads_in_freeze, 0, "{}", world.log.join("\n"));
+    assert!(world.violations.is_empty());
+}
+
+#[test]
+fn one_case() {
+    let Ok(text) = std::env::var("SSB_CASE") else { return };
+    let blow = |word: &str| BLOWS.into_iter().find(|blow| format!("{blow:?}") == word);
+    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let blows: Vec<_> = words.chunks(2).map(|pair| (pair[0].parse().unwrap(), blow(pair[1]).unwrap())).collect();
+    let world = runtime().block_on(case(&blows, std::env::var_os("SSB_NO_HOOKS").is_none(), backup::next));
+    println!("{}\n{:?}", world.log.join("\n"), world.violations);
+}
+
+#[test]
+fn the_table_names_every_step_with_its_verbs() {
+    let names: Vec<_> = Backup::TABLE.iter().map(|row| row.name).collect();
+    let all = ["Lock", "Write", "Hold", "Mark", "Pre", "Post", "Snapshot", "Seal", "Delete", "Unlock"];
+    assert_eq!(names, all);
+    assert!(Backup::TABLE.iter().all(|row| !row.verbs.is_empty()));
+}

@@ -1,0 +1,473 @@
+//! A cluster in memory on a virtual clock, and one process in it as the driver sees it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::rc::Rc;
+
+use jiff::{SignedDuration, Timestamp};
+use sts_backup::api::backup::StatefulSetBackupStatus;
+use sts_backup::api::recorded::RecordedClaim;
+use sts_backup::plan::backup::Backup;
+use sts_backup::plan::flow::{Feed, Lost, Step, When};
+use sts_backup::plan::hook::{End, Exec, Tried, Which};
+use sts_backup::plan::journal::{self, Record};
+use sts_backup::plan::name::{ClaimKey, RunId};
+use sts_backup::plan::noun::{
+    Claim, Class, Container, Holder, Lease, Open, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want,
+};
+use sts_backup::plan::view::{Fact, Read, Seen};
+use sts_backup::step::{Effect, Fault, Io};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// What befalls one write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    DieBefore,
+    DieAfter,
+    LostBefore,
+    LostAfter,
+    Hang,
+    Refuse,
+    Sigterm,
+    /// The Lease goes to a stranger who has no business with our object, and who gives it back at once.
+    Stolen,
+    /// The container of pod 0 restarts: what was frozen in it is not any more.
+    Restart,
+    /// The process dies; its request lands a second later, when the successor is at work.
+    Straggler,
+}
+
+pub const PODS: u32 = 2;
+const TEMPLATES: [&str; 2] = ["data", "wal"];
+/// A process that has sent so many requests is in a loop.
+const ENDLESS: usize = 400;
+
+pub struct Disk {
+    pub snap: Snap,
+    cut_at: Timestamp,
+    ready_at: Timestamp,
+    /// At the cut: were all pods frozen, and how many thaws had there been?
+    pub evidence: Option<(bool, u32)>,
+}
+
+struct Instance {
+    id: u32,
+    frozen: bool,
+}
+
+pub struct World {
+    start: Instant,
+    pub hooks: bool,
+    pub status: StatefulSetBackupStatus,
+    pub finalizers: Vec<String>,
+    version: u64,
+    pub holder: Option<Holder>,
+    gone: bool,
+    epoch: i64,
+    lease_version: u64,
+    pub open: Option<Open>,
+    pods: Vec<Instance>,
+    pub disks: BTreeMap<String, Disk>,
+    thaws: u32,
+    uids: u64,
+    pub writes: usize,
+    pub reads_in_freeze: usize,
+    pub log: Vec<String>,
+    pub violations: Vec<&'static str>,
+    blows: Vec<(usize, Blow)>,
+    mail: Vec<(Timestamp, Holder, Backup)>,
+}
+
+impl World {
+    pub fn new(blows: &[(usize, Blow)], hooks: bool) -> World {
+        World {
+            start: Instant::now(),
+            hooks,
+            status: StatefulSetBackupStatus::default(),
+            finalizers: vec![],
+            version: 1,
+            holder: None,
+            gone: false,
+            epoch: 0,
+            lease_version: 1,
+            open: None,
+            pods: (0..PODS).map(|id| Instance { id, frozen: false }).collect(),
+            disks: BTreeMap::new(),
+            thaws: 0,
+            uids: 0,
+            writes: 0,
+            reads_in_freeze: 0,
+            log: vec![],
+            violations: vec![],
+            blows: blows.to_vec(),
+            mail: vec![],
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        let since = SignedDuration::try_from(self.start.elapsed()).unwrap();
+        Timestamp::from_second(1_800_000_000).unwrap() + since
+    }
+
+    /// What is due takes place, before anything else happens.
+    pub fn settle(&mut self) {
+        let now = self.now();
+        if let Some(at) = self.mail.iter().position(|(at, ..)| *at <= now) {
+            let (_, from, step) = self.mail.remove(at);
+            self.log.push("       a straggler lands".into());
+            let _ = self.apply(&from, &step);
+        }
+        let frozen = !self.hooks || self.pods.iter().all(|pod| pod.frozen);
+        for disk in self.disks.values_mut() {
+            if disk.cut_at <= now {
+                disk.evidence.get_or_insert((frozen, self.thaws));
+                disk.snap.cut = Some(disk.cut_at);
+            }
+            disk.snap.ready = disk.ready_at <= now;
+        }
+    }
+
+    pub fn left_frozen(&self) -> bool {
+        self.pods.iter().any(|pod| pod.frozen)
+    }
+
+    fn lease(&self) -> Fact {
+        Fact::Lease(Seen::Known(Some(Lease {
+            holder: self.holder.clone(),
+            gone: self.gone,
+            epoch: self.epoch,
+            version: self.lease_version.to_string(),
+            open: self.open.clone(),
+        })))
+    }
+
+    fn record(&self) -> Fact {
+        let open = self.status.run.as_ref().map(|run| (run.slot.clone().unwrap(), run.attempt.unwrap().into()));
+        Fact::Record(Box::new(Seen::Known(Record {
+            version: self.version.to_string(),
+            uid: "policy".into(),
+            leaving: false,
+            finalizers: self.finalizers.clone(),
+            journal: journal::read(&self.status, "slot"),
+            open,
+            status: self.status.clone(),
+        })))
+    }
+
+    fn apply(&mut self, me: &Holder, step: &Backup) -> Result<Vec<Fact>, Fault> {
+        self.settle();
+        let at = self.now().as_millisecond() % 1_000_000;
+        self.log.push(format!("{at:>6} {} {step:?}", step.row().name));
+        let mine = self.holder.as_ref() == Some(me);
+        Ok(vec![match step {
+            Backup::Lock(seen) if seen.as_ref().is_some_and(|seen| seen.version == self.lease_version.to_string()) => {
+                self.holder = Some(me.clone());
+                self.gone = false;
+                self.epoch += 1;
+                self.lease_version += 1;
+                self.lease()
+            }
+            Backup::Unlock(epoch) if mine && *epoch == self.epoch => {
+                self.holder = None;
+                self.lease_version += 1;
+                self.lease()
+            }
+            Backup::Mark(open) if mine => {
+                if open.is_none() && self.left_frozen() {
+                    self.violations.push("mark taken off over a frozen pod");
+                }
+                self.open = open.as_deref().cloned();
+                self.lease_version += 1;
+                self.lease()
+            }
+            Backup::Lock(_) | Backup::Unlock(_) | Backup::Mark(_) => return Err(Fault::Lost),
+            Backup::Hold(hold) if hold.version == self.version.to_string() => {
+                self.finalizers.clone_from(&hold.finalizers);
+                self.version += 1;
+                self.record()
+            }
+            Backup::Write(write) if write.version == self.version.to_string() => {
+                if self.left_frozen() {
+                    self.violations.push("status written over a frozen pod");
+                }
+                self.status = write.status.clone();
+                self.version += 1;
+                self.record()
+            }
+            Backup::Hold(_) | Backup::Write(_) => return Err(Fault::Lost),
+            Backup::Pre(exec) | Backup::Post(exec) => self.exec(exec),
+            Backup::Snapshot(new) if self.disks.contains_key(&new.name) => {
+                Fact::Snap(new.name.clone(), Some(self.disks[&new.name].snap.clone()))
+            }
+            Backup::Snapshot(new) => {
+                let now = self.now();
+                let cut_at = now + SignedDuration::from_millis(300 + 50 * i64::from(new.claim.ordinal));
+                self.uids += 1;
+                let snap = Snap {
+                    uid: format!("snap-{}", self.uids),
+                    policy_uid: "policy".into(),
+                    run: new.run,
+                    claim: new.claim.clone(),
+                    epoch: new.epoch,
+                    size: new.size,
+                    sealed: false,
+                    created: now,
+                    cut: None,
+                    ready: false,
+                    restore_size: None,
+                    leaving: false,
+                    error: None,
+                };
+                let ready_at = cut_at + SignedDuration::from_secs(60);
+                self.disks.insert(new.name.clone(), Disk { snap: snap.clone(), cut_at, ready_at, evidence: None });
+                Fact::Snap(new.name.clone(), Some(snap))
+            }
+            Backup::Seal(seal) => match self.disks.values_mut().find(|disk| disk.snap.uid == seal.uid) {
+                Some(disk) => {
+                    disk.snap.sealed = true;
+                    Fact::Sealed(seal.uid.clone())
+                }
+                None => return Err(Fault::Lost),
+            },
+            Backup::Delete(doomed) => {
+                self.disks.retain(|_, disk| disk.snap.uid != doomed.uid);
+                Fact::Snap(doomed.name.clone(), None)
+            }
+        }])
+    }
+
+    fn exec(&mut self, exec: &Exec) -> Fact {
+        let when = When { begun: self.now(), ended: self.now() };
+        let pod = &mut self.pods[exec.place.ordinal as usize];
+        if exec.place.container_id != pod.id.to_string() {
+            return Fact::Hook(Box::new(exec.clone()), Tried { when, end: End::Gone });
+        }
+        match (pod.frozen, exec.which) {
+            (true, Which::Pre) => self.violations.push("pre hook on a frozen pod"),
+            (true, Which::Post) => self.thaws += 1,
+            _ => {}
+        }
+        pod.frozen = exec.which == Which::Pre;
+        Fact::Hook(Box::new(exec.clone()), Tried { when, end: End::Exit(0, String::new()) })
+    }
+
+    fn pod(&self, name: &str) -> Option<Pod> {
+        let ordinal: usize = name.rsplit_once('-')?.1.parse().ok()?;
+        let id = self.pods.get(ordinal)?.id;
+        let container = Container { name: "app".into(), id: Some(id.to_string()), restarts: 0 };
+        Some(Pod { uid: name.into(), running: true, default: None, containers: vec![container] })
+    }
+
+    fn snaps(&self) -> Snaps {
+        self.disks.iter().map(|(name, disk)| (name.clone(), disk.snap.clone())).collect()
+    }
+}
+
+pub fn keys() -> Vec<ClaimKey> {
+    let of = |ordinal| TEMPLATES.map(|template| ClaimKey { ordinal, template: template.into() });
+    (0..PODS).flat_map(of).collect()
+}
+
+pub struct Process {
+    world: Rc<RefCell<World>>,
+    pub want: Want,
+    stop: watch::Sender<Option<Stop>>,
+    pub died: Notify,
+    dead: Cell<bool>,
+    told: RefCell<Snaps>,
+}
+
+impl Process {
+    pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
+        let stop = watch::Sender::new(None);
+        let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
+        Process { world: world.clone(), want, stop, died, dead, told }
+    }
+
+    async fn die<T>(&self) -> T {
+        self.dead.set(true);
+        self.died.notify_one();
+        pending().await
+    }
+
+    fn befall(&self, blow: Option<Blow>) {
+        let mut world = self.world.borrow_mut();
+        world.settle();
+        match blow {
+            Some(Blow::Sigterm) => drop(self.stop.send_replace(Some(Stop::Sigterm))),
+            Some(Blow::Stolen) if world.holder.as_ref() == Some(&self.want.me) => {
+                world.holder = None;
+                world.epoch += 1;
+                world.lease_version += 1;
+                self.stop.send_replace(Some(Stop::LeaseLost));
+            }
+            Some(Blow::Restart) => {
+                let thawed = world.pods[0].frozen;
+                world.pods[0] = Instance { id: world.pods[0].id + 100, frozen: false };
+                world.thaws += u32::from(thawed);
+            }
+            _ => {}
+        }
+    }
+
+    fn answer(&self, world: &World, read: &Read) -> Fact {
+        let claim = |key: &ClaimKey| {
+            let name = key.pvc("web");
+            let manifest = RecordedClaim::default();
+            (name.clone(), Claim { uid: name.clone(), leaving: false, volume: Some(name), manifest })
+        };
+        match read {
+            Read::Record => world.record(),
+            Read::Lease => world.lease(),
+            Read::Target => Fact::Target(Some(Target {
+                uid: "sts".into(),
+                replicas: PODS,
+                start: 0,
+                templates: TEMPLATES.map(String::from).into(),
+                hash: String::new(),
+            })),
+            Read::Grant => Fact::Grant(vec![]),
+            Read::Pod(name) => Fact::Pod(name.clone(), world.pod(name)),
+            Read::Proof(name) => Fact::Proof(name.clone(), world.pod(name)),
+            Read::Claims => Fact::Claims(keys().iter().map(claim).collect()),
+            Read::Volume(name) => Fact::Volume(name.clone(), Some(Volume { driver: Some("csi".into()) })),
+            Read::Classes => {
+                let (name, driver) = ("class".into(), "csi".into());
+                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false }])
+            }
+            Read::Snaps => Fact::Snaps(Seen::Known(world.snaps())),
+        }
+    }
+}
+
+impl Io for Process {
+    fn now(&self) -> Timestamp {
+        self.world.borrow().now()
+    }
+    async fn sleep(&self, until: Timestamp) {
+        let left = until.duration_since(self.now());
+        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+    }
+    fn stop(&self) -> Option<Stop> {
+        *self.stop.borrow()
+    }
+    async fn stopped(&self) {
+        let _ = self.stop.subscribe().wait_for(Option::is_some).await;
+    }
+    async fn renew(&self) -> Infallible {
+        pending().await
+    }
+    async fn read(&self, read: &Read) -> Result<Vec<Fact>, Fault> {
+        self.sleep(self.now() + SignedDuration::from_millis(5)).await;
+        let mut world = self.world.borrow_mut();
+        world.settle();
+        world.reads_in_freeze += usize::from(world.pods.iter().all(|pod| pod.frozen));
+        world.log.push(format!("       read {read:?}"));
+        Ok(vec![self.answer(&world, read)])
+    }
+    async fn feed(&self, on: &[Feed]) -> Vec<Fact> {
+        loop {
+            let (snaps, now, due) = {
+                let mut world = self.world.borrow_mut();
+                world.settle();
+                let due: Vec<_> = world.disks.values().flat_map(|disk| [disk.cut_at, disk.ready_at]).collect();
+                (world.snaps(), world.now(), due)
+            };
+            let told = self.told.replace(snaps.clone());
+            let new = snaps.iter().filter(|(name, snap)| told.get(*name) != Some(snap));
+            let mut facts: Vec<Fact> = vec![];
+            for (name, snap) in new {
+                if on.contains(&Feed::Cut(snap.uid.clone()))
+                    && let Some(at) = snap.cut
+                {
+                    facts.push(Fact::Cut(snap.uid.clone(), at));
+                }
+                if on.contains(&Feed::Snaps) {
+                    facts.push(Fact::Snap(name.clone(), Some(snap.clone())));
+                }
+            }
+            if on.contains(&Feed::Snaps) {
+                let gone = told.keys().filter(|name| !snaps.contains_key(*name));
+                facts.extend(gone.map(|name| Fact::Snap(name.clone(), None)));
+            }
+            if on.contains(&Feed::Pods) {
+                let world = self.world.borrow();
+                let all =
+                    (0..PODS).map(|n| format!("web-{n}")).filter_map(|name| Some((name.clone(), world.pod(&name)?)));
+                facts.push(Fact::Pods(all.collect()));
+            }
+            if facts.len() > usize::from(on.contains(&Feed::Pods)) {
+                return facts;
+            }
+            match due.into_iter().filter(|at| *at > now).min() {
+                Some(at) => self.sleep(at + SignedDuration::from_millis(1)).await,
+                None => pending().await,
+            }
+        }
+    }
+}
+
+impl Effect<Backup> for Process {
+    async fn effect(&self, step: &Backup) -> Result<Vec<Fact>, Fault> {
+        self.sleep(self.now() + SignedDuration::from_millis(20)).await;
+        if self.dead.get() {
+            return pending().await;
+        }
+        let (blow, endless) = {
+            let mut world = self.world.borrow_mut();
+            let k = world.writes;
+            let blow = world.blows.iter().find(|(at, _)| *at == k).map(|(_, blow)| *blow);
+            world.writes += 1;
+            (blow, k > ENDLESS)
+        };
+        if endless {
+            self.world.borrow_mut().violations.push("never ends");
+            return self.die().await;
+        }
+        self.befall(blow);
+        // A straggling write of status or Lease meets a newer version; a straggling hook nothing can prevent.
+        if blow == Some(Blow::Straggler) && matches!(step, Backup::Snapshot(_) | Backup::Delete(_)) {
+            let at = self.now() + SignedDuration::from_secs(1);
+            self.world.borrow_mut().mail.push((at, self.want.me.clone(), step.clone()));
+        }
+        let reply = match blow {
+            Some(Blow::DieBefore | Blow::Straggler) => return self.die().await,
+            Some(Blow::LostBefore) => Err(Fault::Lost),
+            Some(Blow::Refuse) => {
+                let reason = sts_backup::api::condition::Reason::Forbidden;
+                Err(Fault::Refused(Refusal::new(reason, "the world said no")))
+            }
+            _ => self.world.borrow_mut().apply(&self.want.me, step),
+        };
+        match blow {
+            Some(Blow::DieAfter) => self.die().await,
+            Some(Blow::Hang) => pending().await,
+            Some(Blow::LostAfter) => match step {
+                // Its connection is cut: the run goes on, and nobody knows whether it ran.
+                Backup::Pre(exec) | Backup::Post(exec) => {
+                    let when = When { begun: self.now(), ended: self.now() };
+                    Ok(vec![Fact::Hook(exec.clone(), Tried { when, end: End::Lost(Lost::Reply) })])
+                }
+                _ => Err(Fault::Lost),
+            },
+            _ => reply,
+        }
+    }
+}
+
+impl World {
+    /// A new process finds the lock of a dead one run out.
+    pub fn bury(&mut self, holder: &Holder) {
+        self.gone |= self.holder.as_ref() == Some(holder);
+        self.lease_version += 1;
+    }
+
+    pub fn runs(&self) -> BTreeMap<RunId, Vec<&Disk>> {
+        let mut runs: BTreeMap<RunId, Vec<&Disk>> = BTreeMap::new();
+        self.disks.values().for_each(|disk| runs.entry(disk.snap.run).or_default().push(disk));
+        runs
+    }
+}
