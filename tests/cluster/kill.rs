@@ -55,8 +55,8 @@ async fn kills(name: &str, count: usize) {
         while done < count {
             let now = LANES.min(count - done);
             let instants = (0..now).map(|lane| chance.part(span, done + lane, count)).collect::<Vec<_>>();
-            let slot = format!("slot-{done}");
-            join_all(lanes.iter().zip(&instants).map(|(lane, at)| killed(s, lane, &slot, *at))).await;
+            let name = format!("slot-{done}");
+            join_all(lanes.iter().zip(&instants).map(|(lane, at)| killed(s, lane, &name, *at))).await;
             done += now;
             for lane in &lanes[..now] {
                 whole(s, lane, 1 + done.div_ceil(LANES)).await;

@@ -124,7 +124,7 @@ fn verdict(world: &mut World, blows: &Blows) {
     }
     let mut check = |wrong: bool, what| {
         if wrong {
-            bad.push(what)
+            bad.push(what);
         }
     };
     check(world.left_frozen(), "left frozen");

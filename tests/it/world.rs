@@ -9,7 +9,7 @@ use std::rc::Rc;
 use jiff::{SignedDuration, Timestamp};
 use sts_backup::api::backup::StatefulSetBackupStatus;
 use sts_backup::api::recorded::RecordedClaim;
-use sts_backup::plan::backup::Backup;
+use sts_backup::plan::backup::{Backup, NewSnapshot};
 use sts_backup::plan::flow::{Feed, Lost, Step, When};
 use sts_backup::plan::hook::{End, Exec, Tried, Which};
 use sts_backup::plan::journal::{self, Record};
@@ -161,29 +161,8 @@ impl World {
         self.settle();
         let at = self.now().as_millisecond() % 1_000_000;
         self.log.push(format!("{at:>6} {} {step:?}", step.row().name));
-        let mine = self.holder.as_ref() == Some(me);
         Ok(vec![match step {
-            Backup::Lock(seen) if seen.as_ref().is_some_and(|seen| seen.version == self.lease_version.to_string()) => {
-                self.holder = Some(me.clone());
-                self.gone = false;
-                self.epoch += 1;
-                self.lease_version += 1;
-                self.lease()
-            }
-            Backup::Unlock(epoch) if mine && *epoch == self.epoch => {
-                self.holder = None;
-                self.lease_version += 1;
-                self.lease()
-            }
-            Backup::Mark(open) if mine => {
-                if open.is_none() && self.left_frozen() {
-                    self.violations.push("mark taken off over a frozen pod");
-                }
-                self.open = open.as_deref().cloned();
-                self.lease_version += 1;
-                self.lease()
-            }
-            Backup::Lock(_) | Backup::Unlock(_) | Backup::Mark(_) => return Err(Fault::Lost),
+            Backup::Lock(_) | Backup::Unlock(_) | Backup::Mark(_) => return self.lease_step(me, step),
             Backup::Hold(hold) if hold.version == self.version.to_string() => {
                 self.finalizers.clone_from(&hold.finalizers);
                 self.version += 1;
@@ -199,32 +178,7 @@ impl World {
             }
             Backup::Hold(_) | Backup::Write(_) => return Err(Fault::Lost),
             Backup::Pre(exec) | Backup::Post(exec) => self.exec(exec),
-            Backup::Snapshot(new) if self.disks.contains_key(&new.name) => {
-                Fact::Snap(new.name.clone(), Some(self.disks[&new.name].snap.clone()))
-            }
-            Backup::Snapshot(new) => {
-                let now = self.now();
-                let cut_at = now + SignedDuration::from_millis(300 + 50 * i64::from(new.claim.ordinal));
-                self.uids += 1;
-                let snap = Snap {
-                    uid: format!("snap-{}", self.uids),
-                    policy_uid: "policy".into(),
-                    run: new.run,
-                    claim: new.claim.clone(),
-                    epoch: new.epoch,
-                    size: new.size,
-                    sealed: false,
-                    created: now,
-                    cut: None,
-                    ready: false,
-                    restore_size: None,
-                    leaving: false,
-                    error: None,
-                };
-                let ready_at = cut_at + SignedDuration::from_secs(60);
-                self.disks.insert(new.name.clone(), Disk { snap: snap.clone(), cut_at, ready_at, evidence: None });
-                Fact::Snap(new.name.clone(), Some(snap))
-            }
+            Backup::Snapshot(new) => self.cut(new),
             Backup::Seal(seal) => match self.disks.values_mut().find(|disk| disk.snap.uid == seal.uid) {
                 Some(disk) => {
                     disk.snap.sealed = true;
@@ -237,6 +191,83 @@ impl World {
                 Fact::Snap(doomed.name.clone(), None)
             }
         }])
+    }
+
+    fn lease_step(&mut self, me: &Holder, step: &Backup) -> Result<Vec<Fact>, Fault> {
+        let mine = self.holder.as_ref() == Some(me);
+        match step {
+            Backup::Lock(seen) if seen.as_ref().is_some_and(|seen| seen.version == self.lease_version.to_string()) => {
+                self.holder = Some(me.clone());
+                self.gone = false;
+                self.epoch += 1;
+            }
+            Backup::Unlock(epoch) if mine && *epoch == self.epoch => self.holder = None,
+            Backup::Mark(open) if mine => {
+                if open.is_none() && self.left_frozen() {
+                    self.violations.push("mark taken off over a frozen pod");
+                }
+                self.open = open.as_deref().cloned();
+            }
+            _ => return Err(Fault::Lost),
+        }
+        self.lease_version += 1;
+        Ok(vec![self.lease()])
+    }
+
+    fn cut(&mut self, new: &NewSnapshot) -> Fact {
+        if let Some(disk) = self.disks.get(&new.name) {
+            return Fact::Snap(new.name.clone(), Some(disk.snap.clone()));
+        }
+        let now = self.now();
+        let cut_at = now + SignedDuration::from_millis(300 + 50 * i64::from(new.claim.ordinal));
+        self.uids += 1;
+        let snap = Snap {
+            uid: format!("snap-{}", self.uids),
+            policy_uid: "policy".into(),
+            run: new.run,
+            claim: new.claim.clone(),
+            epoch: new.epoch,
+            size: new.size,
+            sealed: false,
+            created: now,
+            cut: None,
+            ready: false,
+            restore_size: None,
+            leaving: false,
+            error: None,
+        };
+        let ready_at = cut_at + SignedDuration::from_secs(60);
+        self.disks.insert(new.name.clone(), Disk { snap: snap.clone(), cut_at, ready_at, evidence: None });
+        Fact::Snap(new.name.clone(), Some(snap))
+    }
+
+    fn answer(&self, read: &Read) -> Fact {
+        let claim = |key: &ClaimKey| {
+            let name = key.pvc("web");
+            let manifest = RecordedClaim::default();
+            (name.clone(), Claim { uid: name.clone(), leaving: false, volume: Some(name), manifest })
+        };
+        match read {
+            Read::Record => self.record(),
+            Read::Lease => self.lease(),
+            Read::Target => Fact::Target(Some(Target {
+                uid: "sts".into(),
+                replicas: PODS,
+                start: 0,
+                templates: TEMPLATES.map(String::from).into(),
+                hash: String::new(),
+            })),
+            Read::Grant => Fact::Grant(vec![]),
+            Read::Pod(name) => Fact::Pod(name.clone(), self.pod(name)),
+            Read::Proof(name) => Fact::Proof(name.clone(), self.pod(name)),
+            Read::Claims => Fact::Claims(keys().iter().map(claim).collect()),
+            Read::Volume(name) => Fact::Volume(name.clone(), Some(Volume { driver: Some("csi".into()) })),
+            Read::Classes => {
+                let (name, driver) = ("class".into(), "csi".into());
+                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false }])
+            }
+            Read::Snaps => Fact::Snaps(Seen::Known(self.snaps())),
+        }
     }
 
     fn exec(&mut self, exec: &Exec) -> Fact {
@@ -312,35 +343,6 @@ impl Process {
             _ => {}
         }
     }
-
-    fn answer(&self, world: &World, read: &Read) -> Fact {
-        let claim = |key: &ClaimKey| {
-            let name = key.pvc("web");
-            let manifest = RecordedClaim::default();
-            (name.clone(), Claim { uid: name.clone(), leaving: false, volume: Some(name), manifest })
-        };
-        match read {
-            Read::Record => world.record(),
-            Read::Lease => world.lease(),
-            Read::Target => Fact::Target(Some(Target {
-                uid: "sts".into(),
-                replicas: PODS,
-                start: 0,
-                templates: TEMPLATES.map(String::from).into(),
-                hash: String::new(),
-            })),
-            Read::Grant => Fact::Grant(vec![]),
-            Read::Pod(name) => Fact::Pod(name.clone(), world.pod(name)),
-            Read::Proof(name) => Fact::Proof(name.clone(), world.pod(name)),
-            Read::Claims => Fact::Claims(keys().iter().map(claim).collect()),
-            Read::Volume(name) => Fact::Volume(name.clone(), Some(Volume { driver: Some("csi".into()) })),
-            Read::Classes => {
-                let (name, driver) = ("class".into(), "csi".into());
-                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false }])
-            }
-            Read::Snaps => Fact::Snaps(Seen::Known(world.snaps())),
-        }
-    }
 }
 
 impl Io for Process {
@@ -366,7 +368,7 @@ impl Io for Process {
         world.settle();
         world.reads_in_freeze += usize::from(world.pods.iter().all(|pod| pod.frozen));
         world.log.push(format!("       read {read:?}"));
-        Ok(vec![self.answer(&world, read)])
+        Ok(vec![world.answer(read)])
     }
     async fn feed(&self, on: &[Feed]) -> Vec<Fact> {
         loop {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::Scene;
 
 /// Longer than any run here can take.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_mins(4);
 
 /// What a process has written so far.
 #[derive(Debug, Default)]
