@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use sts_backup::api::snapshot::VolumeSnapshot;
 use sts_backup::api::{annotation, label};
 
@@ -19,7 +21,7 @@ pub async fn runs(s: &Scene, policy: &str) -> BTreeMap<String, Vec<VolumeSnapsho
     runs
 }
 
-/// So many complete runs, nothing partial, no mixture, a free lock and a closed journal.
+/// So many complete runs, nothing partial, no mixture, a lock that may be taken and a closed journal.
 pub async fn whole(s: &Scene, policy: &str, count: usize) {
     let runs = runs(s, policy).await;
     assert_eq!(runs.len(), count, "{policy}: one complete run for each slot: {:?}", runs.keys());
@@ -36,5 +38,13 @@ pub async fn whole(s: &Scene, policy: &str, count: usize) {
     assert!(status.run.is_none(), "{policy}: the journal is closed");
     assert_eq!(status.history.len(), count.min(10), "{policy}: each slot counts once");
     let statefulset = s.get(policy).await.spec.stateful_set_ref.name;
-    assert_eq!(s.holder(&statefulset).await, Some(None), "{policy}: the lock is free");
+    until(&format!("{policy}: a lock that may be taken"), 90, async || {
+        let lease = s.api::<Lease>().get(&format!("sts-backup-{statefulset}")).await.unwrap().spec.unwrap_or_default();
+        let free = lease.holder_identity.as_deref().unwrap_or_default().is_empty();
+        // A process that was killed holding it has left it behind: it runs out.
+        let (renewed, lasts) = (lease.renew_time.clone().unwrap().0, lease.lease_duration_seconds.unwrap());
+        let out = Timestamp::now().duration_since(renewed).as_secs() >= i64::from(lasts);
+        (free || out).then_some(()).ok_or_else(|| format!("{lease:?}"))
+    })
+    .await;
 }
