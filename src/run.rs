@@ -107,7 +107,7 @@ fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now:
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
         statefulset: spec.stateful_set_ref.name.clone(),
-        statefulset_namespace: spec.stateful_set_ref.namespace.clone().unwrap_or_else(|| namespace.clone()),
+        statefulset_namespace: spec.stateful_set_ref.namespace_or(&namespace).to_owned(),
         slot: slot.unwrap_or_else(|| format!("{now:.3}")),
         trigger: request.trigger,
         attempt: request.attempt.or(same).unwrap_or(1),
