@@ -19,7 +19,7 @@ use crate::error::{Error, Result, is_definite};
 use crate::plan;
 use crate::plan::flow::Exit;
 use crate::plan::hook::HookSpec;
-use crate::plan::noun::{Holder, Refusal, Stop, Want};
+use crate::plan::noun::{BackupWant, Holder, Refusal, RestoreWant, Stop, Want};
 use crate::plan::view::{Fact, Seen, View};
 use crate::step::cluster::Cluster;
 use crate::step::{drive, record};
@@ -107,19 +107,22 @@ fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now:
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
         statefulset: spec.stateful_set_ref.name.clone(),
-        statefulset_namespace: spec.stateful_set_ref.namespace_or(&namespace).to_owned(),
+        statefulset_namespace: spec.stateful_set_ref.namespace.clone().unwrap_or_else(|| namespace.clone()),
         slot: slot.unwrap_or_else(|| format!("{now:.3}")),
-        trigger: request.trigger,
         attempt: request.attempt.or(same).unwrap_or(1),
         job: settings.job_name.clone(),
-        templates: spec.claim_templates.clone(),
-        class: spec.volume_snapshot_class_name.clone().filter(|name| !name.is_empty()),
-        owned: spec.deletion_policy() == DeletionPolicy::Delete,
-        pre: spec.pre_backup_hook.as_ref().map(hook),
-        post: spec.post_backup_hook.as_ref().map(hook),
         lock_by: now + SignedDuration::from_secs(patience),
-        max_freeze: SignedDuration::from_secs(spec.max_freeze_seconds()),
-        ready_timeout: SignedDuration::from_secs(spec.snapshot_ready_timeout_seconds()),
+        backup: BackupWant {
+            trigger: request.trigger,
+            templates: spec.claim_templates.clone(),
+            class: spec.volume_snapshot_class_name.clone().filter(|name| !name.is_empty()),
+            owned: spec.deletion_policy() == DeletionPolicy::Delete,
+            pre: spec.pre_backup_hook.as_ref().map(hook),
+            post: spec.post_backup_hook.as_ref().map(hook),
+            max_freeze: SignedDuration::from_secs(spec.max_freeze_seconds()),
+            ready_timeout: SignedDuration::from_secs(spec.snapshot_ready_timeout_seconds()),
+        },
+        restore: RestoreWant::default(),
         namespace,
         name,
     })

@@ -18,6 +18,15 @@ pub struct StatefulSet {
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: StatefulSetSpec,
+    #[serde(default)]
+    pub status: StatefulSetStatus,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSetStatus {
+    pub observed_generation: i64,
+    pub replicas: u32,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -27,8 +36,21 @@ pub struct StatefulSetSpec {
     pub replicas: Option<u32>,
     pub ordinals: Ordinals,
     pub volume_claim_templates: Vec<ClaimTemplate>,
-    /// Kept as it is: it is hashed, never read.
+    pub persistent_volume_claim_retention_policy: Option<ClaimRetention>,
+    /// Kept as it is: it is hashed and recorded; of its fields the nodeSelector is read.
     pub template: Value,
+    /// What else there is: it is recorded.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimRetention {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_scaled: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when_deleted: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -41,12 +63,17 @@ pub struct Ordinals {
 #[serde(default)]
 pub struct ClaimTemplate {
     pub metadata: TemplateName,
+    /// What else there is: it is recorded.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, Value>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 pub struct TemplateName {
     pub name: String,
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, Value>,
 }
 
 /// v1 `Pod`.
@@ -64,9 +91,26 @@ pub struct Pod {
 impl kube::api::Execute for Pod {}
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     pub containers: Vec<ContainerName>,
+    pub volumes: Vec<PodVolume>,
+    pub node_name: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodVolume {
+    pub name: String,
+    pub persistent_volume_claim: Option<ClaimSource>,
+    /// Present: a claim of its own, named `{pod}-{volume}`.
+    pub ephemeral: Option<Value>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSource {
+    pub claim_name: String,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -81,6 +125,16 @@ pub struct PodStatus {
     /// Pending, Running, Succeeded, Failed or Unknown.
     pub phase: Option<String>,
     pub container_statuses: Vec<ContainerStatus>,
+    pub conditions: Vec<PlainCondition>,
+}
+
+/// A condition of a core kind, as far as it is read.
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct PlainCondition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -121,6 +175,14 @@ pub struct ClaimSpec {
     pub volume_name: Option<String>,
     pub volume_attributes_class_name: Option<String>,
     pub resources: Resources,
+    pub data_source: Option<DataSource>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct DataSource {
+    pub kind: String,
+    pub name: String,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -134,6 +196,8 @@ pub struct Resources {
 pub struct ClaimStatus {
     /// Pending, Bound or Lost.
     pub phase: Option<String>,
+    pub capacity: BTreeMap<String, String>,
+    pub conditions: Vec<PlainCondition>,
 }
 
 /// v1 `PersistentVolume`.
@@ -144,12 +208,59 @@ pub struct PersistentVolume {
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: VolumeSpec,
+    #[serde(default)]
+    pub status: VolumeStatus,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeSpec {
+    pub csi: Option<CsiSource>,
+    pub persistent_volume_reclaim_policy: Option<String>,
+    pub claim_ref: Option<ClaimReference>,
+    pub capacity: BTreeMap<String, String>,
+    pub node_affinity: Option<NodeAffinity>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
 #[serde(default)]
-pub struct VolumeSpec {
-    pub csi: Option<CsiSource>,
+pub struct VolumeStatus {
+    pub phase: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct ClaimReference {
+    pub namespace: String,
+    pub name: String,
+    pub uid: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct NodeAffinity {
+    pub required: Option<NodeSelector>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSelector {
+    pub node_selector_terms: Vec<NodeSelectorTerm>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSelectorTerm {
+    pub match_expressions: Vec<NodeRequirement>,
+    pub match_fields: Vec<NodeRequirement>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct NodeRequirement {
+    pub key: String,
+    pub operator: String,
+    pub values: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]

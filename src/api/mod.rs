@@ -70,7 +70,7 @@ pub mod label {
     pub const FENCE_VALUE: &str = "scale";
     /// On persistent volumes and claims: uid of the restore that set them aside or made them.
     pub const RESTORE: &str = "backup.sts-backup.io/restore";
-    /// On persistent volumes: what the volume is to that restore (old, new).
+    /// On persistent volumes: what the volume is to that restore (old, new, other).
     pub const ROLE: &str = "backup.sts-backup.io/role";
     /// On persistent volumes: name of the claim.
     pub const CLAIM: &str = "backup.sts-backup.io/claim";
@@ -119,6 +119,8 @@ pub mod annotation {
     /// On the lock Lease and on restored claims: which restores were done, with a hash of their spec.
     pub const RESTORED_BY: &str = "backup.sts-backup.io/restored-by";
 
+    /// On staging claims: comma-separated nodes that the volume was to be provisioned for so far.
+    pub const TRIED_NODES: &str = "backup.sts-backup.io/tried-nodes";
     /// On the lock Lease: the run whose freeze or fence is open, JSON.
     pub const OPEN: &str = "backup.sts-backup.io/open";
     /// On the lock Lease: the one user who may scale the fenced StatefulSet.

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::condition::Reason;
+use super::restore::RestorePhase;
 use super::rules;
 use super::word::words;
 
@@ -138,6 +139,23 @@ pub struct RunStatus {
     /// Of restores: a pod on restored volumes was Ready, so they may hold new writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub served: Option<bool>,
+    /// Of restores: the furthest phase on the way to the restored volumes. From Restoring on, claims may have been
+    /// deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reached: Option<RestorePhase>,
+    /// Of restores: when the phase began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Of restores: when the pods were told to stop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down_since: Option<Time>,
+    /// Of restores: why the old volumes are put back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub reason: Option<Reason>,
+    /// The same in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// The freeze of a backup: what must be thawed, and by whom it was frozen.

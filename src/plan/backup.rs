@@ -207,7 +207,7 @@ fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
     }
     let untold = run.iter().filter(|(_, snap)| !snap.sealed && v.cut(snap).is_none());
     let untold: Vec<_> = untold.map(|(_, snap)| Feed::Cut(snap.uid.clone())).collect();
-    let by = cut.since + v.want.ready_timeout;
+    let by = cut.since + v.want.backup.ready_timeout;
     if !untold.is_empty() && now < by {
         return wait(untold.into_iter().chain([Feed::Snaps]), by);
     }
@@ -226,7 +226,7 @@ fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
         return wait([Feed::Snaps], by);
     }
     let error = snap.error.as_ref().map(|(error, _)| format!(": {error}")).unwrap_or_default();
-    let seconds = v.want.ready_timeout.as_secs();
+    let seconds = v.want.backup.ready_timeout.as_secs();
     let message = format!(
         "VolumeSnapshot {name} was not ready within spec.snapshotReadyTimeoutSeconds ({seconds} s){error}; nothing is \
          deleted, and the run counts as soon as all of it is ready"

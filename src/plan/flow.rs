@@ -40,12 +40,20 @@ pub enum Feed {
     Lease,
     /// All that [`Read::Snaps`] lists, never one run of it: strangers and stragglers show as well.
     Snaps,
-    /// The pods of the `StatefulSet`: a container that restarts is not frozen any more.
+    /// The pods of the namespace: a container that restarts is not frozen any more, and who is gone uses no volume.
     Pods,
     /// The end of a pre hook that was given up: by run and ordinal.
     Hook(RunId, u32),
     /// The content of one `VolumeSnapshot`, by the uid that the reply to its creation told. It knows the cut first.
     Cut(String),
+    /// The `PersistentVolumeClaim`s of the namespace.
+    Claims,
+    /// One `PersistentVolume`.
+    Volume(String),
+    /// The `StatefulSet`.
+    Target,
+    /// The VolumeAttachments: that they change.
+    Attached,
 }
 
 pub fn act<S>(batch: impl IntoIterator<Item = S>, until: Timestamp) -> Plan<S> {

@@ -43,7 +43,7 @@ fn still_open(v: &View, f: &Freeze) -> Result<bool, Read> {
 
 /// Mark, freeze, cut.
 fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
-    let by = f.since + v.want.max_freeze;
+    let by = f.since + v.want.backup.max_freeze;
     if !f.pods.is_empty() && !v.marked(&f.id.to_string()) {
         v.lease()?; // a mark whose reply was lost is looked for first: nothing is frozen yet
         return one(Backup::Mark(Some(Box::new(mark(v, f)))), now);
@@ -101,7 +101,7 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
     for (exec, hook) in execs(v, f, Which::Post) {
         if own(v, f) || is_same(v.pod(&exec.place.pod)?, frozen(f, exec.place.ordinal)) {
             let hurry = v.stop.is_some();
-            match v.hooks.owed(f.id, exec.place.ordinal, v.want.pre.as_ref(), own(v, f), hurry, now) {
+            match v.hooks.owed(f.id, exec.place.ordinal, v.want.backup.pre.as_ref(), own(v, f), hurry, now) {
                 Owed::Now => return act([Backup::Post(Box::new(exec))], now + hook.timeout),
                 Owed::At(at) => later = Some(later.map_or(at, |later| later.min(at))),
                 Owed::Unproven => unproven = unproven.or(Some(exec)),
@@ -127,7 +127,7 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
     if !f.pods.is_empty() && v.lease()?.is_some_and(|lease| lease.open.is_some()) {
         return one(Backup::Mark(None), now);
     }
-    let consistency = match (&v.want.pre, &v.want.post) {
+    let consistency = match (&v.want.backup.pre, &v.want.backup.post) {
         (Some(_), Some(_)) if !f.pods.is_empty() => Consistency::Frozen,
         _ => Consistency::CrashPerVolume,
     };
@@ -141,7 +141,7 @@ fn settled(v: &View, f: &Freeze) -> bool {
         let last = v.hooks.of(f.id, place.ordinal, Which::Pre).last();
         last.map_or(!own(v, f), |tried| matches!(tried.end, hook::End::Lost(_)))
     };
-    v.want.pre.is_none() || !f.pods.iter().any(at_large)
+    v.want.backup.pre.is_none() || !f.pods.iter().any(at_large)
 }
 
 /// What froze is not there any more, so nothing is frozen; but it was no freeze either.
@@ -188,8 +188,8 @@ fn frozen(f: &Freeze, ordinal: u32) -> Option<&Place> {
 /// The hook on each pod of the freeze, in ordinal order.
 fn execs<'a>(v: &'a View, f: &'a Freeze, which: Which) -> impl Iterator<Item = (Exec, &'a HookSpec)> {
     let hook = match which {
-        Which::Pre => v.want.pre.as_ref(),
-        Which::Post => v.want.post.as_ref(),
+        Which::Pre => v.want.backup.pre.as_ref(),
+        Which::Post => v.want.backup.post.as_ref(),
     };
     let place = move |ordinal| {
         let mut of = f.pods.iter().filter(|place| place.ordinal == ordinal);
@@ -225,7 +225,7 @@ fn void(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Void>, Read> {
             return Ok(Some(Void::Interrupted));
         }
     }
-    let by = f.since + v.want.max_freeze;
+    let by = f.since + v.want.backup.max_freeze;
     let lasting = |snap: &Snap| snap.error.as_ref().filter(|(_, since)| now >= *since + LASTING || now >= by).cloned();
     if let Some((name, error)) = uncut(v, f)?.find_map(|(name, snap)| Some((name, lasting(snap)?.0))) {
         return failed(Reason::SnapshotFailed, format!("VolumeSnapshot {name} was not taken: {error}"));
@@ -238,7 +238,7 @@ fn void(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Void>, Read> {
 }
 
 fn too_long(v: &View, who: &str, what: &str) -> Refusal {
-    let seconds = v.want.max_freeze.as_secs();
+    let seconds = v.want.backup.max_freeze.as_secs();
     Refusal::new(Reason::FreezeTooLong, format!("{who} {what} within spec.maxFreezeSeconds ({seconds} s)"))
 }
 
@@ -261,7 +261,7 @@ fn failed_hook(v: &View, f: &Freeze) -> Option<Refusal> {
 
 fn thaw_unproven(v: &View, exec: &Exec) -> Refusal {
     let Place { pod, container, .. } = &exec.place;
-    let argv = v.want.pre.as_ref().map_or(&exec.argv, |pre| &pre.argv);
+    let argv = v.want.backup.pre.as_ref().map_or(&exec.argv, |pre| &pre.argv);
     let message = format!(
         "the pre hook {argv:?} in container {container} of pod {pod} may still be at work and freeze it after the thaw: \
          look at the container, then run {:?} in it",
@@ -288,7 +288,7 @@ fn is_cut(v: &View, f: &Freeze) -> Result<bool, Read> {
 
 /// A freeze that ended without any hook of ours: nobody waits for its end.
 pub fn quiet_until(v: &View) -> Option<Timestamp> {
-    let hooks = [&v.want.pre, &v.want.post];
+    let hooks = [&v.want.backup.pre, &v.want.backup.post];
     let longest = hooks.into_iter().flatten().map(|hook| hook.timeout).max()?;
     Some(v.hooks.quiet_from()? + longest)
 }

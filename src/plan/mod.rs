@@ -1,12 +1,17 @@
 //! What to do, and nothing that does it: no clock, no client, no randomness in here. `now` is an argument.
 
 pub mod backup;
+pub mod choose;
 pub mod flow;
 pub mod freeze;
 pub mod hook;
 pub mod journal;
 pub mod name;
 pub mod noun;
+pub mod preflight;
+pub mod quantity;
 pub mod report;
 pub mod resolve;
+pub mod restore;
+pub mod topology;
 pub mod view;

@@ -8,14 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::hook::HookSpec;
 use super::name::{ClaimKey, RunId};
+use super::topology::Term;
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
+use crate::api::restore::{OnFailure, ReleaseOldVolumes, Strategy, Uncovered};
 use crate::api::shared::Trigger;
 
 /// One process. Every start is a new one, so a holder never meets itself again.
 ///
 /// `backup/NAMESPACE/NAME/TOKEN`: what it works for, readable in `kubectl get leases`, and which process it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holder(pub String);
 
 impl Holder {
@@ -32,7 +34,7 @@ impl fmt::Display for Holder {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lease {
     pub holder: Option<Holder>,
     /// Its renewTime stood still for the Lease's whole duration, by our own monotonic clock.
@@ -41,8 +43,12 @@ pub struct Lease {
     pub epoch: i64,
     /// resourceVersion
     pub version: String,
-    /// The run whose freeze is open: until it is thawed only its object may take the lock.
+    /// The run whose freeze or fence is open: until it is closed only its object may take the lock.
     pub open: Option<Open>,
+    /// The one user who may scale up; while it stands the `StatefulSet` stays at 0.
+    pub fence: Option<String>,
+    /// The restores that were done: `NAMESPACE/NAME@HASH TIME`, the newest last.
+    pub restored: Vec<String>,
 }
 
 /// The annotation `/open` of the Lease, JSON: who has frozen what, for others to respect and for people to thaw.
@@ -57,16 +63,36 @@ pub struct Open {
     pub pods: Vec<String>,
 }
 
-/// A pod of the `StatefulSet`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A pod of the namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
     pub uid: String,
+    /// Since when this process has seen it ready.
+    pub ready_since: Option<Timestamp>,
     /// Its phase is Running; whether it is being deleted is another matter.
     pub running: bool,
     /// The annotation `kubectl.kubernetes.io/default-container`.
     pub default: Option<String>,
     /// In the order of the spec.
     pub containers: Vec<Container>,
+    /// It has a deletionTimestamp.
+    pub leaving: bool,
+    /// Succeeded or Failed: it uses no volume any more.
+    pub finished: bool,
+    /// Names of the claims that it mounts.
+    pub claims: Vec<String>,
+    /// Uid of its controller.
+    pub owner: Option<String>,
+    pub node: Option<String>,
+}
+
+impl Pod {
+    /// An older sight of the same pod knows better since when.
+    pub fn keep(&mut self, before: Option<&Pod>) {
+        if let Some(before) = before.filter(|before| before.uid == self.uid && self.ready_since.is_some()) {
+            self.ready_since = before.ready_since.or(self.ready_since);
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +103,8 @@ pub struct Container {
     pub restarts: i32,
 }
 
-/// The `StatefulSet`, as far as a backup needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The `StatefulSet`, as far as it is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
     pub uid: String,
     pub replicas: u32,
@@ -88,9 +114,40 @@ pub struct Target {
     pub templates: Vec<String>,
     /// Hash of the pod template, to be recorded.
     pub hash: String,
+    /// resourceVersion
+    pub version: String,
+    /// Its controller has seen the spec as it is: observedGeneration is current.
+    pub observed: bool,
+    /// status.replicas: the pods that there are.
+    pub pods: u32,
+    pub retention: Retention,
+    pub node_selector: BTreeMap<String, String>,
+    /// Who else may write its replicas: a parent operator, a GitOps tool; as a word for people.
+    pub governor: Option<String>,
+    /// The whole object as it is to be recorded.
+    pub manifest: serde_json::Value,
 }
 
+/// persistentVolumeClaimRetentionPolicy: whether claims outlive a scale down, and the `StatefulSet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    pub scaled: String,
+    pub deleted: String,
+}
+
+impl Default for Retention {
+    /// As where the field is absent: claims stay.
+    fn default() -> Retention {
+        Retention { scaled: RETAIN.into(), deleted: RETAIN.into() }
+    }
+}
+
+/// A reclaim policy, and a claim retention policy: nothing is deleted.
+pub const RETAIN: &str = "Retain";
+/// The volume goes with its claim.
+pub const DELETE: &str = "Delete";
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claim {
     pub uid: String,
     pub leaving: bool,
@@ -98,12 +155,88 @@ pub struct Claim {
     pub volume: Option<String>,
     /// What a restore would make it from again.
     pub manifest: RecordedClaim,
+    /// resourceVersion
+    pub version: String,
+    /// spec.volumeName, bound or not.
+    pub asked: Option<String>,
+    /// Its volume is gone: phase Lost.
+    pub lost: bool,
+    /// Since when this process has seen it go.
+    pub leaving_since: Option<Timestamp>,
+    /// Uid of the restore that made it (our label).
+    pub restore: Option<String>,
+    /// The annotation `/restored-by`.
+    pub restored_by: Option<String>,
+    /// The `VolumeSnapshot` that it is made from.
+    pub snapshot: Option<String>,
+    /// The annotation selected-node: where it is to be provisioned.
+    pub node: Option<String>,
+    /// The nodes that it was to be provisioned for so far.
+    pub tried: Vec<String>,
+    /// Goes with a pod or the `StatefulSet`: an ownerReference.
+    pub owned: bool,
+    /// Finalizers beside Kubernetes' own protection.
+    pub finalizers: Vec<String>,
+    pub resizing: bool,
+    /// status.capacity, a Quantity.
+    pub capacity: Option<String>,
+    /// The last thing that its provisioner complained of.
+    pub trouble: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Claim {
+    /// An older sight of the same claim knows better since when it goes.
+    pub fn keep(&mut self, before: Option<&Claim>) {
+        if let Some(before) = before.filter(|before| before.uid == self.uid && self.leaving_since.is_some()) {
+            self.leaving_since = before.leaving_since.or(self.leaving_since);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Volume {
     /// The CSI driver; none for a volume of another kind.
     pub driver: Option<String>,
+    pub uid: String,
+    /// resourceVersion
+    pub version: String,
+    /// The driver's name for it.
+    pub handle: String,
+    /// persistentVolumeReclaimPolicy
+    pub policy: String,
+    /// Available, Bound, Released, Failed, Pending.
+    pub phase: String,
+    pub claim: Option<ClaimRef>,
+    pub marks: Marks,
+    pub leaving: bool,
+    /// Finalizers beside Kubernetes' own protection and the provisioner's.
+    pub finalizers: Vec<String>,
+    /// The nodes that can use it; none: all.
+    pub affinity: Vec<Term>,
+    /// A Quantity.
+    pub capacity: String,
+}
+
+/// Whose claim a volume is: with uid bound, without one reserved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClaimRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: Option<String>,
+}
+
+/// Our labels and annotations on a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Uid of the restore that guards it, what it is to it (old, new, other), and the claim's name.
+    pub restore: Option<String>,
+    pub role: Option<String>,
+    pub claim: Option<String>,
+    /// Its own reclaim policy, to be put back.
+    pub policy: Option<String>,
+    /// `NAMESPACE/NAME` of the restore.
+    pub of: Option<String>,
+    pub deadline: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,8 +300,9 @@ pub enum Stop {
     LeaseLost,
 }
 
-/// What the run was asked to do, and who we are; it never changes.
-#[derive(Debug, Clone)]
+/// Who we are and what the run was asked to do; it never changes. What both flows need stands here, the rest in the
+/// part of the flow.
+#[derive(Debug, Clone, Default)]
 pub struct Want {
     pub me: Holder,
     /// Namespace, name and uid of the object.
@@ -179,9 +313,17 @@ pub struct Want {
     pub statefulset: String,
     pub statefulset_namespace: String,
     pub slot: String,
-    pub trigger: Trigger,
     pub attempt: i64,
     pub job: Option<String>,
+    pub lock_by: Timestamp,
+    pub backup: BackupWant,
+    pub restore: RestoreWant,
+}
+
+/// What a backup was asked to do; default in every other run.
+#[derive(Debug, Clone, Default)]
+pub struct BackupWant {
+    pub trigger: Trigger,
     /// spec.claimTemplates; empty: all.
     pub templates: Vec<String>,
     pub class: Option<String>,
@@ -189,8 +331,33 @@ pub struct Want {
     pub owned: bool,
     pub pre: Option<HookSpec>,
     pub post: Option<HookSpec>,
-    pub lock_by: Timestamp,
     /// From the first pre hook to the last post hook; without hooks it bounds the wait for the cut.
     pub max_freeze: SignedDuration,
     pub ready_timeout: SignedDuration,
+}
+
+/// What a restore was asked to do; default in every other run.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreWant {
+    /// Whose snapshots: the target's name, unless spec.sourceStatefulSet says otherwise.
+    pub source: String,
+    pub backup: Option<String>,
+    pub run_id: Option<String>,
+    pub point_in_time: Option<Timestamp>,
+    pub snapshot_names: Vec<String>,
+    pub strategy: Strategy,
+    pub scale_down: bool,
+    pub deletion_timeout: SignedDuration,
+    pub uncovered: Uncovered,
+    /// Absent: from the pods' own terminationGracePeriodSeconds.
+    pub stop_timeout: Option<SignedDuration>,
+    pub stage_timeout: SignedDuration,
+    pub ready_timeout: SignedDuration,
+    pub on_failure: OnFailure,
+    pub undo_window: SignedDuration,
+    pub release: ReleaseOldVolumes,
+    /// Of the spec: with namespace and name it says which request this is.
+    pub hash: String,
+    /// Undo although ordinals outside the plan run.
+    pub force: bool,
 }

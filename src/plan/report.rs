@@ -78,7 +78,7 @@ impl Scribe<'_> {
         if !self.status.last_run.as_ref().is_some_and(same) {
             self.status.last_run = Some(LastRun {
                 slot: Some(self.slot.clone()),
-                trigger: Some(self.v.want.trigger),
+                trigger: Some(self.v.want.backup.trigger),
                 start_time: Some(Time(self.now)),
                 ..LastRun::default()
             });

@@ -57,7 +57,7 @@ fn allowed(v: &View) -> Result<Result<(), Refusal>, Read> {
     if want.namespace == want.statefulset_namespace {
         return Ok(Ok(()));
     }
-    if want.owned {
+    if want.backup.owned {
         let message = "spec.deletionPolicy: Delete needs the StatefulSet in the same namespace, since the garbage \
                        collector deletes what an owner in another namespace owns: set deletionPolicy to Retain";
         return Ok(Err(Refusal::new(Reason::DeletionPolicyCrossNamespace, message)));
@@ -78,7 +78,7 @@ fn allowed(v: &View) -> Result<Result<(), Refusal>, Read> {
 /// The claims by name. With replicas every one of them must exist; without, those that exist are taken.
 fn keys(v: &View, target: &Target) -> Result<Result<BTreeMap<String, ClaimKey>, Refusal>, Read> {
     let want = &v.want;
-    if let Some(stranger) = want.templates.iter().find(|template| !target.templates.contains(template)) {
+    if let Some(stranger) = want.backup.templates.iter().find(|template| !target.templates.contains(template)) {
         let message = format!(
             "spec.claimTemplates names {stranger:?}, which StatefulSet {} does not have; it has: {}",
             want.statefulset,
@@ -86,7 +86,7 @@ fn keys(v: &View, target: &Target) -> Result<Result<BTreeMap<String, ClaimKey>, 
         );
         return Ok(Err(Refusal::new(Reason::ClaimMissing, message)));
     }
-    let is_wanted = |template: &&String| want.templates.is_empty() || want.templates.contains(template);
+    let is_wanted = |template: &&String| want.backup.templates.is_empty() || want.backup.templates.contains(template);
     let templates: Vec<String> = target.templates.iter().filter(is_wanted).cloned().collect();
     let name = &want.statefulset;
     let keys: BTreeMap<String, ClaimKey> = if target.replicas > 0 {
@@ -138,7 +138,7 @@ fn cover<'a>(v: &'a View, pvc: &str, key: ClaimKey) -> Result<Result<Covered<'a>
 /// The class that is named, or the default one **of the claim's own driver**.
 fn class<'a>(v: &View, classes: &'a [Class], pvc: &str, driver: &str) -> Result<&'a Class, Refusal> {
     let refuse = |message: String| Err(Refusal::new(Reason::NoSnapshotClass, message));
-    if let Some(name) = &v.want.class {
+    if let Some(name) = &v.want.backup.class {
         return match classes.iter().find(|class| class.name == *name) {
             Some(class) if class.driver == driver => Ok(class),
             Some(class) => refuse(format!(
@@ -169,7 +169,7 @@ fn class<'a>(v: &View, classes: &'a [Class], pvc: &str, driver: &str) -> Result<
 /// The containers that the hooks enter, in the order of their ordinals, the pre hook's first where the two differ;
 /// none without hooks. With replicas every pod must run; without, only what has not stopped yet counts.
 pub fn places(v: &View, covered: &[Covered]) -> Result<Result<Vec<Place>, Refusal>, Read> {
-    if v.want.pre.is_none() && v.want.post.is_none() {
+    if v.want.backup.pre.is_none() && v.want.backup.post.is_none() {
         return Ok(Ok(vec![]));
     }
     let scaled_down = v.target()?.is_some_and(|target| target.replicas == 0);
@@ -180,7 +180,7 @@ pub fn places(v: &View, covered: &[Covered]) -> Result<Result<Vec<Place>, Refusa
         match v.pod(&name)? {
             None if scaled_down => {}
             found => {
-                for hook in [&v.want.pre, &v.want.post].into_iter().flatten() {
+                for hook in [&v.want.backup.pre, &v.want.backup.post].into_iter().flatten() {
                     match place(v, &name, ordinal, hook, found) {
                         Ok(place) if places.contains(&place) => {}
                         Ok(place) => places.push(place),

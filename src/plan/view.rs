@@ -1,5 +1,7 @@
 //! What is known, and the only way it changes. Plain data and no flow's rules; the fixture format of plan tests.
 
+mod fold;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +11,7 @@ use super::hook::{Exec, History, Tried};
 use super::journal::{Journal, Record};
 use super::name::RunId;
 use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
+use super::restore::sight::{Look, Sight, Sights};
 
 /// Of what is `Unknown` nothing is decided: it is read first. Absence is knowledge: `Known(None)`, a missing key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub enum Read {
     Classes,
     /// Every `VolumeSnapshot` that carries the `StatefulSet`'s label.
     Snaps,
+    /// What only a restore asks for.
+    Restore(Look),
 }
 
 /// How knowledge changes. Effects, reads and feeds return these; [`View::fold`] is their one meaning.
@@ -74,6 +79,12 @@ pub enum Fact {
     Cut(String, Timestamp),
     /// The snapshot of this uid is proved to belong to one freeze, and says so.
     Sealed(String),
+    /// One of the claims; none: gone.
+    Claim(String, Option<Claim>),
+    /// What only a restore asks for.
+    Restore(Box<Sight>),
+    /// This was changed, or may have been: it is read when next asked for.
+    Stale(Read),
     /// A name of this run is taken by an object that is not ours.
     Foreign(RunId, String),
     /// A definite no; the first one counts.
@@ -105,6 +116,10 @@ pub struct View {
     volumes: BTreeMap<String, Option<Volume>>,
     classes: Seen<Vec<Class>>,
     snaps: Seen<Snaps>,
+    /// All pods of the namespace.
+    roster: Seen<BTreeMap<String, Pod>>,
+    /// What only a restore looks at.
+    pub restore: Sights,
     /// By uid: once cut, cut for good.
     cuts: BTreeMap<String, Timestamp>,
     pub foreign: BTreeSet<RunId>,
@@ -131,6 +146,8 @@ impl View {
             volumes: BTreeMap::new(),
             classes: Seen::Unknown,
             snaps: Seen::Unknown,
+            roster: Seen::Unknown,
+            restore: Sights::default(),
             cuts: BTreeMap::new(),
             foreign: BTreeSet::new(),
             refused: None,
@@ -151,9 +168,10 @@ impl View {
             Fact::Lease(lease) => self.fold_lease(lease),
             Fact::Target(target) => self.target = Seen::Known(target),
             Fact::Grant(namespaces) => self.grant = Seen::Known(namespaces),
-            Fact::Pod(name, pod) => drop(self.pods.insert(name, pod)),
+            Fact::Pod(name, pod) => self.fold_pod(name, pod),
             Fact::Proof(name, pod) => drop(self.proofs.insert(name, pod)),
             Fact::Pods(mut pods) => {
+                self.fold_roster(pods.clone());
                 for (name, pod) in &mut self.pods {
                     *pod = pods.remove(name);
                 }
@@ -164,7 +182,10 @@ impl View {
                 self.proofs.clear();
                 self.hooks.add(exec.run, exec.place.ordinal, exec.which, tried);
             }
-            Fact::Claims(claims) => self.claims = Seen::Known(claims),
+            Fact::Claims(claims) => self.fold_claims(claims),
+            Fact::Claim(name, claim) => self.fold_claim(name, claim),
+            Fact::Restore(sight) => self.fold_sight(*sight),
+            Fact::Stale(read) => self.stale(&read),
             Fact::Volume(name, volume) => drop(self.volumes.insert(name, volume)),
             Fact::Classes(classes) => self.classes = Seen::Known(classes),
             Fact::Snaps(Seen::Known(snaps)) => {
@@ -259,6 +280,8 @@ impl View {
         self.volumes.clear();
         self.classes = Seen::Unknown;
         self.snaps = Seen::Unknown;
+        self.roster = Seen::Unknown;
+        self.restore.forget();
     }
 
     pub fn record(&self) -> Result<&Record, Read> {
@@ -309,6 +332,10 @@ impl View {
     }
     pub fn snaps(&self) -> Result<&Snaps, Read> {
         self.snaps.get(Read::Snaps)
+    }
+    /// All pods of the namespace.
+    pub fn roster(&self) -> Result<&BTreeMap<String, Pod>, Read> {
+        self.roster.get(Read::Restore(Look::Pods))
     }
     /// What this policy has made under the id.
     pub fn run(&self, id: RunId) -> Result<impl Iterator<Item = (&String, &Snap)> + Clone, Read> {

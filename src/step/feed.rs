@@ -8,19 +8,23 @@ use std::task::Poll;
 
 use futures::stream::{self, Stream, StreamExt};
 use jiff::Timestamp;
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::Mutex;
 
 use super::cluster::Cluster;
-use super::observe::{pod, selector, snap};
-use crate::api::lean;
+use super::lens::{claim, pod};
+use super::observe::{selector, snap};
+use crate::api::lean::{self, PersistentVolume, PersistentVolumeClaim, StatefulSet};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::plan::flow::{Feed, Verb};
 use crate::plan::name;
-use crate::plan::noun::{Pod, Snaps};
-use crate::plan::view::{Fact, Seen};
+use crate::plan::noun::{Claim, Pod, Snaps};
+use crate::plan::restore::sight::Look;
+use crate::plan::view::{Fact, Read, Seen};
 
 /// What watching needs of a role.
 pub const VERBS: &[Verb] = &[
@@ -28,6 +32,13 @@ pub const VERBS: &[Verb] = &[
     ("coordination.k8s.io", "leases", "list"),
     ("", "pods", "list"),
     ("", "pods", "watch"),
+    ("", "persistentvolumeclaims", "watch"),
+    ("", "persistentvolumes", "list"),
+    ("", "persistentvolumes", "watch"),
+    ("apps", "statefulsets", "list"),
+    ("apps", "statefulsets", "watch"),
+    ("storage.k8s.io", "volumeattachments", "list"),
+    ("storage.k8s.io", "volumeattachments", "watch"),
     ("snapshot.storage.k8s.io", "volumesnapshots", "watch"),
     ("snapshot.storage.k8s.io", "volumesnapshotcontents", "list"),
     ("snapshot.storage.k8s.io", "volumesnapshotcontents", "watch"),
@@ -92,6 +103,30 @@ fn start(c: &Cluster, feed: &Feed) -> Facts {
             });
             facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
         }
+        Feed::Claims => {
+            let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
+            let events = watcher(api, watcher::Config::default()).default_backoff();
+            let facts = events.scan(BTreeMap::new(), |list, event| {
+                std::future::ready(Some(event.map(|event| fold_claim(list, event)).unwrap_or_default()))
+            });
+            facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
+        }
+        Feed::Volume(name) => {
+            let name = name.clone();
+            let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            let events = watcher(Api::<PersistentVolume>::all(c.client.clone()), one).default_backoff();
+            events.map(move |_| vec![Fact::Stale(Read::Volume(name.clone()))]).boxed_local()
+        }
+        Feed::Target => {
+            let api: Api<StatefulSet> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
+            let one = watcher::Config::default().fields(&format!("metadata.name={}", c.want.statefulset));
+            watcher(api, one).default_backoff().map(|_| vec![Fact::Stale(Read::Target)]).boxed_local()
+        }
+        Feed::Attached => {
+            let api: Api<PartialObjectMeta<VolumeAttachment>> = Api::all(c.client.clone());
+            let events = watcher(api, watcher::Config::default()).default_backoff();
+            events.map(|_| vec![Fact::Stale(Read::Restore(Look::Attached))]).boxed_local()
+        }
         Feed::Cut(uid) => {
             let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
             let config = watcher::Config::default().fields(&format!("metadata.name={}", name::content(uid)));
@@ -122,6 +157,17 @@ fn fold(list: &mut Snaps, event: Event<VolumeSnapshot>) -> Vec<Fact> {
             }
         }
         Event::Delete(object) => return vec![Fact::Snap(object.name_any(), None)],
+    }
+    vec![]
+}
+
+fn fold_claim(list: &mut BTreeMap<String, Claim>, event: Event<PersistentVolumeClaim>) -> Vec<Fact> {
+    match event {
+        Event::Init => list.clear(),
+        Event::InitApply(object) => drop(list.insert(object.name_any(), claim(&object))),
+        Event::InitDone => return vec![Fact::Claims(std::mem::take(list))],
+        Event::Apply(object) => return vec![Fact::Claim(object.name_any(), Some(claim(&object)))],
+        Event::Delete(object) => return vec![Fact::Claim(object.name_any(), None)],
     }
     vec![]
 }

@@ -94,6 +94,18 @@ fn open(object: &Object) -> Option<Open> {
     Some(serde_json::from_str(text).unwrap_or_else(|_| Open { kind: "unreadable".into(), ..Open::default() }))
 }
 
+/// Who may pass the fence, while its label stands.
+fn fence(object: &Object) -> Option<String> {
+    let up = object.labels().get(label::FENCE).is_some_and(|value| value == label::FENCE_VALUE);
+    up.then(|| object.annotations().get(annotation::FENCE_USER).cloned().unwrap_or_default())
+}
+
+/// The annotation `/restored-by`: one entry a line.
+fn restored(object: &Object) -> Vec<String> {
+    let text = object.annotations().get(annotation::RESTORED_BY).map_or("", String::as_str);
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
 /// What a merge patch does to a field.
 #[derive(Debug, Default)]
 enum Change {
@@ -162,6 +174,8 @@ impl Lock {
             epoch: spec.lease_transitions.unwrap_or_default().into(),
             version: object.metadata.resource_version.clone().unwrap_or_default(),
             open: open(object),
+            fence: fence(object),
+            restored: restored(object),
         })))
     }
 

@@ -3,6 +3,7 @@
 pub mod call;
 pub mod cluster;
 pub mod feed;
+mod lens;
 pub mod lock;
 pub mod observe;
 pub mod quiesce;

@@ -8,20 +8,19 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use super::call::refusal;
 use super::cluster::Cluster;
+use super::lens::{claim, pod, target, volume};
 use super::{Fault, record};
 use crate::api::backup::StatefulSetBackup;
 use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
-use crate::api::recorded::RecordedClaim;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
-use crate::api::{annotation, foreign, label, lean};
+use crate::api::{annotation, label, lean};
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::name::{ClaimKey, RunId};
-use crate::plan::noun::{Claim, Class, Container, Pod, Refusal, Snap, Snaps, Target, Volume};
+use crate::plan::noun::{Class, Pod, Refusal, Snap, Snaps};
 use crate::plan::view::{Fact, Read, Seen};
 
 /// Objects per page of a list.
@@ -73,9 +72,8 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
         }
         Read::Volume(name) => {
             let api: Api<PersistentVolume> = Api::all(c.client.clone());
-            let volume = get(&api, name, &format!("persistentvolume/{name}")).await?;
-            let driver = |volume: PersistentVolume| volume.spec.csi.map(|csi| csi.driver);
-            Fact::Volume(name.clone(), volume.map(|volume| Volume { driver: driver(volume) }))
+            let found = get(&api, name, &format!("persistentvolume/{name}")).await?;
+            Fact::Volume(name.clone(), found.as_ref().map(volume))
         }
         Read::Classes => {
             let api: Api<VolumeSnapshotClass> = Api::all(c.client.clone());
@@ -88,6 +86,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
             Fact::Snaps(Seen::Known(snaps(&found)))
         }
+        Read::Restore(_) => return Err(Fault::Lost),
     }])
 }
 
@@ -132,22 +131,6 @@ fn fault(error: &kube::Error, verb: &str, path: &str) -> Fault {
     if is_definite(error) { Fault::Refused(refusal(error, &format!("{verb} {path}"))) } else { Fault::Lost }
 }
 
-fn target(object: &StatefulSet) -> Target {
-    let spec = &object.spec;
-    let hash = Sha256::digest(spec.template.to_string());
-    Target {
-        uid: object.uid().unwrap_or_default(),
-        replicas: spec.replicas.unwrap_or(1),
-        start: spec.ordinals.start,
-        templates: spec.volume_claim_templates.iter().map(|template| template.metadata.name.clone()).collect(),
-        hash: hex(&hash[..5]),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
-}
-
 /// The namespaces that this one's annotation lets in.
 fn grant(namespace: &Namespace) -> Vec<String> {
     let text = namespace.annotations().get(annotation::ALLOW_FROM).map_or("", String::as_str);
@@ -158,32 +141,6 @@ async fn pod_of(c: &Cluster, name: &str) -> Result<Option<Pod>, Fault> {
     let namespace = &c.want.statefulset_namespace;
     let api: Api<lean::Pod> = Api::namespaced(c.client.clone(), namespace);
     Ok(get(&api, name, &format!("pod/{namespace}/{name}")).await?.as_ref().map(pod))
-}
-
-/// The pod with its containers in the order of the spec; what has no status yet does not run.
-pub fn pod(object: &lean::Pod) -> Pod {
-    let statuses = &object.status.container_statuses;
-    let container = |name: &lean::ContainerName| {
-        let status = statuses.iter().find(|status| status.name == name.name).cloned().unwrap_or_default();
-        let id = status.container_id.filter(|_| status.state.running.is_some());
-        Container { name: name.name.clone(), id, restarts: status.restart_count }
-    };
-    Pod {
-        uid: object.uid().unwrap_or_default(),
-        running: object.status.phase.as_deref() == Some("Running"),
-        default: object.annotations().get(foreign::DEFAULT_CONTAINER).cloned(),
-        containers: object.spec.containers.iter().map(container).collect(),
-    }
-}
-
-fn claim(object: &PersistentVolumeClaim) -> Claim {
-    let bound = object.status.phase.as_deref() == Some("Bound");
-    Claim {
-        uid: object.uid().unwrap_or_default(),
-        leaving: object.metadata.deletion_timestamp.is_some(),
-        volume: object.spec.volume_name.clone().filter(|name| bound && !name.is_empty()),
-        manifest: RecordedClaim::of(object),
-    }
 }
 
 fn class(object: &VolumeSnapshotClass) -> Class {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Fault;
 use super::cluster::Cluster;
-use super::observe;
+use super::lens;
 use crate::api::lean::Pod;
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::{Lost, Row, When};
@@ -150,7 +150,7 @@ async fn attach(client: kube::Client, namespace: &str, exec: &Exec) -> Seen {
 
 /// Exec has no precondition: so the container is looked at right before.
 fn is_in(exec: &Exec, pod: Option<&Pod>) -> bool {
-    pod.is_some_and(|pod| freeze::is_same(Some(&observe::pod(pod)), Some(&exec.place)))
+    pod.is_some_and(|pod| freeze::is_same(Some(&lens::pod(pod)), Some(&exec.place)))
 }
 
 /// What the kubelet's last word says of the process.

@@ -82,7 +82,7 @@ fn manifest(c: &Cluster, new: &NewSnapshot) -> Result<VolumeSnapshot, Fault> {
             name: Some(new.name.clone()),
             labels: Some(labels.into_iter().map(own).collect()),
             annotations: Some(notes.into_iter().map(own).collect()),
-            owner_references: want.owned.then(|| vec![owner]),
+            owner_references: want.backup.owned.then(|| vec![owner]),
             ..ObjectMeta::default()
         },
         spec: VolumeSnapshotSpec {

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
+mod restore_process;
+mod restore_sweep;
+mod restore_world;
 mod sweep;
 mod world;

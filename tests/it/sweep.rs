@@ -14,7 +14,7 @@ use sts_backup::api::shared::{Consistency, Outcome, Trigger};
 use sts_backup::plan::backup::{self, Backup};
 use sts_backup::plan::flow::{Exit, Planner, Step};
 use sts_backup::plan::hook::HookSpec;
-use sts_backup::plan::noun::{Holder, Want};
+use sts_backup::plan::noun::{BackupWant, Holder, Want};
 use sts_backup::plan::view::View;
 use sts_backup::step::{Io, drive};
 use tokio::runtime::{Builder, Runtime};
@@ -55,17 +55,17 @@ fn want(world: &World, process: usize) -> Want {
         statefulset: "web".into(),
         statefulset_namespace: "shop".into(),
         slot: "slot".into(),
-        trigger: Trigger::Command,
         attempt: 1,
-        job: None,
-        templates: vec![],
-        class: None,
-        owned: false,
-        pre: hook("freeze"),
-        post: hook("thaw"),
         lock_by: world.now() + SignedDuration::from_secs(600),
-        max_freeze: SignedDuration::from_secs(30),
-        ready_timeout: SignedDuration::from_secs(600),
+        backup: BackupWant {
+            trigger: Trigger::Command,
+            pre: hook("freeze"),
+            post: hook("thaw"),
+            max_freeze: SignedDuration::from_secs(30),
+            ready_timeout: SignedDuration::from_secs(600),
+            ..BackupWant::default()
+        },
+        ..Want::default()
     }
 }
 

@@ -141,6 +141,7 @@ impl World {
             epoch: self.epoch,
             version: self.lease_version.to_string(),
             open: self.open.clone(),
+            ..Lease::default()
         })))
     }
 
@@ -245,7 +246,10 @@ impl World {
         let claim = |key: &ClaimKey| {
             let name = key.pvc("web");
             let manifest = RecordedClaim::default();
-            (name.clone(), Claim { uid: name.clone(), leaving: false, volume: Some(name), manifest })
+            (
+                name.clone(),
+                Claim { uid: name.clone(), leaving: false, volume: Some(name), manifest, ..Claim::default() },
+            )
         };
         match read {
             Read::Record => self.record(),
@@ -255,18 +259,21 @@ impl World {
                 replicas: PODS,
                 start: 0,
                 templates: TEMPLATES.map(String::from).into(),
-                hash: String::new(),
+                ..Target::default()
             })),
             Read::Grant => Fact::Grant(vec![]),
             Read::Pod(name) => Fact::Pod(name.clone(), self.pod(name)),
             Read::Proof(name) => Fact::Proof(name.clone(), self.pod(name)),
             Read::Claims => Fact::Claims(keys().iter().map(claim).collect()),
-            Read::Volume(name) => Fact::Volume(name.clone(), Some(Volume { driver: Some("csi".into()) })),
+            Read::Volume(name) => {
+                Fact::Volume(name.clone(), Some(Volume { driver: Some("csi".into()), ..Volume::default() }))
+            }
             Read::Classes => {
                 let (name, driver) = ("class".into(), "csi".into());
                 Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false }])
             }
             Read::Snaps => Fact::Snaps(Seen::Known(self.snaps())),
+            Read::Restore(look) => unreachable!("no backup asks for {look:?}"),
         }
     }
 
@@ -289,7 +296,7 @@ impl World {
         let ordinal: usize = name.rsplit_once('-')?.1.parse().ok()?;
         let id = self.pods.get(ordinal)?.id;
         let container = Container { name: "app".into(), id: Some(id.to_string()), restarts: 0 };
-        Some(Pod { uid: name.into(), running: true, default: None, containers: vec![container] })
+        Some(Pod { uid: name.into(), running: true, containers: vec![container], ..Pod::default() })
     }
 
     fn snaps(&self) -> Snaps {

@@ -1,0 +1,72 @@
+//! Every reason to refuse a restore or to warn of it, all at once, before anything is changed.
+//!
+//! Role: findings from the view alone; it asks for every read that one of them needs, and never stops at the first.
+
+mod claim;
+mod cluster;
+mod source;
+
+use std::collections::BTreeSet;
+
+use super::choose::Chosen;
+use super::noun::Refusal;
+use super::restore::journal::Plan;
+use super::view::{Read, View};
+use crate::api::condition::Reason;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Refuse,
+    Warn,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub severity: Severity,
+    pub reason: Reason,
+    /// `kind namespace/name`, or `kind name`.
+    pub object: String,
+    pub message: String,
+    pub remedy: String,
+}
+
+/// What is found, as it is found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn refuse(&mut self, object: &str, message: impl Into<String>, remedy: &str) {
+        self.refuse_as(Reason::PreflightRefused, object, message, remedy);
+    }
+
+    fn refuse_as(&mut self, reason: Reason, object: &str, message: impl Into<String>, remedy: &str) {
+        self.add(Severity::Refuse, reason, object, message.into(), remedy);
+    }
+
+    fn warn(&mut self, object: &str, message: impl Into<String>, remedy: &str) {
+        self.add(Severity::Warn, Reason::PreflightRefused, object, message.into(), remedy);
+    }
+
+    fn add(&mut self, severity: Severity, reason: Reason, object: &str, message: String, remedy: &str) {
+        self.0.push(Finding { severity, reason, object: object.to_owned(), message, remedy: remedy.to_owned() });
+    }
+}
+
+pub fn preflight(v: &View, chosen: &Chosen, plan: &Plan) -> Result<Vec<Finding>, Read> {
+    let mut found = Findings::default();
+    source::check(v, chosen, plan, &mut found)?;
+    claim::check(v, chosen, plan, &mut found)?;
+    cluster::check(v, plan, &mut found)?;
+    Ok(found.0)
+}
+
+/// All that refuses, in one sentence each. Where all have one reason it is the reason.
+pub fn verdict(findings: &[Finding]) -> Option<Refusal> {
+    let refusing: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Refuse).collect();
+    let reasons: BTreeSet<_> = refusing.iter().map(|finding| finding.reason).collect();
+    let first = refusing.first()?;
+    let reason = if reasons.len() == 1 { first.reason } else { Reason::PreflightRefused };
+    let sentence = |finding: &&Finding| format!("{}: {} ({})", finding.object, finding.message, finding.remedy);
+    let message = refusing.iter().map(sentence).collect::<Vec<_>>().join("; ");
+    Some(Refusal::new(reason, format!("nothing was touched: {message}")))
+}

@@ -1,0 +1,133 @@
+//! The claims as they are, their volumes, and the pods on them.
+
+use super::Findings;
+use crate::api::condition::Reason;
+use crate::api::restore::Uncovered;
+use crate::plan::choose::Chosen;
+use crate::plan::noun::{Claim, RETAIN};
+use crate::plan::restore::begin::uncovered;
+use crate::plan::restore::journal::{Item, Plan};
+use crate::plan::restore::volume::behind;
+use crate::plan::view::{Read, View};
+
+pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Result<(), Read> {
+    for item in &plan.items {
+        let object = format!("PersistentVolumeClaim {}/{}", v.want.statefulset_namespace, item.pvc);
+        if let Some(claim) = v.claims()?.get(&item.pvc) {
+            state(claim, &object, found);
+            volume(v, claim, &object, found)?;
+        }
+        snapshots(v, item, &object, found)?;
+        pods(v, item, &object, found)?;
+    }
+    lacking(v, chosen, found)?;
+    unsaved(v, chosen, found)
+}
+
+fn state(claim: &Claim, object: &str, found: &mut Findings) {
+    if claim.leaving {
+        found.refuse(object, "is being deleted", "wait until it is gone, then restore");
+    }
+    if claim.lost {
+        found.refuse(object, "is Lost: its volume is gone", "delete it; it is then made anew from the snapshot");
+    } else if claim.volume.is_none() {
+        found.refuse(object, "is not Bound", "delete it, or let it become Bound");
+    }
+    if claim.resizing {
+        found.refuse(object, "is being resized", "wait until the resize is done");
+    }
+    if !claim.finalizers.is_empty() {
+        let message = format!("has finalizers of others: {}", claim.finalizers.join(", "));
+        found.refuse(object, message, "they would block its deletion: take them off");
+    }
+}
+
+fn volume(v: &View, claim: &Claim, object: &str, found: &mut Findings) -> Result<(), Read> {
+    if claim.volume.is_none() {
+        return Ok(());
+    }
+    let Some((pv, volume)) = behind(v, claim)? else {
+        found.refuse(object, "its PersistentVolume is gone or bound to another claim", "look at spec.volumeName");
+        return Ok(());
+    };
+    let of = format!("PersistentVolume {pv}");
+    if volume.leaving {
+        found.refuse(&of, "is being deleted", "wait, and take the finalizer off that holds it only if it may go");
+    }
+    if !volume.finalizers.is_empty() {
+        let message = format!("has finalizers of others: {}", volume.finalizers.join(", "));
+        found.refuse(&of, message, "take them off");
+    }
+    if volume.policy == RETAIN {
+        let message = "its own reclaim policy is Retain: it is kept for ever after the restore";
+        found.warn(&of, message, "delete it by hand when it is not needed any more");
+    }
+    Ok(())
+}
+
+/// Any snapshot of the claim that is not ready protects it from deletion.
+fn snapshots(v: &View, item: &Item, object: &str, found: &mut Findings) -> Result<(), Read> {
+    for (name, source) in v.restore.sources()? {
+        let hangs = source.pvc.as_ref() == Some(&item.pvc) && !source.ready && !source.leaving;
+        if hangs && item.snapshot.as_ref() != Some(name) {
+            let message = format!("VolumeSnapshot {name} of it is not ready: it would block the claim's deletion");
+            found.refuse(object, message, "wait until it is ready, or delete it");
+        }
+    }
+    Ok(())
+}
+
+fn pods(v: &View, item: &Item, object: &str, found: &mut Findings) -> Result<(), Read> {
+    let target = v.target()?;
+    for (name, pod) in v.roster()? {
+        if pod.finished || !pod.claims.contains(&item.pvc) {
+            continue;
+        }
+        if target.is_none_or(|target| pod.owner.as_ref() != Some(&target.uid)) {
+            let message = format!("pod {name}, which is not of the StatefulSet, uses it");
+            found.refuse(object, message, "stop that pod: it would hold the claim");
+        } else if !v.want.restore.scale_down {
+            let message = format!("pod {name} uses it, and spec.scaleDown is false");
+            found.refuse(object, message, "scale the StatefulSet to 0 first, or leave spec.scaleDown out");
+        }
+        if let Some(node) = &pod.node
+            && v.restore.nodes()?.iter().any(|known| known.name == *node && !known.ready)
+        {
+            let message = format!("pod {name} is on node {node}, which is not Ready: it cannot be stopped");
+            found.refuse(object, message, "bring the node back, or remove it from the cluster");
+        }
+    }
+    Ok(())
+}
+
+/// Ordinals that run now and that the run lacks.
+fn lacking(v: &View, chosen: &Chosen, found: &mut Findings) -> Result<(), Read> {
+    for key in uncovered(v, chosen)? {
+        let pvc = key.pvc(&v.want.statefulset);
+        let object = format!("PersistentVolumeClaim {}/{pvc}", v.want.statefulset_namespace);
+        match v.want.restore.uncovered {
+            Uncovered::Refuse | Uncovered::Unknown => found.refuse(
+                &object,
+                format!("replica {} runs now and is not in the run", key.ordinal),
+                "scale down first, or set spec.uncovered to Keep (its claim stays) or Fresh (it starts on an empty one)",
+            ),
+            Uncovered::Keep => found.warn(&object, "is not in the run and stays as it is", "spec.uncovered is Keep"),
+            Uncovered::Fresh => found.warn(&object, "is not in the run and starts empty", "spec.uncovered is Fresh"),
+        }
+    }
+    Ok(())
+}
+
+/// Templates that the policy does not snapshot.
+fn unsaved(v: &View, chosen: &Chosen, found: &mut Findings) -> Result<(), Read> {
+    let Some(target) = v.target()?.filter(|_| !chosen.partial) else { return Ok(()) };
+    let object = format!("StatefulSet {}/{}", v.want.statefulset_namespace, v.want.statefulset);
+    for template in target.templates.iter().filter(|of| !chosen.claims.keys().any(|key| key.template == **of)) {
+        let message = format!("volumeClaimTemplate {template} is not in the run: its claims stay as they are");
+        found.warn(&object, message, "look at spec.claimTemplates of the backup");
+    }
+    if chosen.claims.is_empty() {
+        found.refuse_as(Reason::NoClaims, &object, "the run holds no claim", "choose another run");
+    }
+    Ok(())
+}

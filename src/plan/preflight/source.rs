@@ -1,0 +1,138 @@
+//! The snapshots, their contents, and the classes that are to make volumes from them.
+
+use super::Findings;
+use crate::api::condition::Reason;
+use crate::api::restore::Strategy;
+use crate::plan::choose::Chosen;
+use crate::plan::name::ClaimKey;
+use crate::plan::quantity;
+use crate::plan::restore::journal::{Item, Plan};
+use crate::plan::restore::sight::{Content, Source, StorageClass};
+use crate::plan::view::{Read, View};
+
+pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Result<(), Read> {
+    for (key, name) in &chosen.claims {
+        let pvc = key.pvc(&v.want.statefulset);
+        let Some(item) = plan.items.iter().find(|item| item.pvc == pvc) else { continue };
+        let object = format!("VolumeSnapshot {}/{name}", v.want.statefulset_namespace);
+        let Some(source) = v.restore.sources()?.get(name) else {
+            found.refuse_as(Reason::RunNotFound, &object, "does not exist", "choose another run");
+            continue;
+        };
+        state(source, &object, found);
+        origin(v, key, source, &object, found);
+        let content = match &source.content {
+            Some(content) => v.restore.content(content)?,
+            None => None,
+        };
+        let Some(content) = content else {
+            found.refuse(&object, "its VolumeSnapshotContent is gone", "choose another run");
+            continue;
+        };
+        of_content(source, content, &object, found);
+        size(source, item, &object, found);
+    }
+    for item in &plan.items {
+        class(v, item, found)?;
+    }
+    Ok(())
+}
+
+fn state(source: &Source, object: &str, found: &mut Findings) {
+    if source.leaving {
+        found.refuse(object, "is being deleted", "choose another run");
+    }
+    if let Some(error) = &source.error {
+        found.refuse(object, format!("is in error: {error}"), "choose another run, or heal the driver");
+    }
+    if !source.ready {
+        found.refuse(object, "is not ready", "wait until readyToUse is true, or choose another run");
+    }
+}
+
+/// Cut of the very claim whose place it is to take.
+fn origin(v: &View, key: &ClaimKey, source: &Source, object: &str, found: &mut Findings) {
+    let wanted = key.pvc(&v.want.restore.source);
+    if source.pvc.as_ref() != Some(&wanted) {
+        let of = source.pvc.as_deref().unwrap_or("no claim (an imported content)");
+        let message = format!("its source is {of}, not claim {wanted}");
+        found.refuse(
+            object,
+            message,
+            "restore only snapshots that were taken of these claims; see spec.sourceStatefulSet",
+        );
+    }
+}
+
+fn of_content(source: &Source, content: &Content, object: &str, found: &mut Findings) {
+    if content.leaving {
+        found.refuse(object, "its VolumeSnapshotContent is being deleted", "choose another run");
+    }
+    if content.handle.is_none() {
+        found.refuse(object, "its VolumeSnapshotContent has no snapshotHandle", "choose another run");
+    }
+    if content.snapshot_uid.as_ref() != Some(&source.uid) {
+        found.refuse(object, "its VolumeSnapshotContent does not point back at it", "choose another run");
+    }
+}
+
+fn size(source: &Source, item: &Item, object: &str, found: &mut Findings) {
+    if let Some(size) = source.restore_size.as_ref().filter(|size| quantity::exceeds(size, &item.manifest.storage)) {
+        let message = format!("needs {size}, more than the {} of claim {}", item.manifest.storage, item.pvc);
+        found.warn(object, message, "the new claim asks for the larger size; raise volumeClaimTemplates to match");
+    }
+}
+
+/// The class is there, of the snapshot's driver, and makes the same volume under another claim name.
+fn class(v: &View, item: &Item, found: &mut Findings) -> Result<(), Read> {
+    let object = format!("PersistentVolumeClaim {}/{}", v.want.statefulset_namespace, item.pvc);
+    let name = item.manifest.storage_class_name.as_deref();
+    let Some(class) = v.restore.storage_class(name)? else {
+        let what =
+            name.map_or("no StorageClass is the default".to_owned(), |name| format!("StorageClass {name} is gone"));
+        found.refuse(&object, what, "create the StorageClass again");
+        return Ok(());
+    };
+    let Some(snapshot) = &item.snapshot else { return Ok(()) };
+    let source = v.restore.sources()?.get(snapshot);
+    let content = match source.and_then(|source| source.content.as_ref()) {
+        Some(content) => v.restore.content(content)?,
+        None => None,
+    };
+    if let Some(content) = content {
+        if content.driver != class.provisioner {
+            let message = format!(
+                "StorageClass {} is of {}, the snapshot of driver {}",
+                class.name, class.provisioner, content.driver
+            );
+            found.refuse(&object, message, "restore into a class of the snapshot's driver");
+        }
+        let mode = item.manifest.volume_mode.as_deref().unwrap_or("Filesystem");
+        if content.mode.as_ref().is_some_and(|of| of != mode) {
+            let of = content.mode.as_deref().unwrap_or_default();
+            found.refuse(
+                &object,
+                format!("is of volumeMode {mode}, the snapshot of {of}"),
+                "restore into the same mode",
+            );
+        }
+    }
+    if v.want.restore.strategy != Strategy::InPlace
+        && let Some(parameter) = named_parameter(class, item)
+    {
+        let message = format!("parameter {parameter} of StorageClass {} depends on the claim's name", class.name);
+        found.refuse(&object, message, "use spec.strategy: InPlace");
+    }
+    Ok(())
+}
+
+/// A parameter whose value would differ under a staging name. Annotations are carried over, names cannot be.
+fn named_parameter<'a>(class: &'a StorageClass, item: &Item) -> Option<&'a String> {
+    let annotation = |value: &str| {
+        let keys =
+            value.split("${pvc.annotations['").skip(1).filter_map(|rest| rest.split_once("']").map(|(key, _)| key));
+        keys.into_iter().any(|key| !item.manifest.annotations.contains_key(key))
+    };
+    let depends = |value: &str| value.contains("${pvc.name}") || annotation(value);
+    class.parameters.iter().find(|(_, value)| depends(value)).map(|(key, _)| key)
+}

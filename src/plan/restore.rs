@@ -1,0 +1,389 @@
+//! The story of a restore. Pure: `next` looks at the view and says what comes next.
+//!
+//! lock → choose the run → preflight → finalizer, plan, open mark → pin → stage and prove → protect → fence → stop →
+//! swap → scale up → ready → settle → close; rollback and undo are the same way with goal `Old`.
+//!
+//! # Phases and stages
+//!
+//! A phase (`status.phase`) is entered by one write of the journal. Within it every stage of the phase's list must
+//! hold, from the first to the last; the first that does not says what would make it hold: a batch of steps that
+//! commute, a wait, or a failure. So a fresh process, a lost reply and a straggling request need no code of their own:
+//! the stages are looked at again.
+//!
+//! | goal | phase | stages | and then |
+//! |---|---|---|---|
+//! | New | New | mark, pin, stage, prove | journal `staged`, phase ScalingDown |
+//! | New | ScalingDown | mark, unpin, protect, fence, stop, sign | phase Restoring: from here on claims are deleted |
+//! | New | Restoring | mark, fence, stop, swap | phase ScalingUp (InPlace: journal `staged`) |
+//! | New | ScalingUp | scale, unfence, serve, ready, relax, settle, unpin, unmark | Completed |
+//! | Old | ScalingDown | mark, protect, fence, stop | phase Restoring |
+//! | Old | Restoring | mark, fence, stop, swap | phase ScalingUp |
+//! | Old | ScalingUp | scale, unfence, ready (undo), clean, relax, settle, unpin, unmark | Failed or Undone |
+//!
+//! A failure before the first deletion may have been sent (`reached` < Restoring) turns to goal Old in phase
+//! ScalingUp: nothing is swapped, the staging claims go with their volumes. After it, `spec.onFailure` decides.
+//!
+//! # Rows
+//!
+//! Every request names the object by uid or carries the resourceVersion that it was decided on, where the verb can
+//! carry one: a 409 and a 404 are answered with [`Fault::Lost`](crate::step::Fault), which makes what it touched
+//! Unknown. *Again* says what a second sending does.
+//!
+//! | row | request | Pre | Post | Again |
+//! |---|---|---|---|---|
+//! | Lock | as a backup's | the Lease is free, gone or kin | it is ours, `leaseTransitions` + 1 | 409 |
+//! | Unlock | as a backup's | held at this epoch | free | 409 |
+//! | Write | server-side apply `statefulsetrestores/status`, manager `sts-backup/runner`, metadata.uid and resourceVersion | the Lease is ours, or the journal is not open | status is the value | 409 |
+//! | Hold | merge patch `statefulsetrestores` metadata.finalizers, uid and resourceVersion | | the finalizers are these | 409 |
+//! | Mark | merge patch of the lock Lease, resourceVersion: annotations `/open`, `/fence-user`, `/restored-by`, label `/fence` | held | the marks are exactly these | the same |
+//! | Pin | merge patch `volumesnapshots` annotation `/pinned-by`, uid and resourceVersion | the plan stands | the list is this one | 409 |
+//! | Stage | create `persistentvolumeclaims` with `dataSource` = VolumeSnapshot, annotation selected-node, label `/restore` = uid | plan, mark and pins stand | a staging claim is on its way | 409 on the name is success only if label and dataSource match, else `Sight::Foreign` |
+//! | Steer | merge patch `persistentvolumeclaims` annotations selected-node and `/tried-nodes`, uid and resourceVersion | Pending, its node was taken off | provisioned for the next node | 409 |
+//! | Make | create `persistentvolumeclaims` under the claim's own name: `volumeName`, or `dataSource` (InPlace), or neither (fresh); label `/restore`, annotation `/restored-by` | stopped; the volume is reserved for it; no claim of that name | | 409 on the name is success only if label and volumeName (InPlace: dataSource) match, else `Sight::Foreign` |
+//! | DropClaim | delete `persistentvolumeclaims`, preconditions.uid; never a finalizer by force | its volume is Retained (or Discarded); of a claim of the plan: stopped, looked at right before | gone or Terminating | 404 |
+//! | Protect | merge patch `persistentvolumes`, uid and resourceVersion: reclaim policy Retain, labels `/restore` `/role` `/claim`, annotations `/reclaim-policy` `/restore` `/undo-deadline` | it is the plan's, staged's, or a live claim's | no deletion of a claim can free it | 409 |
+//! | Settle | the same request: its own policy back, our marks off | bound to its claim; or released: Released, past the deadline | the provisioner frees a Released one whose policy is Delete | 409 |
+//! | Discard | the same request: policy Delete, marks off | staged by us and never served | it goes with its staging claim | 409 |
+//! | Reserve | JSON patch `persistentvolumes`: `test /metadata/resourceVersion`, `test /spec/claimRef/uid` = the old one, `replace /spec/claimRef` (`kind`, `apiVersion`, namespace, name, uid or none) | no claim of its old name lives | Available and reserved; with uid: Released | the test fails: 422 is answered as Lost |
+//! | Retain | merge patch `statefulsets` spec.persistentVolumeClaimRetentionPolicy, uid and resourceVersion | | claims outlive pods and StatefulSet; at the end: as before | 409 |
+//! | Scale | merge patch `statefulsets/scale` spec.replicas, metadata.uid and resourceVersion | to 0: protected and fenced; up: every claim stands | | 409 |
+//! | Evict | delete `pods`, preconditions.uid | the StatefulSet is at 0 and observed; the pod is not Ready | gone or Terminating | 404 |
+
+pub(super) mod begin;
+mod clean;
+mod finish;
+pub mod invariant;
+pub mod journal;
+pub mod release;
+mod report;
+pub mod sight;
+mod stage;
+mod step;
+mod stop;
+mod swap;
+pub mod undo;
+pub(super) mod volume;
+
+use jiff::Timestamp;
+
+use self::journal::{Cause, End, Journal, Record, Run};
+pub use self::report::Write;
+pub(super) use self::stage::new_claim;
+pub use self::step::{Doomed, Keep, NewClaim, Pin, Reserve, Scale, Signs, Steer, Tend};
+use super::backup::{CALL, Hold};
+use super::flow::{Exit, Feed, Next, Plan, act, end, steps, wait};
+use super::name;
+use super::noun::{Lease, Open, Outcome, Refusal, Stop};
+use super::view::{Fact, Read, View};
+use crate::api::FINALIZER;
+use crate::api::condition::Reason;
+use crate::api::restore::{OnFailure, RestorePhase, Strategy};
+use crate::api::shared::Goal;
+
+steps! {
+    /// What a restore may do: one write each; the table above is its contract.
+    pub enum Restore {
+        Lock(Option<Lease>) => [("coordination.k8s.io", "leases", "create"), ("coordination.k8s.io", "leases", "patch")];
+        Unlock(i64) => [("coordination.k8s.io", "leases", "patch")];
+        Write(Box<Write>) => [("backup.sts-backup.io", "statefulsetrestores/status", "patch")];
+        Hold(Hold) => [("backup.sts-backup.io", "statefulsetrestores", "patch")];
+        Mark(Box<Signs>) => [("coordination.k8s.io", "leases", "patch")];
+        Pin(Pin) => [("snapshot.storage.k8s.io", "volumesnapshots", "patch")];
+        Stage(Box<NewClaim>) => [("", "persistentvolumeclaims", "create")];
+        Steer(Steer) => [("", "persistentvolumeclaims", "patch")];
+        Make(Box<NewClaim>) => [("", "persistentvolumeclaims", "create")];
+        DropClaim(Doomed) => [("", "persistentvolumeclaims", "delete")];
+        Protect(Box<Tend>) => [("", "persistentvolumes", "patch")];
+        Settle(Box<Tend>) => [("", "persistentvolumes", "patch")];
+        Discard(Box<Tend>) => [("", "persistentvolumes", "patch")];
+        Reserve(Box<Reserve>) => [("", "persistentvolumes", "patch")];
+        Retain(Keep) => [("apps", "statefulsets", "patch")];
+        Scale(Scale) => [("apps", "statefulsets/scale", "patch")];
+        Evict(Doomed) => [("", "pods", "delete")];
+    }
+    lost(_how, _when) {
+        Self::Lock(_) | Self::Unlock(_) | Self::Mark(_) => Fact::Stale(Read::Lease),
+        Self::Write(_) | Self::Hold(_) => Fact::Stale(Read::Restore(Look::Record)),
+        Self::Pin(_) => Fact::Stale(Read::Restore(Look::Sources)),
+        Self::Stage(_) | Self::Steer(_) | Self::Make(_) | Self::DropClaim(_) => Fact::Stale(Read::Claims),
+        Self::Protect(tend) | Self::Settle(tend) | Self::Discard(tend) => Fact::Stale(Read::Volume(tend.pv.clone())),
+        Self::Reserve(reserve) => Fact::Stale(Read::Volume(reserve.pv.clone())),
+        Self::Retain(_) | Self::Scale(_) => Fact::Stale(Read::Target),
+        Self::Evict(_) => Fact::Stale(Read::Restore(Look::Pods)),
+    }
+}
+
+use sight::Look;
+
+/// What would make a stage hold.
+#[derive(Debug)]
+pub(crate) enum Go {
+    Do(Vec<Restore>),
+    Wait(Vec<Feed>, Timestamp),
+    Fail(Refusal),
+}
+
+/// None: it holds.
+type Holds = Result<Option<Go>, Read>;
+type Stage = fn(&View, &Run, Timestamp) -> Holds;
+
+fn steps(batch: Vec<Restore>) -> Option<Go> {
+    (!batch.is_empty()).then_some(Go::Do(batch))
+}
+
+fn stages(run: &Run, strategy: Strategy) -> &'static [Stage] {
+    use RestorePhase::{Restoring, ScalingDown, ScalingUp};
+    let undo = matches!(run.cause, Cause::Undo(_));
+    match (run.goal, run.phase) {
+        (Goal::Old, ScalingDown) => &[stage::mark, stop::protect, stop::fence, stop::stop],
+        (Goal::Old, Restoring) | (_, Restoring) => &[stage::mark, stop::fence, stop::stop, swap::swap],
+        (Goal::Old, _) if undo => UNDONE,
+        (Goal::Old, _) => ROLLED_BACK,
+        (_, ScalingDown) => &[stage::mark, stage::unpin_staged, stop::protect, stop::fence, stop::stop, stop::sign],
+        (_, ScalingUp) => COMPLETED,
+        _ if strategy == Strategy::InPlace => &[stage::mark, stage::pin],
+        _ => &[stage::mark, stage::pin, stage::stage, stage::prove],
+    }
+}
+
+const COMPLETED: &[Stage] = &[
+    finish::scale,
+    finish::unfence,
+    finish::serve,
+    finish::ready,
+    finish::relax,
+    finish::settle,
+    stage::unpin,
+    finish::unmark,
+];
+const UNDONE: &[Stage] = &[
+    finish::scale,
+    finish::unfence,
+    finish::ready,
+    clean::clean,
+    finish::relax,
+    finish::settle,
+    stage::unpin,
+    finish::unmark,
+];
+const ROLLED_BACK: &[Stage] =
+    &[finish::scale, finish::unfence, clean::clean, finish::relax, finish::settle, stage::unpin, finish::unmark];
+/// The object is deleted, and the restored volumes have served: they stay, and so do the old ones, Retained.
+const KEPT: &[Stage] = &[finish::scale, finish::unfence, finish::relax, finish::settle, stage::unpin, finish::unmark];
+
+pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
+    let record = match gate(v, now)? {
+        Ok(record) => record,
+        Err(next) => return Ok(next),
+    };
+    match &record.journal {
+        Journal::Unread(why) => end(Exit::Refused(Refusal::new(Reason::FormatUnknown, why.clone()))),
+        Journal::Ended(ended, _) => closed(v, record, outcome(ended), now),
+        Journal::Held(_, refusal) if !record.leaving => leave_lock(v, Outcome::Failed(refusal.clone()), now),
+        Journal::Idle if record.leaving => match held(record) {
+            Some(hold) => one(Restore::Hold(hold), now),
+            None => leave_lock(v, Outcome::Failed(leaving(v)), now),
+        },
+        _ if v.mine()?.is_none() => acquire(v, record, now),
+        Journal::Idle => begin::begin(v, record, now),
+        Journal::Open(run) | Journal::Held(run, _) => proceed(v, record, run, now),
+    }
+}
+
+/// What ends a process before anything is decided.
+fn gate(v: &View, now: Timestamp) -> Result<Result<&Record, Next<Restore>>, Read> {
+    if let Some(refusal) = &v.mute {
+        return Ok(Err(Next::End(Exit::Refused(refusal.clone()))));
+    }
+    if v.is_deserted(now) {
+        return Ok(Err(Next::End(Exit::Again("the API server does not answer".into()))));
+    }
+    if let Some(stop) = v.stop {
+        return Ok(Err(leave(v, stop, now)?));
+    }
+    let record = v.restore.record()?;
+    let attempt = record.status.run.as_ref().and_then(|run| run.attempt).map(i64::from);
+    if attempt.is_some_and(|attempt| attempt > v.want.attempt) {
+        return Ok(Err(Next::End(Exit::Superseded("a later attempt of this run has begun".into()))));
+    }
+    Ok(Ok(record))
+}
+
+/// A restore does not turn back on a stop: its retry goes on.
+fn leave(v: &View, stop: Stop, now: Timestamp) -> Plan<Restore> {
+    match stop {
+        Stop::Sigterm if let Some(epoch) = v.to_release()? => one(Restore::Unlock(epoch), now),
+        Stop::Sigterm => end(Exit::Again("stopped before the run was complete: the same command takes it up".into())),
+        Stop::LeaseLost => end(Exit::Superseded("the lock was lost to another process".into())),
+    }
+}
+
+fn acquire(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
+    let lease = v.lease()?;
+    if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| open.uid != v.want.uid) {
+        let barred = barred(v, open);
+        return match record.journal {
+            _ if open.kind != KIND && now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
+            _ if open.kind != KIND => end(Exit::Again(barred.message)),
+            Journal::Idle => close(v, End::Failed(barred), now),
+            _ => end(Exit::Refused(barred)),
+        };
+    }
+    match lease.and_then(|lease| Some((lease.holder.as_ref()?, lease))) {
+        Some((_, lease)) if !lease.gone && now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
+        Some((holder, lease)) if !lease.gone => {
+            end(Exit::Again(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
+        }
+        _ => one(Restore::Lock(lease.cloned()), now),
+    }
+}
+
+/// The kind of our objects, as the open mark has it.
+pub const KIND: &str = "StatefulSetRestore";
+
+fn barred(v: &View, open: &Open) -> Refusal {
+    let Open { kind, namespace, name, run, .. } = open;
+    Refusal::new(
+        Reason::LockedByOpenRun,
+        format!(
+            "{kind} {namespace}/{name} has left run {run} open on StatefulSet {}/{}: only its own run may take the lock. \
+             Let it finish, undo or delete it; if it is gone, sts-backup doctor --lift-fence clears it",
+            v.want.statefulset_namespace, v.want.statefulset
+        ),
+    )
+}
+
+/// Carries out what the journal says: the first stage that does not hold, or the next step of the journal.
+fn proceed(v: &View, record: &Record, run: &Run, now: Timestamp) -> Plan<Restore> {
+    let deleted = record.leaving && run.goal == Goal::New && !matches!(run.cause, Cause::Failed(_));
+    if deleted && !run.served {
+        return write(v, &Journal::Open(Box::new(run.turn(Cause::Failed(leaving(v)), now))), now);
+    }
+    if let Some(refusal) = fault(v) {
+        return fail(v, run, refusal, now);
+    }
+    let list = if deleted { KEPT } else { stages(run, v.want.restore.strategy) };
+    for stage in list {
+        match stage(v, run, now)? {
+            None => {}
+            Some(Go::Do(batch)) => return act(batch, now + CALL),
+            Some(Go::Wait(on, until)) => return wait(on, until),
+            Some(Go::Fail(refusal)) => return fail(v, run, refusal, now),
+        }
+    }
+    advance(v, run, deleted, now)
+}
+
+/// A definite no, or a name that is somebody else's.
+fn fault(v: &View) -> Option<Refusal> {
+    let foreign = || Some(Refusal::new(Reason::Foreign, v.restore.foreign.clone()?));
+    v.refused.clone().or_else(foreign)
+}
+
+fn advance(v: &View, run: &Run, deleted: bool, now: Timestamp) -> Plan<Restore> {
+    let journal = match (run.phase, run.goal, &run.cause) {
+        _ if deleted => Journal::Ended(End::Failed(leaving(v)), None),
+        (RestorePhase::ScalingUp, Goal::Old, Cause::Undo(_)) => Journal::Ended(End::Undone, None),
+        (RestorePhase::ScalingUp, Goal::Old, Cause::Failed(refusal)) => {
+            Journal::Ended(End::Failed(refusal.clone()), None)
+        }
+        (RestorePhase::ScalingUp, ..) => Journal::Ended(End::Completed, None),
+        (RestorePhase::New, ..) => {
+            let mut run = run.enter(RestorePhase::ScalingDown, now);
+            run.deed.staged = stage::staged(v, &run)?;
+            Journal::Open(Box::new(run))
+        }
+        (RestorePhase::ScalingDown, ..) => Journal::Open(Box::new(run.enter(RestorePhase::Restoring, now))),
+        _ => {
+            let mut next = run.enter(RestorePhase::ScalingUp, now);
+            if run.goal == Goal::New && run.deed.staged.is_empty() {
+                next.deed.staged = swap::made(v, run)?;
+            }
+            Journal::Open(Box::new(next))
+        }
+    };
+    write(v, &journal, now)
+}
+
+/// After a failure: back, or as it is. Under goal Old there is no further back.
+fn fail(v: &View, run: &Run, refusal: Refusal, now: Timestamp) -> Plan<Restore> {
+    if run.goal == Goal::Old {
+        if let Journal::Held(..) = v.restore.record()?.journal {
+            return leave_lock(v, Outcome::Failed(refusal), now);
+        }
+        return write(v, &Journal::Held(Box::new(run.clone()), refusal), now);
+    }
+    if let Some(Go::Do(batch)) = finish::serve(v, run, now)? {
+        return act(batch, now + CALL);
+    }
+    let hold = match v.want.restore.on_failure {
+        _ if !run.swapped() => false,
+        OnFailure::Rollback => run.served,
+        OnFailure::RollbackAlways => false,
+        OnFailure::Hold | OnFailure::Unknown => true,
+    };
+    let journal = if hold {
+        Journal::Held(Box::new(run.clone()), refusal)
+    } else {
+        Journal::Open(Box::new(run.turn(Cause::Failed(refusal), now)))
+    };
+    write(v, &journal, now)
+}
+
+/// Closed: what is not needed any more is given back.
+fn closed(v: &View, record: &Record, outcome: Outcome, now: Timestamp) -> Plan<Restore> {
+    match held(record) {
+        // Nothing was set aside, or nothing ever began: there is nothing to release.
+        Some(hold) if record.status.undo_deadline.is_none() => one(Restore::Hold(hold), now),
+        _ => leave_lock(v, outcome, now),
+    }
+}
+
+fn leave_lock(v: &View, outcome: Outcome, now: Timestamp) -> Plan<Restore> {
+    if v.refused.is_some() {
+        return end(Exit::Done(outcome));
+    }
+    if let Some(epoch) = v.to_release()? {
+        return one(Restore::Unlock(epoch), now);
+    }
+    match v.left_behind()? {
+        // So that nobody has to wait until it runs out.
+        Some(lease) => one(Restore::Lock(Some(lease.clone())), now),
+        None => end(Exit::Done(outcome)),
+    }
+}
+
+fn outcome(ended: &End) -> Outcome {
+    match ended {
+        End::Completed | End::Undone => Outcome::Succeeded,
+        End::Failed(refusal) => Outcome::Failed(refusal.clone()),
+    }
+}
+
+fn write(v: &View, journal: &Journal, now: Timestamp) -> Plan<Restore> {
+    one(Restore::Write(Box::new(report::write(v, journal, now)?)), now)
+}
+
+fn close(v: &View, ended: End, now: Timestamp) -> Plan<Restore> {
+    write(v, &Journal::Ended(ended, None), now)
+}
+
+fn one(step: Restore, now: Timestamp) -> Plan<Restore> {
+    act([step], now + CALL)
+}
+
+/// Our finalizer, taken off.
+fn held(record: &Record) -> Option<Hold> {
+    let rest: Vec<_> = record.finalizers.iter().filter(|name| *name != FINALIZER).cloned().collect();
+    (rest.len() < record.finalizers.len()).then(|| Hold { version: record.version.clone(), finalizers: rest })
+}
+
+fn leaving(v: &View) -> Refusal {
+    let message = format!("StatefulSetRestore {}/{} is being deleted", v.want.namespace, v.want.name);
+    Refusal::new(Reason::Superseded, message)
+}
+
+/// Which request this is: name and spec, so that a re-created object does not turn the data back once more.
+pub fn signature(v: &View) -> String {
+    format!("{}/{}@{}", v.want.namespace, v.want.name, v.want.restore.hash)
+}

@@ -1,0 +1,129 @@
+//! Before anything is changed: may it be done, has it been done, what is restored, what speaks against it, and the
+//! plan. The plan is written before the first change and never changed after.
+
+use jiff::Timestamp;
+
+use super::journal::{End, Item, Journal, Placed, Plan as Deeds, Record, Run};
+use super::{Hold, Restore, close, fault, one, signature, volume, write};
+use crate::api::FINALIZER;
+use crate::api::condition::Reason;
+use crate::api::restore::{Strategy, Uncovered};
+use crate::plan::choose::{Chosen, choose};
+use crate::plan::flow::Plan;
+use crate::plan::name::ClaimKey;
+use crate::plan::noun::Refusal;
+use crate::plan::preflight::{self, preflight};
+use crate::plan::view::{Read, View};
+
+pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
+    let refuse = |refusal| close(v, End::Failed(refusal), now);
+    if let Some(refusal) = fault(v) {
+        return refuse(refusal);
+    }
+    if let Some(refusal) = not_allowed(v)? {
+        return refuse(refusal);
+    }
+    let chosen = match choose(v)? {
+        Ok(chosen) => chosen,
+        Err(refusal) => return refuse(refusal),
+    };
+    let plan = plan(v, &chosen)?;
+    if let Some(refusal) = preflight::verdict(&preflight(v, &chosen, &plan)?) {
+        return refuse(refusal);
+    }
+    if !record.finalizers.iter().any(|name| name == FINALIZER) {
+        let finalizers = record.finalizers.iter().cloned().chain([FINALIZER.to_owned()]).collect();
+        return one(Restore::Hold(Hold { version: record.version.clone(), finalizers }), now);
+    }
+    write(v, &Journal::Open(Box::new(Run::new(plan, now))), now)
+}
+
+/// Another namespace must consent, and a request that was carried out is not carried out again.
+fn not_allowed(v: &View) -> Result<Option<Refusal>, Read> {
+    let want = &v.want;
+    let (theirs, ours) = (&want.statefulset_namespace, &want.namespace);
+    if theirs != ours && !v.grant()?.contains(ours) {
+        let message = format!(
+            "namespace {theirs} does not let {ours} restore its StatefulSets: annotate namespace {theirs} with \
+             backup.sts-backup.io/allow-from: {ours:?}"
+        );
+        return Ok(Some(Refusal::new(Reason::NotGranted, message)));
+    }
+    let signature = signature(v);
+    let is_it = |entry: &String| entry.split(' ').next() == Some(signature.as_str());
+    let on_lease = v.lease()?.is_some_and(|lease| lease.restored.iter().any(is_it));
+    let on_claim = v.claims()?.values().any(|claim| claim.restored_by.as_ref().is_some_and(is_it));
+    Ok((on_lease || on_claim).then(|| {
+        let message = format!(
+            "restore {ours}/{} with this spec has been carried out before: an object that is created anew does not turn \
+             the data back once more. Give the request another name",
+            want.name
+        );
+        Refusal::new(Reason::AlreadyRestored, message)
+    }))
+}
+
+/// Each claim as it is, and what it is made from.
+pub fn plan(v: &View, chosen: &Chosen) -> Result<Deeds, Read> {
+    let target = v.target()?;
+    let mut items = vec![];
+    for (key, snapshot) in &chosen.claims {
+        items.push(item(v, key, Some(snapshot))?);
+    }
+    if v.want.restore.uncovered == Uncovered::Fresh {
+        for key in uncovered(v, chosen)? {
+            items.push(item(v, &key, None)?);
+        }
+    }
+    Ok(Deeds {
+        run: chosen.run,
+        statefulset: target.map(|target| target.manifest.clone()),
+        replicas: target.map_or(0, |target| target.replicas),
+        items,
+    })
+}
+
+fn item(v: &View, key: &ClaimKey, snapshot: Option<&String>) -> Result<Item, Read> {
+    let pvc = key.pvc(&v.want.statefulset);
+    let claim = v.claims()?.get(&pvc);
+    let recorded = match snapshot {
+        Some(name) => v.restore.sources()?.get(name).and_then(|source| source.manifest.clone()),
+        None => None,
+    };
+    let old = match claim {
+        Some(claim) => volume::behind(v, claim)?.map(|(pv, volume)| Placed {
+            claim: claim.uid.clone(),
+            pv: pv.clone(),
+            pv_uid: volume.uid.clone(),
+            handle: volume.handle.clone(),
+            policy: volume.policy.clone(),
+        }),
+        None => None,
+    };
+    let staged = snapshot.is_some() && v.want.restore.strategy != Strategy::InPlace;
+    Ok(Item {
+        staging: staged.then(|| staging(&v.want.uid, &pvc)),
+        manifest: claim.map(|claim| claim.manifest.clone()).or(recorded).unwrap_or_default(),
+        snapshot: snapshot.cloned(),
+        old,
+        pvc,
+    })
+}
+
+/// Deterministic, and another for each restore. A claim's name has at most 127 characters (a template's 63 and a
+/// StatefulSet's 52, by the labels of its pods), so there is room.
+fn staging(uid: &str, pvc: &str) -> String {
+    format!("{pvc}-stage-{uid}")
+}
+
+/// Claims of ordinals that run now and that the run lacks.
+pub fn uncovered(v: &View, chosen: &Chosen) -> Result<Vec<ClaimKey>, Read> {
+    let Some(target) = v.target()?.filter(|_| !chosen.partial) else { return Ok(vec![]) };
+    let templates: std::collections::BTreeSet<&String> = chosen.claims.keys().map(|key| &key.template).collect();
+    let ordinals = target.start..target.start.saturating_add(target.replicas);
+    let keys = ordinals.flat_map(|ordinal| {
+        let of = move |template: &&String| ClaimKey { ordinal, template: (*template).clone() };
+        templates.iter().map(of).collect::<Vec<_>>()
+    });
+    Ok(keys.filter(|key| !chosen.claims.contains_key(key)).collect())
+}

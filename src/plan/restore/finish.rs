@@ -1,0 +1,124 @@
+//! Scale up, lift the fence, wait until the pods are ready, put back what Protect changed, take the mark off.
+
+use jiff::Timestamp;
+
+use super::journal::{Cause, Journal, Plan, Run};
+use super::volume::{self, behind, claims, find, is_marked, protect, set_aside, tend};
+use super::{Go, Holds, Restore, Scale, Signs, report, stage, steps, stop};
+use crate::api::condition::Reason;
+use crate::api::restore::RestorePhase;
+use crate::api::shared::Goal;
+use crate::plan::flow::Feed;
+use crate::plan::noun::{Marks, Pod, Refusal};
+use crate::plan::view::{Read, View};
+
+/// The replicas to go back to: read once, never from a StatefulSet that is scaled down.
+fn before(run: &Run) -> &Plan {
+    match (&run.cause, &run.deed.undo) {
+        (Cause::Undo(_), Some(undo)) => undo,
+        _ => &run.deed.plan,
+    }
+}
+
+/// Before the fence is lifted: it is we who may scale up.
+pub fn scale(v: &View, run: &Run, _: Timestamp) -> Holds {
+    let replicas = before(run).replicas;
+    let ours = run.reached >= RestorePhase::ScalingDown && v.want.restore.scale_down && replicas > 0;
+    let Some(target) = v.target()?.filter(|target| ours && target.replicas == 0) else { return Ok(None) };
+    Ok(steps(vec![Restore::Scale(Scale { uid: target.uid.clone(), version: target.version.clone(), replicas })]))
+}
+
+pub fn unfence(v: &View, _: &Run, _: Timestamp) -> Holds {
+    let Some(lease) = v.lease()?.filter(|lease| lease.fence.is_some()) else { return Ok(None) };
+    Ok(steps(vec![Restore::Mark(Box::new(Signs { fence: None, ..stage::signs(lease) }))]))
+}
+
+/// The first pod that is Ready on restored volumes is written down: from now on they may hold new writes.
+pub fn serve(v: &View, run: &Run, now: Timestamp) -> Holds {
+    if run.served || run.goal != Goal::New || run.phase != RestorePhase::ScalingUp {
+        return Ok(None);
+    }
+    let on_ours = |pod: &Pod| run.deed.plan.items.iter().any(|item| pod.claims.contains(&item.pvc));
+    if !v.roster()?.values().any(|pod| pod.ready_since.is_some() && on_ours(pod)) {
+        return Ok(None);
+    }
+    let served = Journal::Open(Box::new(Run { served: true, ..run.clone() }));
+    Ok(steps(vec![Restore::Write(Box::new(report::write(v, &served, now)?))]))
+}
+
+pub fn ready(v: &View, run: &Run, now: Timestamp) -> Holds {
+    let Some(target) = v.target()? else { return Ok(None) };
+    let ordinals = target.start..target.start.saturating_add(before(run).replicas);
+    let name = |ordinal| format!("{}-{ordinal}", v.want.statefulset);
+    let its = |pod: &&Pod| pod.owner.as_ref() == Some(&target.uid) && !pod.leaving;
+    let roster = v.roster()?;
+    let since = |ordinal: &u32| roster.get(&name(*ordinal)).filter(its).and_then(|pod| pod.ready_since);
+    let last = ordinals.clone().filter_map(|ordinal| since(&ordinal)).max();
+    let Some(missing) = ordinals.clone().find(|ordinal| since(ordinal).is_none()) else { return Ok(None) };
+    let by = last.unwrap_or(run.since).max(run.since) + v.want.restore.ready_timeout;
+    if now < by {
+        return Ok(Some(Go::Wait(vec![Feed::Pods], by)));
+    }
+    let seconds = v.want.restore.ready_timeout.as_secs();
+    let message = format!(
+        "pod {} was not ready within spec.readyTimeoutSeconds ({seconds} s): look at its log; a database that refuses its \
+         data directory after a restore often needs fsGroupChangePolicy: OnRootMismatch",
+        name(missing)
+    );
+    Ok(Some(Go::Fail(Refusal::new(Reason::ReadyTimeout, message))))
+}
+
+/// The StatefulSet's own persistentVolumeClaimRetentionPolicy.
+pub fn relax(v: &View, run: &Run, _: Timestamp) -> Holds {
+    let Some(target) = v.target()? else { return Ok(None) };
+    let own = run.deed.plan.retention();
+    let ours = run.reached >= RestorePhase::ScalingDown && target.retention != own;
+    Ok(ours.then(|| Go::Do(vec![Restore::Retain(stop::keep(target, own))])))
+}
+
+/// Volumes under claims have their own policy and no mark of ours; those set aside stay Retained until their day.
+pub fn settle(v: &View, run: &Run, now: Timestamp) -> Holds {
+    if run.reached < RestorePhase::ScalingDown {
+        return Ok(None);
+    }
+    let mut batch = vec![];
+    for (pvc, claim) in claims(v, run)? {
+        let Some((pv, volume)) = behind(v, claim)? else { continue };
+        let item = run.deed.plan.items.iter().find(|item| item.pvc == *pvc);
+        let (_, policy) = volume::role(v, run, item, pv, volume);
+        let touched = is_marked(v, volume) || item.is_some() && volume.policy != policy;
+        if touched && (volume.policy != policy || volume.marks != Marks::default()) {
+            batch.push(Restore::Settle(tend(pv, volume, policy, Marks::default())));
+        }
+    }
+    let until = now + v.want.restore.undo_window;
+    for (item, placed) in set_aside(run) {
+        let Some(volume) = find(v, placed)?.filter(|volume| volume.marks.deadline.is_none()) else { continue };
+        let role = if run.goal == Goal::New { volume::OLD } else { volume::NEW };
+        let own = item.old.as_ref().map_or_else(|| volume::own_policy(v, volume), |old| old.policy.as_str());
+        if let Some(Restore::Protect(mut tend)) = protect(v, &placed.pv, volume, role, &item.pvc, own).or_else(|| {
+            Some(Restore::Protect(super::volume::tend(&placed.pv, volume, &volume.policy, volume.marks.clone())))
+        }) {
+            tend.marks.deadline = Some(until);
+            batch.push(Restore::Protect(tend));
+        }
+    }
+    Ok(steps(batch))
+}
+
+/// The last thing before it is closed.
+pub fn unmark(v: &View, _: &Run, _: Timestamp) -> Holds {
+    let ours = |open: &crate::plan::noun::Open| open.uid == v.want.uid;
+    let Some(lease) = v.lease()?.filter(|lease| lease.open.as_ref().is_some_and(ours)) else { return Ok(None) };
+    Ok(steps(vec![Restore::Mark(Box::new(Signs { open: None, ..stage::signs(lease) }))]))
+}
+
+/// Something is kept for later: there will be a release.
+pub fn keeps(v: &View, run: &Run) -> Result<bool, Read> {
+    for (_, placed) in set_aside(run) {
+        if find(v, placed)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

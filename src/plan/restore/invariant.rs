@@ -1,0 +1,142 @@
+//! What holds in every stored state of a restore. Read by the sweeps after every write, and by `doctor`.
+
+use std::collections::BTreeMap;
+
+use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
+use crate::api::shared::Goal;
+use crate::plan::noun::{Claim, Lease, RETAIN, Target, Volume};
+use crate::plan::restore::journal::{self, Deed, Journal, Placed};
+
+/// The objects of one restore, as they are stored.
+#[derive(Debug)]
+pub struct State<'a> {
+    pub uid: &'a str,
+    pub status: &'a StatefulSetRestoreStatus,
+    pub claims: &'a BTreeMap<String, Claim>,
+    pub volumes: &'a BTreeMap<String, Volume>,
+    pub target: Option<&'a Target>,
+    pub lease: Option<&'a Lease>,
+    /// The undo window is over: what was set aside may be gone.
+    pub released: bool,
+}
+
+/// Every promise that is broken, as a sentence.
+pub fn broken(state: &State) -> Vec<String> {
+    let mut all = vec![];
+    let (deed, ended) = match journal::read(state.status) {
+        Journal::Open(run) => (run.deed, false),
+        Journal::Held(run, _) => (run.deed, false),
+        Journal::Ended(_, Some(deed)) => (*deed, true),
+        Journal::Idle | Journal::Unread(_) | Journal::Ended(_, None) => return all,
+    };
+    contents(state, &deed, &mut all);
+    names(state, &deed, &mut all);
+    stopped(state, &deed, ended, &mut all);
+    strangers(state, &deed, &mut all);
+    if ended {
+        settled(state, &deed, &mut all);
+    }
+    all
+}
+
+fn find<'a>(state: &State<'a>, placed: &Placed) -> Option<&'a Volume> {
+    state.volumes.get(&placed.pv).filter(|volume| volume.uid == placed.pv_uid && volume.handle == placed.handle)
+}
+
+/// The claim by which a volume is held lives.
+fn is_bound(state: &State, volume: &Volume) -> bool {
+    let of = volume.claim.as_ref();
+    of.is_some_and(|of| state.claims.get(&of.name).is_some_and(|claim| Some(&claim.uid) == of.uid.as_ref()))
+}
+
+/// Bound to a claim that stays, or Retained.
+fn is_safe(state: &State, volume: &Volume) -> bool {
+    let stays = |name: &String| state.claims.get(name).is_some_and(|claim| !claim.leaving);
+    volume.policy == RETAIN || is_bound(state, volume) && volume.claim.as_ref().is_some_and(|of| stays(&of.name))
+}
+
+/// Each claim's old or new content sits on a volume that is bound or Retained; and until the release the old one
+/// does, so that there is always a way back.
+fn contents(state: &State, deed: &Deed, all: &mut Vec<String>) {
+    for item in &deed.plan.items {
+        let safe = |placed: &Placed| find(state, placed).is_some_and(|volume| is_safe(state, volume));
+        let old = item.old.as_ref().is_some_and(safe);
+        let new = deed.staged.get(&item.pvc).is_some_and(safe);
+        if item.old.is_some() && !old && !new {
+            all.push(format!("claim {}: neither its old nor its new content is safe", item.pvc));
+        }
+        if item.old.is_some() && !old && !state.released {
+            all.push(format!("claim {}: its old volume is not safe: no way back", item.pvc));
+        }
+    }
+}
+
+/// No claim name is without a claim but during its own swap.
+fn names(state: &State, deed: &Deed, all: &mut Vec<String>) {
+    let swapping = match journal::read(state.status) {
+        Journal::Open(run) => {
+            let back = run.goal == Goal::Old && run.swapped() && run.phase == RestorePhase::ScalingDown;
+            back || run.phase == RestorePhase::Restoring
+        }
+        Journal::Held(run, _) => run.swapped(),
+        _ => false,
+    };
+    if swapping {
+        return;
+    }
+    for item in deed.plan.items.iter().filter(|item| item.old.is_some()) {
+        if !state.claims.contains_key(&item.pvc) {
+            all.push(format!("there is no claim {}, and no swap under way", item.pvc));
+        }
+    }
+}
+
+/// At 0 only while fence and open mark stand.
+fn stopped(state: &State, deed: &Deed, ended: bool, all: &mut Vec<String>) {
+    let (Some(target), Some(lease)) = (state.target, state.lease) else { return };
+    if target.replicas > 0 || deed.plan.replicas == 0 {
+        return;
+    }
+    let marked = lease.open.as_ref().is_some_and(|open| open.uid == state.uid);
+    if ended || lease.fence.is_none() || !marked {
+        all.push("the StatefulSet is at 0 without fence and open mark".into());
+    }
+}
+
+/// Nothing is marked as ours but what the journal names by uid, or what is behind a claim.
+fn strangers(state: &State, deed: &Deed, all: &mut Vec<String>) {
+    let undo =
+        deed.undo.iter().flat_map(|undo| &undo.items).chain(&deed.plan.items).filter_map(|item| item.old.as_ref());
+    let known: Vec<_> = undo.chain(deed.staged.values()).map(|placed| (&placed.pv, &placed.pv_uid)).collect();
+    for (name, volume) in state.volumes {
+        let ours = volume.marks.restore.as_deref() == Some(state.uid);
+        if ours && !known.contains(&(name, &volume.uid)) && !is_bound(state, volume) {
+            all.push(format!("volume {name} is marked as ours, and no journal names it"));
+        }
+    }
+}
+
+/// In the end each volume under a claim has the policy of the one that was there before, and no mark; what was set
+/// aside is Retained and marked.
+fn settled(state: &State, deed: &Deed, all: &mut Vec<String>) {
+    for item in &deed.plan.items {
+        let Some(old) = &item.old else { continue };
+        let claim = state.claims.get(&item.pvc).and_then(|claim| claim.volume.as_ref());
+        if let Some((pv, volume)) = claim.and_then(|pv| Some((pv, state.volumes.get(pv)?))) {
+            if volume.policy != old.policy {
+                all.push(format!("volume {pv} of claim {} ends with policy {}", item.pvc, volume.policy));
+            }
+            if volume.marks.restore.is_some() {
+                all.push(format!("volume {pv} of claim {} still bears our mark", item.pvc));
+            }
+        }
+        let aside = [Some(old), deed.staged.get(&item.pvc)].into_iter().flatten();
+        for placed in aside.filter(|placed| Some(&placed.pv) != claim) {
+            let Some(volume) = find(state, placed) else { continue };
+            let marked = volume.marks.restore.as_deref() == Some(state.uid);
+            if !state.released && (volume.policy != RETAIN || !marked) {
+                all.push(format!("volume {} is set aside without Retain and mark", placed.pv));
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What people and machines read of a restore: the status that goes with each entry of the journal, and the Events.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::finish;
+use super::journal::{self, Cause, End, Journal, Run};
+use crate::api::condition::{self, ConditionType, Reason};
+use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
+use crate::plan::name::RunId;
+use crate::plan::noun::Refusal;
+use crate::plan::report::Note;
+use crate::plan::view::{Read, View};
+
+/// One write of the journal: the whole status as the runner owns it, and what is told beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    /// The resourceVersion that it was decided on.
+    pub version: String,
+    pub run: Option<RunId>,
+    pub status: StatefulSetRestoreStatus,
+    pub note: Option<Note>,
+}
+
+struct Scribe<'a> {
+    v: &'a View,
+    status: StatefulSetRestoreStatus,
+    now: Timestamp,
+}
+
+pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read> {
+    let record = v.restore.record()?;
+    let mut scribe = Scribe::new(v, now)?;
+    let note = match journal {
+        Journal::Idle | Journal::Unread(_) => None,
+        Journal::Open(run) => scribe.open(run, &record.journal),
+        Journal::Held(run, refusal) => Some(scribe.held(run, refusal)),
+        Journal::Ended(end, _) => Some(scribe.ended(end, &record.journal)?),
+    };
+    scribe.finish(note)
+}
+
+/// After the undo window: nothing is kept any more.
+pub fn released(v: &View, now: Timestamp) -> Result<Write, Read> {
+    let mut scribe = Scribe::new(v, now)?;
+    let message = "the replaced volumes were given up: there is nothing to undo any more";
+    scribe.status.undo_deadline = None;
+    scribe.set(ConditionType::Undoable, false, Reason::OldVolumesReleased, message);
+    let note = Note { warning: false, reason: Reason::OldVolumesReleased, message: message.into() };
+    scribe.finish(Some(note))
+}
+
+/// The request is answered, and nothing else is changed.
+pub fn undo_refused(v: &View, message: String, now: Timestamp) -> Result<Write, Read> {
+    let mut scribe = Scribe::new(v, now)?;
+    scribe.status.last_request = Some(v.want.slot.clone());
+    let is_undoable = condition::is_true(&scribe.status.conditions, ConditionType::Undoable);
+    scribe.set(ConditionType::Undoable, is_undoable, Reason::UndoRefused, &message);
+    let note = Note { warning: true, reason: Reason::UndoRefused, message };
+    scribe.finish(Some(note))
+}
+
+impl<'a> Scribe<'a> {
+    fn new(v: &'a View, now: Timestamp) -> Result<Scribe<'a>, Read> {
+        let record = v.restore.record()?;
+        // The watcher's own: what we do not send we do not own.
+        let mut status = StatefulSetRestoreStatus { managed_by: None, ..record.status.clone() };
+        status.job_name = v.want.job.clone().or(status.job_name);
+        Ok(Scribe { v, status, now })
+    }
+
+    fn finish(self, note: Option<Note>) -> Result<Write, Read> {
+        let version = self.v.restore.record()?.version.clone();
+        let run = self.status.plan.as_ref().and_then(|plan| plan.run_id.as_ref()?.parse().ok());
+        Ok(Write { version, run, status: self.status, note })
+    }
+
+    fn set(&mut self, kind: ConditionType, status: impl Into<Option<bool>>, reason: Reason, message: &str) {
+        let generation = Some(self.v.want.generation);
+        condition::set(&mut self.status.conditions, kind, status, reason, message, generation, self.now);
+    }
+
+    fn open(&mut self, run: &Run, before: &Journal) -> Option<Note> {
+        let plan = &run.deed.plan;
+        journal::write(&mut self.status, run, &self.v.want.me, self.v.want.attempt);
+        self.status.start_time.get_or_insert(Time(self.now));
+        self.status.completion_time = None;
+        self.status.original_replicas = i32::try_from(plan.replicas).ok();
+        let restored = plan.items.iter().filter_map(|item| Some((item.pvc.clone(), item.snapshot.clone()?)));
+        self.status.restored_snapshots = restored.collect();
+        let (reason, message) = self.under_way(run);
+        if let Cause::Undo(slot) = &run.cause {
+            self.status.last_request = Some(slot.clone());
+        }
+        self.set(ConditionType::Ready, false, reason, &message);
+        self.set(ConditionType::Reconciling, true, reason, &message);
+        self.set(ConditionType::Stalled, false, reason, "");
+        self.set(ConditionType::Undoable, false, reason, "");
+        self.status.message = Some(message.clone());
+        let same = matches!(before, Journal::Open(before) if before.cause == run.cause);
+        (!same).then_some(Note { warning: reason == Reason::RollingBack, reason, message })
+    }
+
+    fn under_way(&self, run: &Run) -> (Reason, String) {
+        let count = run.deed.plan.items.len();
+        let what = match run.phase {
+            RestorePhase::New => format!("making {count} new volumes while the application runs"),
+            RestorePhase::ScalingDown => "stopping the pods".to_owned(),
+            RestorePhase::Restoring => format!("putting {count} volumes under their claims"),
+            _ => "starting the pods".to_owned(),
+        };
+        match &run.cause {
+            Cause::Asked => {
+                let run = run.deed.plan.run.map_or_else(|| "chosen snapshots".to_owned(), |run| format!("run {run}"));
+                (Reason::RestoreStarted, format!("Restoring {run}: {what}"))
+            }
+            Cause::Failed(refusal) => {
+                (Reason::RollingBack, format!("Rolling back ({}: {}): {what}", refusal.reason, refusal.message))
+            }
+            Cause::Undo(_) => (Reason::UndoRequested, format!("Undoing: {what}")),
+        }
+    }
+
+    /// Nothing more is changed; the journal stays, so that an undo knows all.
+    fn held(&mut self, run: &Run, refusal: &Refusal) -> Note {
+        journal::write(&mut self.status, run, &self.v.want.me, self.v.want.attempt);
+        let (namespace, name) = (&self.v.want.namespace, &self.v.want.name);
+        let message = format!(
+            "{}: {}. Nothing more is changed: status.plan and status.staged say which volume is whose. To put the old \
+             volumes back: sts-backup undo {namespace}/{name}",
+            refusal.reason, refusal.message
+        );
+        self.status.phase = Some(RestorePhase::Failed);
+        self.status.completion_time = Some(Time(self.now));
+        self.close(false, Reason::Held, &message);
+        self.set(ConditionType::Undoable, run.swapped(), Reason::Held, "");
+        Note { warning: true, reason: Reason::RestoreFailed, message: format!("{}: {message}", Reason::Held) }
+    }
+
+    fn close(&mut self, good: bool, reason: Reason, message: &str) {
+        self.status.message = Some(message.to_owned());
+        self.set(ConditionType::Ready, good, reason, message);
+        self.set(ConditionType::Reconciling, false, reason, "");
+        self.set(ConditionType::Stalled, !good, reason, if good { "" } else { message });
+    }
+
+    fn ended(&mut self, end: &End, before: &Journal) -> Result<Note, Read> {
+        let run = match before {
+            Journal::Open(run) | Journal::Held(run, _) => Some(run.as_ref()),
+            _ => None,
+        };
+        let keeps = match run {
+            // Its object goes: what is kept is kept for people, there will be no release.
+            Some(run) if self.v.restore.record()?.leaving && run.goal == crate::api::shared::Goal::New => false,
+            Some(run) => finish::keeps(self.v, run)?,
+            None => false,
+        };
+        let until = keeps.then_some(self.now + self.v.want.restore.undo_window);
+        let down = run.and_then(|run| run.down_since).map(|since| self.now.duration_since(since));
+        self.status.run = None;
+        self.status.completion_time = Some(Time(self.now));
+        self.status.start_time.get_or_insert(Time(self.now));
+        self.status.undo_deadline = until.map(Time);
+        self.status.downtime_seconds = down.map(|down| down.as_secs_f64());
+        let (phase, reason, message) = self.words(end, run)?;
+        self.status.phase = Some(phase);
+        let good = !matches!(end, End::Failed(_));
+        self.close(good && phase == RestorePhase::Completed, reason, &message);
+        if good {
+            self.set(ConditionType::Stalled, false, reason, "");
+        }
+        self.set(ConditionType::Undoable, keeps && *end == End::Completed, reason, "");
+        let event = match (end, run) {
+            (End::Failed(_), Some(run)) if run.swapped() && run.goal == crate::api::shared::Goal::Old => {
+                Reason::RolledBack
+            }
+            (End::Failed(_), _) => Reason::RestoreFailed,
+            _ => reason,
+        };
+        let message = if good { message } else { format!("{reason}: {message}") };
+        Ok(Note { warning: !good, reason: event, message })
+    }
+
+    fn words(&self, end: &End, run: Option<&Run>) -> Result<(RestorePhase, Reason, String), Read> {
+        Ok(match end {
+            End::Completed => {
+                let count = run.map_or(0, |run| run.deed.plan.items.len());
+                let mut message = format!("{count} claims stand on their restored volumes");
+                if self.v.target()?.is_none() {
+                    message += "; the StatefulSet does not exist, its claims are made for it";
+                }
+                (RestorePhase::Completed, Reason::RestoreCompleted, message)
+            }
+            End::Undone => (RestorePhase::Undone, Reason::Undone, "the old volumes are back under the claims".into()),
+            End::Failed(refusal) => (RestorePhase::Failed, refusal.reason, refusal.message.clone()),
+        })
+    }
+}

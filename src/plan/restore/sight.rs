@@ -1,0 +1,310 @@
+//! What only a restore looks at, how it is asked for and how it becomes known: a part of the one `View`. What both
+//! flows look at (Lease, StatefulSet, pods, claims, volumes) stands in the `View` itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::NewClaim;
+use super::journal::Record;
+use crate::api::recorded::RecordedClaim;
+use crate::plan::name::{ClaimKey, RunId};
+use crate::plan::noun::Refusal;
+use crate::plan::topology::Node;
+use crate::plan::view::{Read, Seen};
+
+/// One request each, none of which changes anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// Our own `StatefulSetRestore`.
+    Record,
+    /// All pods of the namespace: whoever mounts a claim.
+    Pods,
+    /// All `VolumeSnapshot`s of the namespace, ours or not: what can be restored, and what still hangs on a volume.
+    Sources,
+    /// One `VolumeSnapshotContent`.
+    Content(String),
+    /// The contents' volume handles: which volumes still serve as source (drivers that snapshot inside the volume).
+    Handles,
+    StorageClasses,
+    SnapshotClasses,
+    /// Nodes with the drivers on them (two lists).
+    Nodes,
+    /// The ResourceQuotas of the namespace.
+    Quotas,
+    /// What we may not do of all that the steps need: a SelfSubjectAccessReview each.
+    Rights,
+    /// The claim as it is to be made, sent as a dry run.
+    Trial(Box<NewClaim>),
+    /// The other restores of the `StatefulSet`.
+    Peers,
+    /// The volumes that a VolumeAttachment names.
+    Attached,
+    /// The HorizontalPodAutoscalers that scale the `StatefulSet`, by name.
+    Scalers,
+    /// Whether the fence holds: our own scale-up, sent as a dry run, must be refused.
+    Fence,
+    /// Who we are to the API server: a SelfSubjectReview.
+    User,
+    /// The volumes that bear our label or whose claimRef names one of our staging claims, by name.
+    Kin,
+}
+
+/// What a look tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sight {
+    Record(Box<Record>),
+    Sources(BTreeMap<String, Source>),
+    /// One entry of them.
+    Source(String, Option<Source>),
+    Content(String, Option<Content>),
+    Handles(BTreeSet<String>),
+    StorageClasses(Vec<StorageClass>),
+    SnapshotClasses(Vec<SnapshotClass>),
+    Nodes(Vec<Node>),
+    Quotas(Vec<Quota>),
+    Rights(Vec<String>),
+    Trial(String, Option<Refusal>),
+    Peers(Vec<Peer>),
+    Attached(BTreeSet<String>),
+    Scalers(Vec<String>),
+    Fence(Fence, Timestamp),
+    User(String),
+    Kin(BTreeSet<String>),
+    /// A name that we need is taken by an object that is not ours.
+    Foreign(String),
+}
+
+/// A `VolumeSnapshot` as it describes itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Source {
+    pub uid: String,
+    /// resourceVersion
+    pub version: String,
+    pub statefulset: Option<String>,
+    /// Name and namespace of the policy that made it.
+    pub policy: Option<String>,
+    pub policy_namespace: Option<String>,
+    pub policy_uid: Option<String>,
+    /// None of what was made before there were run ids (legacy), or by hand.
+    pub run: Option<RunId>,
+    pub claim: Option<ClaimKey>,
+    pub epoch: Option<i64>,
+    pub size: Option<usize>,
+    /// The instant of the cut: proved to belong to one freeze.
+    pub cut: Option<Timestamp>,
+    pub format: Option<String>,
+    pub ready: bool,
+    pub leaving: bool,
+    pub error: Option<String>,
+    pub restore_size: Option<String>,
+    /// spec.source.persistentVolumeClaimName
+    pub pvc: Option<String>,
+    pub content: Option<String>,
+    pub class: Option<String>,
+    /// The claim as it was.
+    pub manifest: Option<RecordedClaim>,
+    /// Uids of the restores that use it.
+    pub pinned: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Content {
+    pub driver: String,
+    /// The `VolumeSnapshot` that it points back at.
+    pub snapshot_uid: Option<String>,
+    /// The driver's name for the snapshot, and for the volume that it was cut of.
+    pub handle: Option<String>,
+    pub volume: Option<String>,
+    /// Filesystem or Block, where it is recorded.
+    pub mode: Option<String>,
+    pub leaving: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StorageClass {
+    pub name: String,
+    pub provisioner: String,
+    pub is_default: bool,
+    /// volumeBindingMode WaitForFirstConsumer: a claim without a pod needs the annotation selected-node.
+    pub waits: bool,
+    pub parameters: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnapshotClass {
+    pub name: String,
+    /// The annotation `/in-volume-snapshots: "true"`.
+    pub in_volume: bool,
+}
+
+/// What a ResourceQuota leaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Quota {
+    pub name: String,
+    /// By resource (`requests.storage`, `persistentvolumeclaims`, `CLASS.storageclass....`): hard and used.
+    pub left: BTreeMap<String, (String, String)>,
+}
+
+/// Another restore of the same `StatefulSet`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub created: Timestamp,
+    /// It has a plan.
+    pub planned: bool,
+    pub ended: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fence {
+    /// A scale-up is refused.
+    Up,
+    /// The policy is there and does not refuse yet.
+    Rising,
+    /// The policy is not installed: replicas are looked at before each destructive step instead.
+    Missing,
+}
+
+/// All that is known of it. Of what is Unknown nothing is decided.
+#[derive(Debug, Clone, Default)]
+pub struct Sights {
+    pub record: Seen<Record>,
+    sources: Seen<BTreeMap<String, Source>>,
+    contents: BTreeMap<String, Option<Content>>,
+    handles: Seen<BTreeSet<String>>,
+    storage: Seen<Vec<StorageClass>>,
+    classes: Seen<Vec<SnapshotClass>>,
+    nodes: Seen<Vec<Node>>,
+    quotas: Seen<Vec<Quota>>,
+    rights: Seen<Vec<String>>,
+    trials: BTreeMap<String, Option<Refusal>>,
+    peers: Seen<Vec<Peer>>,
+    attached: Seen<BTreeSet<String>>,
+    scalers: Seen<Vec<String>>,
+    fence: Seen<(Fence, Timestamp)>,
+    user: Seen<String>,
+    kin: Seen<BTreeSet<String>>,
+    pub foreign: Option<String>,
+}
+
+fn at(look: Look) -> Read {
+    Read::Restore(look)
+}
+
+impl Sights {
+    pub fn fold(&mut self, sight: Sight) {
+        match sight {
+            Sight::Record(record) => self.record = Seen::Known(*record),
+            Sight::Sources(all) => self.sources = Seen::Known(all),
+            Sight::Source(name, source) => {
+                if let Seen::Known(all) = &mut self.sources {
+                    match source {
+                        Some(source) => drop(all.insert(name, source)),
+                        None => drop(all.remove(&name)),
+                    }
+                }
+            }
+            Sight::Content(name, content) => drop(self.contents.insert(name, content)),
+            Sight::Handles(handles) => self.handles = Seen::Known(handles),
+            Sight::StorageClasses(all) => self.storage = Seen::Known(all),
+            Sight::SnapshotClasses(all) => self.classes = Seen::Known(all),
+            Sight::Nodes(all) => self.nodes = Seen::Known(all),
+            Sight::Quotas(all) => self.quotas = Seen::Known(all),
+            Sight::Rights(missing) => self.rights = Seen::Known(missing),
+            Sight::Trial(name, refusal) => drop(self.trials.insert(name, refusal)),
+            Sight::Peers(all) => self.peers = Seen::Known(all),
+            Sight::Attached(all) => self.attached = Seen::Known(all),
+            Sight::Scalers(all) => self.scalers = Seen::Known(all),
+            Sight::Fence(fence, at) => self.fence = Seen::Known((fence, at)),
+            Sight::User(name) => self.user = Seen::Known(name),
+            Sight::Kin(names) => self.kin = Seen::Known(names),
+            Sight::Foreign(what) => drop(self.foreign.get_or_insert(what)),
+        }
+    }
+
+    /// What was seen before the lock was ours is hearsay; who we are is not.
+    pub fn forget(&mut self) {
+        let user = std::mem::take(&mut self.user);
+        *self = Sights { user, ..Sights::default() };
+    }
+
+    /// That is to be looked at again.
+    pub fn stale(&mut self, look: &Look) {
+        match look {
+            Look::Record => self.record = Seen::Unknown,
+            Look::Sources => self.sources = Seen::Unknown,
+            Look::Content(name) => drop(self.contents.remove(name)),
+            Look::Handles => self.handles = Seen::Unknown,
+            Look::StorageClasses => self.storage = Seen::Unknown,
+            Look::SnapshotClasses => self.classes = Seen::Unknown,
+            Look::Nodes => self.nodes = Seen::Unknown,
+            Look::Quotas => self.quotas = Seen::Unknown,
+            Look::Rights => self.rights = Seen::Unknown,
+            Look::Trial(claim) => drop(self.trials.remove(&claim.name)),
+            Look::Peers => self.peers = Seen::Unknown,
+            Look::Attached => self.attached = Seen::Unknown,
+            Look::Scalers => self.scalers = Seen::Unknown,
+            Look::Fence => self.fence = Seen::Unknown,
+            Look::User => self.user = Seen::Unknown,
+            Look::Kin => self.kin = Seen::Unknown,
+            Look::Pods => {}
+        }
+    }
+
+    pub fn record(&self) -> Result<&Record, Read> {
+        self.record.get(at(Look::Record))
+    }
+    pub fn sources(&self) -> Result<&BTreeMap<String, Source>, Read> {
+        self.sources.get(at(Look::Sources))
+    }
+    pub fn content(&self, name: &str) -> Result<Option<&Content>, Read> {
+        self.contents.get(name).map(Option::as_ref).ok_or_else(|| at(Look::Content(name.to_owned())))
+    }
+    pub fn handles(&self) -> Result<&BTreeSet<String>, Read> {
+        self.handles.get(at(Look::Handles))
+    }
+    pub fn storage(&self) -> Result<&[StorageClass], Read> {
+        self.storage.get(at(Look::StorageClasses)).map(Vec::as_slice)
+    }
+    pub fn classes(&self) -> Result<&[SnapshotClass], Read> {
+        self.classes.get(at(Look::SnapshotClasses)).map(Vec::as_slice)
+    }
+    pub fn nodes(&self) -> Result<&[Node], Read> {
+        self.nodes.get(at(Look::Nodes)).map(Vec::as_slice)
+    }
+    pub fn quotas(&self) -> Result<&[Quota], Read> {
+        self.quotas.get(at(Look::Quotas)).map(Vec::as_slice)
+    }
+    pub fn rights(&self) -> Result<&[String], Read> {
+        self.rights.get(at(Look::Rights)).map(Vec::as_slice)
+    }
+    pub fn trial(&self, claim: &NewClaim) -> Result<Option<&Refusal>, Read> {
+        self.trials.get(&claim.name).map(Option::as_ref).ok_or_else(|| at(Look::Trial(Box::new(claim.clone()))))
+    }
+    pub fn peers(&self) -> Result<&[Peer], Read> {
+        self.peers.get(at(Look::Peers)).map(Vec::as_slice)
+    }
+    pub fn attached(&self) -> Result<&BTreeSet<String>, Read> {
+        self.attached.get(at(Look::Attached))
+    }
+    pub fn scalers(&self) -> Result<&[String], Read> {
+        self.scalers.get(at(Look::Scalers)).map(Vec::as_slice)
+    }
+    pub fn fence(&self) -> Result<(Fence, Timestamp), Read> {
+        self.fence.get(at(Look::Fence)).copied()
+    }
+    pub fn user(&self) -> Result<&str, Read> {
+        self.user.get(at(Look::User)).map(String::as_str)
+    }
+    pub fn kin(&self) -> Result<&BTreeSet<String>, Read> {
+        self.kin.get(at(Look::Kin))
+    }
+    /// The storage class of that name, or the default one.
+    pub fn storage_class(&self, name: Option<&str>) -> Result<Option<&StorageClass>, Read> {
+        let wanted = |class: &&StorageClass| name.map_or(class.is_default, |name| class.name == name);
+        Ok(self.storage()?.iter().find(wanted))
+    }
+}

@@ -1,0 +1,215 @@
+//! The swap: under every claim name stands the volume that the goal wants. Claims go side by side, each at its own
+//! pace: drop the claim, drop the staging claim, reserve the volume, make the claim.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::journal::{Item, Placed, Run};
+use super::volume::{self, behind, find, is_ours};
+use super::{Doomed, Go, Holds, NewClaim, Reserve, Restore, signature, stage, steps, stop};
+use crate::api::condition::Reason;
+use crate::api::shared::Goal;
+use crate::plan::flow::Feed;
+use crate::plan::noun::{Claim, RETAIN, Refusal};
+use crate::plan::view::{Read, View};
+
+/// On the way back there is no deadline: it goes on when the claim is gone.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+
+enum Place {
+    There,
+    Step(Vec<Restore>),
+    /// Its claim goes, since then.
+    Leaving(Timestamp),
+    /// Its claim is not Bound yet.
+    Binding,
+    Fail(Refusal),
+}
+
+pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
+    let (mut batch, mut waits) = (vec![], vec![]);
+    let mut late = None;
+    for item in &run.deed.plan.items {
+        match place(v, run, item)? {
+            Place::There => {}
+            Place::Step(more) => batch.extend(more),
+            Place::Fail(refusal) => return Ok(Some(Go::Fail(refusal))),
+            Place::Leaving(since) if run.goal == Goal::New => {
+                let by = since + v.want.restore.deletion_timeout;
+                waits.push(by);
+                if now >= by {
+                    late.get_or_insert_with(|| hangs(v, item));
+                }
+            }
+            Place::Leaving(_) => waits.push(now + PATIENCE),
+            Place::Binding => {
+                let by = run.since + v.want.restore.stage_timeout;
+                waits.push(by);
+                if now >= by {
+                    late.get_or_insert_with(|| unbound(v, item));
+                }
+            }
+        }
+    }
+    match (late, waits.into_iter().min()) {
+        _ if !batch.is_empty() => Ok(steps(batch)),
+        (Some(refusal), _) => Ok(Some(Go::Fail(refusal))),
+        (None, Some(until)) => Ok(Some(Go::Wait(vec![Feed::Claims], until))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn hangs(v: &View, item: &Item) -> Refusal {
+    let seconds = v.want.restore.deletion_timeout.as_secs();
+    let message = format!(
+        "claim {} did not disappear within spec.pvcDeletionTimeoutSeconds ({seconds} s): look for a pod that uses it, or \
+         a finalizer on it",
+        item.pvc
+    );
+    Refusal::new(Reason::PvcDeletionTimeout, message)
+}
+
+fn unbound(v: &View, item: &Item) -> Refusal {
+    let seconds = v.want.restore.stage_timeout.as_secs();
+    let message = format!("claim {} was not Bound within spec.stageTimeoutSeconds ({seconds} s)", item.pvc);
+    Refusal::new(Reason::StageTimeout, message)
+}
+
+fn foreign(item: &Item) -> Place {
+    let message = format!("claim {} was made or taken over by somebody else during the restore", item.pvc);
+    Place::Fail(Refusal::new(Reason::Foreign, message))
+}
+
+fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
+    let wanted = run.wanted(item);
+    let Some(claim) = v.claims()?.get(&item.pvc) else { return make(v, run, item, wanted) };
+    if let Some(since) = claim.leaving_since {
+        return Ok(Place::Leaving(since));
+    }
+    let ours = is_ours(v, claim);
+    let was = item.old.as_ref().is_some_and(|old| old.claim == claim.uid);
+    let stands = match (run.goal, wanted) {
+        (_, Some(wanted)) => claim.asked.as_ref() == Some(&wanted.pv),
+        // In place, or fresh: the one that we have made.
+        (Goal::New, None) => ours && claim.snapshot == item.snapshot,
+        _ => false,
+    };
+    let fresh = run.goal == Goal::New && item.snapshot.is_none();
+    match stands {
+        true if !ours && !was => Ok(foreign(item)),
+        true if claim.lost => Ok(Place::Fail(stop::gone(&item.pvc, claim.asked.as_deref().unwrap_or_default()))),
+        true if claim.volume.is_some() || fresh => Ok(Place::There),
+        true => Ok(Place::Binding),
+        false if !ours && !was => Ok(foreign(item)),
+        false => drop_claim(v, run, item, claim),
+    }
+}
+
+/// By uid; never before the volume behind it is safe.
+fn drop_claim(v: &View, run: &Run, item: &Item, claim: &Claim) -> Result<Place, Read> {
+    let recorded = run.deed.staged.contains_key(&item.pvc);
+    let ours = is_ours(v, claim);
+    if ours && !recorded {
+        // Half made in place, or fresh: no pod has ever served from it.
+        return Ok(Place::Step(stage::discard(v, &item.pvc, claim)?.into_iter().collect()));
+    }
+    if let Some((pv, volume)) = behind(v, claim)?
+        && volume.policy != RETAIN
+    {
+        let (role, policy) = volume::role(v, run, Some(item), pv, volume);
+        return Ok(Place::Step(volume::protect(v, pv, volume, role, &item.pvc, policy).into_iter().collect()));
+    }
+    let why = if run.goal == Goal::New { "replaced" } else { "put back" };
+    let mut batch = vec![Restore::DropClaim(Doomed { name: item.pvc.clone(), uid: claim.uid.clone(), why })];
+    if let (Goal::New, Some(staging)) = (run.goal, staging(v, run, item)?)
+        && staging.leaving_since.is_none()
+    {
+        batch.push(drop_staging(item, staging));
+    }
+    Ok(Place::Step(batch))
+}
+
+fn staging<'a>(v: &'a View, run: &Run, item: &Item) -> Result<Option<&'a Claim>, Read> {
+    let Some(name) = &item.staging else { return Ok(None) };
+    let known = run.deed.staged.get(&item.pvc).map(|staged| &staged.claim);
+    Ok(v.claims()?.get(name).filter(|claim| known == Some(&claim.uid)))
+}
+
+fn drop_staging(item: &Item, claim: &Claim) -> Restore {
+    let name = item.staging.clone().unwrap_or_default();
+    Restore::DropClaim(Doomed { name, uid: claim.uid.clone(), why: "its volume goes under the claim's own name" })
+}
+
+/// There is no claim of that name.
+fn make(v: &View, run: &Run, item: &Item, wanted: Option<&Placed>) -> Result<Place, Read> {
+    let Some(wanted) = wanted else {
+        return if run.goal == Goal::Old { Ok(Place::There) } else { anew(v, run, item) };
+    };
+    if run.goal == Goal::New
+        && let Some(staging) = staging(v, run, item)?
+    {
+        return Ok(match staging.leaving_since {
+            Some(since) => Place::Leaving(since),
+            None => Place::Step(vec![drop_staging(item, staging)]),
+        });
+    }
+    let Some(volume) = find(v, wanted)? else { return Ok(Place::Fail(stop::gone(&item.pvc, &wanted.pv))) };
+    let namespace = &v.want.statefulset_namespace;
+    let of = volume.claim.as_ref().filter(|of| of.namespace == *namespace);
+    Ok(match of {
+        Some(of) if of.name == item.pvc && of.uid.is_none() => {
+            let claim = NewClaim {
+                volume: Some(wanted.pv.clone()),
+                restored_by: Some(signature(v)),
+                ..sized(stage::new_claim(v, item, None)?, &volume.capacity)
+            };
+            Place::Step(vec![Restore::Make(Box::new(claim))])
+        }
+        Some(of) if of.name == item.pvc || Some(&of.name) == item.staging.as_ref() => {
+            Place::Step(vec![Restore::Reserve(Box::new(Reserve {
+                pv: wanted.pv.clone(),
+                version: volume.version.clone(),
+                from: of.uid.clone(),
+                namespace: namespace.clone(),
+                name: item.pvc.clone(),
+                uid: None,
+            }))])
+        }
+        _ => Place::Fail(stop::gone(&item.pvc, &wanted.pv)),
+    })
+}
+
+/// A claim asks for no more than its volume has: restored into a smaller one it would stay Pending for ever.
+fn sized(mut claim: NewClaim, capacity: &str) -> NewClaim {
+    if crate::plan::quantity::exceeds(&claim.manifest.storage, capacity) {
+        capacity.clone_into(&mut claim.manifest.storage);
+    }
+    claim
+}
+
+/// In place: made from its snapshot while everything is stopped. Fresh: an empty one.
+fn anew(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
+    let (node, tried) = match &item.snapshot {
+        Some(_) => match stage::candidate(v, run, item)? {
+            Ok(found) => found,
+            Err(refusal) => return Ok(Place::Fail(refusal)),
+        },
+        None => (None, vec![]),
+    };
+    let claim = stage::new_claim(v, item, item.snapshot.as_ref())?;
+    let claim = NewClaim { node, tried, restored_by: Some(signature(v)), ..claim };
+    Ok(Place::Step(vec![Restore::Make(Box::new(claim))]))
+}
+
+/// In place: the volumes under the claims, as they are written into the journal.
+pub fn made(v: &View, run: &Run) -> Result<BTreeMap<String, Placed>, Read> {
+    let mut all = BTreeMap::new();
+    for item in run.deed.plan.items.iter().filter(|item| item.snapshot.is_some()) {
+        let Some(claim) = v.claims()?.get(&item.pvc) else { continue };
+        if let Some((_, volume)) = behind(v, claim)? {
+            all.insert(item.pvc.clone(), stage::placed(claim, volume));
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,99 @@
+//! The volumes of a restore: which one is which, by uid and handle, and what is asked of it. A volume is touched only
+//! if it is the very one that the journal names, or the one behind a live claim; a record is never trusted blindly.
+
+use std::collections::BTreeMap;
+
+use super::journal::{Item, Placed, Run};
+use super::{Restore, Tend};
+use crate::api::shared::Goal;
+use crate::plan::name::ClaimKey;
+use crate::plan::noun::{Claim, Marks, RETAIN, Volume};
+use crate::plan::view::{Read, View};
+
+/// Roles of a volume, as its label says it.
+pub const OLD: &str = "old";
+pub const NEW: &str = "new";
+pub const OTHER: &str = "other";
+
+/// The very volume that the journal names, as it is now; none when it is gone or another bears its name.
+pub fn find<'a>(v: &'a View, placed: &Placed) -> Result<Option<&'a Volume>, Read> {
+    let found = v.volume(&placed.pv)?;
+    Ok(found.filter(|volume| volume.uid == placed.pv_uid && volume.handle == placed.handle))
+}
+
+/// The claims of the `StatefulSet` that there are: those of the plan, and those of every other ordinal.
+pub fn claims<'a>(v: &'a View, run: &Run) -> Result<BTreeMap<&'a String, &'a Claim>, Read> {
+    let templates = v.target()?.map(|target| target.templates.clone()).unwrap_or_default();
+    let is_its = |name: &String| {
+        run.deed.plan.items.iter().any(|item| item.pvc == *name)
+            || ClaimKey::of(name, &v.want.statefulset, &templates).is_some()
+    };
+    Ok(v.claims()?.iter().filter(|(name, _)| is_its(name)).collect())
+}
+
+/// The volume that is bound to this very claim.
+pub fn behind<'a>(v: &'a View, claim: &'a Claim) -> Result<Option<(&'a String, &'a Volume)>, Read> {
+    let Some(name) = &claim.volume else { return Ok(None) };
+    let volume = v.volume(name)?;
+    let is_its = |volume: &&Volume| volume.claim.as_ref().and_then(|of| of.uid.as_ref()) == Some(&claim.uid);
+    Ok(volume.filter(is_its).map(|volume| (name, volume)))
+}
+
+/// The claim is one that this restore has made.
+pub fn is_ours(v: &View, claim: &Claim) -> bool {
+    claim.restore.as_ref() == Some(&v.want.uid)
+}
+
+pub fn is_marked(v: &View, volume: &Volume) -> bool {
+    volume.marks.restore.as_ref() == Some(&v.want.uid)
+}
+
+pub fn tend(pv: &str, volume: &Volume, policy: &str, marks: Marks) -> Box<Tend> {
+    let (uid, version) = (volume.uid.clone(), volume.version.clone());
+    Box::new(Tend { pv: pv.to_owned(), uid, version, policy: policy.to_owned(), marks })
+}
+
+/// Retain, and whose and what it is; `policy`: what is to be put back in the end. None: it is so.
+pub fn protect(v: &View, pv: &str, volume: &Volume, role: &str, pvc: &str, policy: &str) -> Option<Restore> {
+    let marks = Marks {
+        restore: Some(v.want.uid.clone()),
+        role: Some(role.to_owned()),
+        claim: Some(pvc.to_owned()),
+        policy: Some(policy.to_owned()),
+        of: Some(format!("{}/{}", v.want.namespace, v.want.name)),
+        deadline: None,
+    };
+    (volume.policy != RETAIN || volume.marks != marks).then(|| Restore::Protect(tend(pv, volume, RETAIN, marks)))
+}
+
+/// A volume's own policy: what we have noted on it, else what it has.
+pub fn own_policy<'a>(v: &View, volume: &'a Volume) -> &'a str {
+    volume.marks.policy.as_deref().filter(|_| is_marked(v, volume)).unwrap_or(&volume.policy)
+}
+
+/// Role and own policy of a volume behind the claim of an item.
+pub fn role<'a>(
+    v: &View,
+    run: &'a Run,
+    item: Option<&'a Item>,
+    pv: &str,
+    volume: &'a Volume,
+) -> (&'static str, &'a str) {
+    let Some(item) = item else { return (OTHER, own_policy(v, volume)) };
+    match &item.old {
+        Some(old) if old.pv == pv && old.pv_uid == volume.uid => (OLD, &old.policy),
+        // The new one ends with the policy of the one it replaces.
+        Some(old) if run.deed.staged.contains_key(&item.pvc) => (NEW, &old.policy),
+        _ => (NEW, own_policy(v, volume)),
+    }
+}
+
+/// What the goal does not want under the claims: kept for an undo, or for a last look.
+pub fn set_aside<'a>(run: &'a Run) -> Box<dyn Iterator<Item = (&'a Item, &'a Placed)> + 'a> {
+    let items = run.deed.plan.items.iter();
+    match run.goal {
+        Goal::Old if !run.swapped() => Box::new(std::iter::empty()),
+        Goal::Old => Box::new(items.filter_map(|item| Some((item, run.deed.staged.get(&item.pvc)?)))),
+        Goal::New | Goal::Unknown => Box::new(items.filter_map(|item| Some((item, item.old.as_ref()?)))),
+    }
+}

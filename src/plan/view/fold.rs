@@ -1,0 +1,101 @@
+//! How the pods, the claims and what only a restore looks at become known: what an older sight of the same object
+//! knows better is kept, and what a change makes doubtful becomes Unknown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Read, Seen, View};
+use crate::plan::noun::{Claim, Pod};
+use crate::plan::restore::sight::{Look, Sight};
+
+impl View {
+    /// Keeps since when a pod is ready: for as long as it is the same pod.
+    pub(super) fn fold_roster(&mut self, mut pods: BTreeMap<String, Pod>) {
+        for (name, pod) in &mut pods {
+            let before = self.roster().ok().and_then(|roster| roster.get(name));
+            pod.keep(before);
+        }
+        self.roster = Seen::Known(pods);
+    }
+
+    pub(super) fn fold_pod(&mut self, name: String, pod: Option<Pod>) {
+        if let Seen::Known(roster) = &mut self.roster {
+            match pod.clone() {
+                Some(mut pod) => {
+                    pod.keep(roster.get(&name));
+                    roster.insert(name.clone(), pod);
+                }
+                None => drop(roster.remove(&name)),
+            }
+        }
+        self.pods.insert(name, pod);
+    }
+
+    pub(super) fn fold_claims(&mut self, mut claims: BTreeMap<String, Claim>) {
+        if let Seen::Known(before) = std::mem::take(&mut self.claims) {
+            for (name, claim) in &mut claims {
+                claim.keep(before.get(name));
+            }
+            let names: BTreeSet<&String> = before.keys().chain(claims.keys()).collect();
+            names.into_iter().for_each(|name| self.rebind(before.get(name), claims.get(name)));
+        }
+        self.claims = Seen::Known(claims);
+    }
+
+    pub(super) fn fold_claim(&mut self, name: String, claim: Option<Claim>) {
+        let Seen::Known(mut claims) = std::mem::take(&mut self.claims) else { return };
+        let before = claims.remove(&name);
+        if let Some(mut claim) = claim {
+            claim.keep(before.as_ref());
+            claims.insert(name.clone(), claim);
+        }
+        self.rebind(before.as_ref(), claims.get(&name));
+        self.claims = Seen::Known(claims);
+    }
+
+    /// When a claim takes or leaves a volume, the volume has changed as well.
+    fn rebind(&mut self, before: Option<&Claim>, after: Option<&Claim>) {
+        let place = |claim: &Claim| (claim.uid.clone(), claim.volume.clone());
+        if before.map(place) != after.map(place) {
+            let both = before.into_iter().chain(after).filter_map(|claim| claim.volume.as_ref());
+            both.for_each(|volume| drop(self.volumes.remove(volume)));
+        }
+    }
+
+    /// A run that turns back starts with a clean slate: what made it turn is in its journal. And who uses what is
+    /// looked at anew with each step of the journal, right before something is deleted.
+    pub(super) fn fold_sight(&mut self, sight: Sight) {
+        if let Sight::Record(record) = &sight {
+            let before = self.restore.record().ok().map(|record| record.journal.course());
+            if before.is_some_and(|before| before != record.journal.course()) {
+                self.refused = None;
+                self.restore.foreign = None;
+                self.roster = Seen::Unknown;
+                self.target = Seen::Unknown;
+                self.restore.stale(&Look::Attached);
+            }
+        }
+        self.restore.fold(sight);
+    }
+
+    pub(super) fn stale(&mut self, read: &Read) {
+        match read {
+            Read::Record => self.record = Seen::Unknown,
+            Read::Lease => self.lease = Seen::Unknown,
+            Read::Target => self.target = Seen::Unknown,
+            Read::Grant => self.grant = Seen::Unknown,
+            Read::Pod(name) => drop(self.pods.remove(name)),
+            Read::Proof(name) => drop(self.proofs.remove(name)),
+            // A volume that a claim has taken or left meanwhile has changed, and so may have who uses the claims.
+            Read::Claims => {
+                self.claims = Seen::Unknown;
+                self.volumes.clear();
+                self.roster = Seen::Unknown;
+            }
+            Read::Volume(name) => drop(self.volumes.remove(name)),
+            Read::Classes => self.classes = Seen::Unknown,
+            Read::Snaps => self.snaps = Seen::Unknown,
+            Read::Restore(Look::Pods) => self.roster = Seen::Unknown,
+            Read::Restore(look) => self.restore.stale(look),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Core objects as the planner knows them. No request and no decision: what an object says, and nothing else.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::api::lean::{self, NodeRequirement, PersistentVolume, PersistentVolumeClaim, StatefulSet};
+use crate::api::recorded::RecordedClaim;
+use crate::api::{annotation, foreign, label};
+use crate::plan::noun::{Claim, ClaimRef, Container, Marks, Pod, RETAIN, Retention, Target, Volume};
+use crate::plan::topology::{NAME, Requirement, Term};
+
+/// Finalizers by which Kubernetes protects what is in use: they go by themselves.
+const PROTECTION: [&str; 3] = [
+    "kubernetes.io/pvc-protection",
+    "kubernetes.io/pv-protection",
+    "snapshot.storage.kubernetes.io/pvc-as-source-protection",
+];
+
+/// And those of the volume's own provisioner and attacher.
+const PROVISIONER: [&str; 2] = ["external-provisioner.volume.kubernetes.io/finalizer", "external-attacher/"];
+
+fn foreign_finalizers(meta: &ObjectMeta) -> Vec<String> {
+    let known = |name: &str| PROTECTION.contains(&name) || PROVISIONER.iter().any(|own| name.starts_with(own));
+    let all = meta.finalizers.iter().flatten();
+    all.filter(|name| !known(name)).cloned().collect()
+}
+
+fn version(meta: &ObjectMeta) -> String {
+    meta.resource_version.clone().unwrap_or_default()
+}
+
+pub fn target(object: &StatefulSet) -> Target {
+    let spec = &object.spec;
+    let hash = Sha256::digest(spec.template.to_string());
+    let retention = spec.persistent_volume_claim_retention_policy.clone().unwrap_or_default();
+    let word = |word: Option<String>| word.unwrap_or_else(|| RETAIN.to_owned());
+    let selector = spec.template.pointer("/spec/nodeSelector").cloned();
+    Target {
+        uid: object.uid().unwrap_or_default(),
+        replicas: spec.replicas.unwrap_or(1),
+        start: spec.ordinals.start,
+        templates: spec.volume_claim_templates.iter().map(|template| template.metadata.name.clone()).collect(),
+        hash: hex(&hash[..5]),
+        version: version(&object.metadata),
+        observed: object.metadata.generation.is_none_or(|generation| object.status.observed_generation >= generation),
+        pods: object.status.replicas,
+        retention: Retention { scaled: word(retention.when_scaled), deleted: word(retention.when_deleted) },
+        node_selector: selector.and_then(|map| serde_json::from_value(map).ok()).unwrap_or_default(),
+        governor: governor(&object.metadata),
+        manifest: manifest(object),
+    }
+}
+
+/// What is recorded of it: enough to make it again, nothing that the server owns.
+fn manifest(object: &StatefulSet) -> Value {
+    let users = |map: &BTreeMap<String, String>| {
+        let users = |key: &str| !key.starts_with("kubectl.kubernetes.io/");
+        map.iter()
+            .filter(|(key, _)| users(key))
+            .map(|(key, value)| (key.clone(), json!(value)))
+            .collect::<serde_json::Map<_, _>>()
+    };
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {
+            "name": object.name_any(),
+            "namespace": object.namespace(),
+            "uid": object.uid(),
+            "labels": users(object.labels()),
+            "annotations": users(object.annotations()),
+        },
+        "spec": object.spec,
+    })
+}
+
+/// Who else writes its replicas: its controller, or the GitOps tool that says so in a label.
+fn governor(meta: &ObjectMeta) -> Option<String> {
+    let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let gitops = ["argocd.argoproj.io/instance", "kustomize.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/name"];
+    let has = |key: &&str| {
+        let labels = meta.labels.as_ref().is_some_and(|all| all.contains_key(*key));
+        labels || meta.annotations.as_ref().is_some_and(|all| all.contains_key(*key))
+    };
+    owner.map(|owner| format!("{} {}", owner.kind, owner.name)).or_else(|| {
+        let key = gitops.iter().find(|key| has(key))?;
+        Some(format!("a GitOps tool ({key})"))
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// The pod with its containers in the order of the spec; what has no status yet does not run.
+pub fn pod(object: &lean::Pod) -> Pod {
+    let statuses = &object.status.container_statuses;
+    let container = |name: &lean::ContainerName| {
+        let status = statuses.iter().find(|status| status.name == name.name).cloned().unwrap_or_default();
+        let id = status.container_id.filter(|_| status.state.running.is_some());
+        Container { name: name.name.clone(), id, restarts: status.restart_count }
+    };
+    let owners = object.metadata.owner_references.iter().flatten();
+    let own = |volume: &lean::PodVolume| {
+        let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
+        named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", object.name_any(), volume.name)))
+    };
+    let phase = object.status.phase.as_deref();
+    let is_ready = object.status.conditions.iter().any(|of| of.kind == "Ready" && of.status == "True");
+    Pod {
+        uid: object.uid().unwrap_or_default(),
+        ready_since: is_ready.then(Timestamp::now),
+        running: phase == Some("Running"),
+        default: object.annotations().get(foreign::DEFAULT_CONTAINER).cloned(),
+        containers: object.spec.containers.iter().map(container).collect(),
+        leaving: object.metadata.deletion_timestamp.is_some(),
+        finished: matches!(phase, Some("Succeeded" | "Failed")),
+        claims: object.spec.volumes.iter().filter_map(own).collect(),
+        owner: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()),
+        node: object.spec.node_name.clone().filter(|name| !name.is_empty()),
+    }
+}
+
+pub fn claim(object: &PersistentVolumeClaim) -> Claim {
+    let phase = object.status.phase.as_deref();
+    let asked = object.spec.volume_name.clone().filter(|name| !name.is_empty());
+    let note = |key: &str| object.annotations().get(key).cloned();
+    let snapshot = object.spec.data_source.clone().filter(|source| source.kind == "VolumeSnapshot");
+    let owners = object.metadata.owner_references.iter().flatten();
+    let resizing = |of: &lean::PlainCondition| matches!(of.kind.as_str(), "Resizing" | "FileSystemResizePending");
+    let leaving = object.metadata.deletion_timestamp.is_some();
+    Claim {
+        uid: object.uid().unwrap_or_default(),
+        leaving,
+        volume: asked.clone().filter(|_| phase == Some("Bound")),
+        manifest: RecordedClaim::of(object),
+        version: version(&object.metadata),
+        asked,
+        lost: phase == Some("Lost"),
+        leaving_since: leaving.then(Timestamp::now),
+        restore: object.labels().get(label::RESTORE).cloned(),
+        restored_by: note(annotation::RESTORED_BY),
+        snapshot: snapshot.map(|source| source.name),
+        node: note(foreign::SELECTED_NODE),
+        tried: words(note(annotation::TRIED_NODES)),
+        owned: owners.into_iter().any(|owner| matches!(owner.kind.as_str(), "Pod" | "StatefulSet")),
+        finalizers: foreign_finalizers(&object.metadata),
+        resizing: object.status.conditions.iter().any(|of| resizing(of) && of.status == "True"),
+        capacity: object.status.capacity.get("storage").cloned(),
+        trouble: None,
+    }
+}
+
+/// A comma-separated list.
+pub fn words(text: Option<String>) -> Vec<String> {
+    let text = text.unwrap_or_default();
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect()
+}
+
+pub fn volume(object: &PersistentVolume) -> Volume {
+    let spec = &object.spec;
+    let csi = spec.csi.clone();
+    let of = |claim: &lean::ClaimReference| ClaimRef {
+        namespace: claim.namespace.clone(),
+        name: claim.name.clone(),
+        uid: claim.uid.clone().filter(|uid| !uid.is_empty()),
+    };
+    let terms = spec.node_affinity.iter().flat_map(|affinity| &affinity.required);
+    Volume {
+        driver: csi.as_ref().map(|csi| csi.driver.clone()),
+        uid: object.uid().unwrap_or_default(),
+        version: version(&object.metadata),
+        handle: csi.map(|csi| csi.volume_handle).unwrap_or_default(),
+        policy: spec.persistent_volume_reclaim_policy.clone().unwrap_or_else(|| RETAIN.to_owned()),
+        phase: object.status.phase.clone().unwrap_or_default(),
+        claim: spec.claim_ref.as_ref().map(of),
+        marks: marks(object),
+        leaving: object.metadata.deletion_timestamp.is_some(),
+        finalizers: foreign_finalizers(&object.metadata),
+        affinity: terms.flat_map(|selector| &selector.node_selector_terms).map(term).collect(),
+        capacity: spec.capacity.get("storage").cloned().unwrap_or_default(),
+    }
+}
+
+fn marks(object: &PersistentVolume) -> Marks {
+    let label = |key: &str| object.labels().get(key).cloned();
+    let note = |key: &str| object.annotations().get(key).cloned();
+    Marks {
+        restore: label(label::RESTORE),
+        role: label(label::ROLE),
+        claim: label(label::CLAIM),
+        policy: note(annotation::RECLAIM_POLICY),
+        of: note(annotation::RESTORE),
+        deadline: note(annotation::UNDO_DEADLINE).and_then(|at| at.parse().ok()),
+    }
+}
+
+/// Fields and labels of a term stand side by side; the one field that there is, is the node's name.
+fn term(term: &lean::NodeSelectorTerm) -> Term {
+    let of = |key: &str, with: &NodeRequirement| Requirement {
+        key: key.to_owned(),
+        operator: with.operator.clone(),
+        values: with.values.clone(),
+    };
+    let labels = term.match_expressions.iter().map(|with| of(&with.key, with));
+    let fields = term.match_fields.iter().map(|with| of(if with.key == NAME { NAME } else { &with.key }, with));
+    Term(labels.chain(fields).collect())
+}

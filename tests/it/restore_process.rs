@@ -1,0 +1,420 @@
+//! One process at work in the restore's world, as the driver sees it: what it reads, what it waits for, and what its
+//! writes do, each with the preconditions that the real request carries.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::future::pending;
+use std::rc::Rc;
+
+use jiff::{SignedDuration, Timestamp};
+use sts_backup::plan::flow::Feed;
+use sts_backup::plan::noun::{Claim, ClaimRef, Pod, Refusal, Stop, Volume, Want};
+use sts_backup::plan::restore::journal::{self, Record};
+use sts_backup::plan::restore::sight::{Content, Fence, Look, Sight, StorageClass};
+use sts_backup::plan::restore::{NewClaim, Reserve, Restore, Tend};
+use sts_backup::plan::topology::Node;
+use sts_backup::plan::view::{Fact, Read, Seen};
+use sts_backup::step::{Effect, Fault, Io};
+use tokio::sync::{Notify, watch};
+
+use super::restore_world::{Blow, UID, World};
+
+/// A process that has sent so many requests is in a loop.
+const ENDLESS: usize = 600;
+
+type Reply = Result<Vec<Fact>, Fault>;
+
+fn sight(sight: Sight) -> Fact {
+    Fact::Restore(Box::new(sight))
+}
+
+impl World {
+    fn record(&self) -> Fact {
+        sight(Sight::Record(Box::new(Record {
+            version: self.version.to_string(),
+            uid: UID.into(),
+            leaving: self.leaving,
+            finalizers: self.finalizers.clone(),
+            undo: self.undo.clone(),
+            journal: journal::read(&self.status),
+            status: self.status.clone(),
+        })))
+    }
+
+    fn roster(&self) -> BTreeMap<String, Pod> {
+        self.pods.iter().map(|(name, instance)| (name.clone(), instance.pod.clone())).collect()
+    }
+
+    fn volume(&self, name: &str) -> Option<Volume> {
+        self.disks.get(name).map(|disk| disk.volume.clone())
+    }
+
+    fn answer(&self, read: &Read) -> Fact {
+        match read {
+            Read::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
+            Read::Target => Fact::Target(Some(self.target.clone())),
+            Read::Grant => Fact::Grant(vec![]),
+            Read::Claims => Fact::Claims(self.claims.clone()),
+            Read::Volume(name) => Fact::Volume(name.clone(), self.volume(name)),
+            Read::Restore(look) => self.look(look),
+            other => unreachable!("no restore asks for {other:?}"),
+        }
+    }
+
+    fn look(&self, look: &Look) -> Fact {
+        let node = |name: &str| Node {
+            name: name.into(),
+            ready: true,
+            schedulable: true,
+            drivers: vec!["csi".into()],
+            ..Node::default()
+        };
+        sight(match look {
+            Look::Record => return self.record(),
+            Look::Pods => return Fact::Pods(self.roster()),
+            Look::Sources => Sight::Sources(self.sources.clone()),
+            Look::Content(name) => {
+                let source = name.strip_prefix("content of ").and_then(|name| self.sources.get(name));
+                let content = source.map(|source| Content {
+                    driver: "csi".into(),
+                    snapshot_uid: Some(source.uid.clone()),
+                    handle: Some(format!("snapshot {name}")),
+                    ..Content::default()
+                });
+                Sight::Content(name.clone(), content)
+            }
+            Look::Handles => Sight::Handles(BTreeSet::new()),
+            Look::StorageClasses => Sight::StorageClasses(vec![StorageClass {
+                name: "fast".into(),
+                provisioner: "csi".into(),
+                is_default: true,
+                waits: true,
+                ..StorageClass::default()
+            }]),
+            Look::SnapshotClasses => Sight::SnapshotClasses(vec![]),
+            Look::Nodes => Sight::Nodes(vec![node("n1"), node("n2")]),
+            Look::Quotas => Sight::Quotas(vec![]),
+            Look::Rights => Sight::Rights(vec![]),
+            Look::Trial(claim) => Sight::Trial(claim.name.clone(), None),
+            Look::Peers => Sight::Peers(vec![]),
+            Look::Attached => Sight::Attached(BTreeSet::new()),
+            Look::Scalers => Sight::Scalers(vec![]),
+            Look::Fence => Sight::Fence(if self.lease.fence.is_some() { Fence::Up } else { Fence::Rising }, self.now()),
+            Look::User => Sight::User("runner".into()),
+            Look::Kin => Sight::Kin(self.kin()),
+        })
+    }
+
+    fn kin(&self) -> BTreeSet<String> {
+        let its = |volume: &Volume| {
+            let staging = volume.claim.as_ref().is_some_and(|of| of.name.ends_with("-stage-restore"));
+            staging || volume.marks.restore.as_deref() == Some(UID)
+        };
+        self.disks.iter().filter(|(_, disk)| its(&disk.volume)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What a request does, whoever sent it.
+    pub fn apply(&mut self, me: &sts_backup::plan::noun::Holder, step: &Restore) -> Reply {
+        let at = self.now().as_millisecond() % 1_000_000;
+        self.note(|| format!("{at:>6} {}", brief(step)));
+        match step {
+            Restore::Lock(_) | Restore::Unlock(_) | Restore::Mark(_) => self.on_lease(me, step),
+            Restore::Write(write) if write.version == self.version.to_string() => {
+                self.status = write.status.clone();
+                self.version += 1;
+                Ok(vec![self.record()])
+            }
+            Restore::Hold(hold) if hold.version == self.version.to_string() => {
+                self.finalizers.clone_from(&hold.finalizers);
+                self.version += 1;
+                Ok(vec![self.record()])
+            }
+            Restore::Write(_) | Restore::Hold(_) => Err(Fault::Lost),
+            Restore::Pin(pin) => {
+                let version = self.uid("v");
+                let source = self.sources.get_mut(&pin.name).filter(|source| source.version == pin.version);
+                let Some(source) = source else { return Err(Fault::Lost) };
+                source.pinned.clone_from(&pin.pinned);
+                source.version = version;
+                Ok(vec![sight(Sight::Source(pin.name.clone(), Some(source.clone())))])
+            }
+            Restore::Stage(new) | Restore::Make(new) => self.make(new),
+            Restore::Steer(steer) => {
+                let version = self.uid("v");
+                let same = |claim: &&mut Claim| claim.uid == steer.uid && claim.version == steer.version;
+                let Some(claim) = self.claims.get_mut(&steer.name).filter(same) else { return Err(Fault::Lost) };
+                claim.node = Some(steer.node.clone());
+                claim.tried.clone_from(&steer.tried);
+                claim.version = version;
+                Ok(vec![Fact::Claim(steer.name.clone(), Some(claim.clone()))])
+            }
+            Restore::DropClaim(doomed) => {
+                let now = self.now();
+                let version = self.uid("v");
+                let Some(claim) = self.claims.get_mut(&doomed.name).filter(|claim| claim.uid == doomed.uid) else {
+                    return Err(Fault::Lost);
+                };
+                claim.leaving = true;
+                claim.leaving_since.get_or_insert(now);
+                claim.version = version;
+                Ok(vec![Fact::Claim(doomed.name.clone(), Some(claim.clone()))])
+            }
+            Restore::Protect(tend) | Restore::Settle(tend) | Restore::Discard(tend) => self.tend(tend),
+            Restore::Reserve(reserve) => self.reserve(reserve),
+            Restore::Retain(keep) if keep.version == self.target.version => {
+                self.target.retention = keep.retention.clone();
+                self.touch_target();
+                Ok(vec![Fact::Target(Some(self.target.clone()))])
+            }
+            Restore::Scale(scale) if scale.version == self.target.version => {
+                self.target.replicas = scale.replicas;
+                self.touch_target();
+                Ok(vec![Fact::Target(Some(self.target.clone()))])
+            }
+            Restore::Retain(_) | Restore::Scale(_) => Err(Fault::Lost),
+            Restore::Evict(doomed) => {
+                let same = self.pods.get(&doomed.name).is_some_and(|instance| instance.pod.uid == doomed.uid);
+                if same {
+                    self.pods.remove(&doomed.name);
+                }
+                Ok(vec![Fact::Pod(doomed.name.clone(), None)])
+            }
+        }
+    }
+
+    fn on_lease(&mut self, me: &sts_backup::plan::noun::Holder, step: &Restore) -> Reply {
+        let mine = self.lease.holder.as_ref() == Some(me);
+        match step {
+            Restore::Lock(Some(seen)) if seen.version == self.lease.version => {
+                self.lease.holder = Some(me.clone());
+                self.lease.gone = false;
+                self.lease.epoch += 1;
+            }
+            Restore::Unlock(epoch) if mine && *epoch == self.lease.epoch => self.lease.holder = None,
+            Restore::Mark(signs) if mine => {
+                self.lease.open = signs.open.clone();
+                self.lease.fence.clone_from(&signs.fence);
+                self.lease.restored.clone_from(&signs.restored);
+            }
+            _ => return Err(Fault::Lost),
+        }
+        self.lease.version = self.uid("v");
+        Ok(vec![Fact::Lease(Seen::Known(Some(self.lease.clone())))])
+    }
+
+    fn make(&mut self, new: &NewClaim) -> Reply {
+        if let Some(there) = self.claims.get(&new.name) {
+            let ours =
+                there.restore.as_deref() == Some(UID) && there.snapshot == new.snapshot && there.asked == new.volume;
+            let foreign = || sight(Sight::Foreign(format!("claim {} is not ours", new.name)));
+            let known = || Fact::Claim(new.name.clone(), Some(there.clone()));
+            // Ours by label, but another of ours (from before the run turned): to be looked at.
+            let kin = there.restore.as_deref() == Some(UID);
+            return if ours {
+                Ok(vec![known()])
+            } else if kin {
+                Err(Fault::Lost)
+            } else {
+                Ok(vec![foreign()])
+            };
+        }
+        let claim = Claim {
+            manifest: new.manifest.clone(),
+            asked: new.volume.clone(),
+            restore: Some(UID.into()),
+            restored_by: new.restored_by.clone(),
+            snapshot: new.snapshot.clone(),
+            node: new.node.clone(),
+            tried: new.tried.clone(),
+            ..self.claim()
+        };
+        self.claims.insert(new.name.clone(), claim.clone());
+        Ok(vec![Fact::Claim(new.name.clone(), Some(claim))])
+    }
+
+    fn tend(&mut self, tend: &Tend) -> Reply {
+        let version = self.uid("v");
+        let same = |volume: &Volume| volume.uid == tend.uid && volume.version == tend.version;
+        let Some(disk) = self.disks.get_mut(&tend.pv).filter(|disk| same(&disk.volume)) else {
+            return Err(Fault::Lost);
+        };
+        disk.volume.policy.clone_from(&tend.policy);
+        disk.volume.marks = tend.marks.clone();
+        disk.volume.version = version;
+        Ok(vec![Fact::Volume(tend.pv.clone(), Some(disk.volume.clone()))])
+    }
+
+    fn reserve(&mut self, reserve: &Reserve) -> Reply {
+        let version = self.uid("v");
+        let Some(disk) = self.disks.get_mut(&reserve.pv) else { return Err(Fault::Lost) };
+        let from = disk.volume.claim.as_ref().and_then(|of| of.uid.clone());
+        if disk.volume.version != reserve.version || from != reserve.from {
+            return Err(Fault::Lost);
+        }
+        let (namespace, name, uid) = (reserve.namespace.clone(), reserve.name.clone(), reserve.uid.clone());
+        disk.volume.phase = if uid.is_none() { "Available" } else { "Released" }.into();
+        disk.volume.claim = Some(ClaimRef { namespace, name, uid });
+        disk.volume.version = version;
+        Ok(vec![Fact::Volume(reserve.pv.clone(), Some(disk.volume.clone()))])
+    }
+
+    /// What a feed would tell now.
+    fn tell(&self, feed: &Feed) -> Fact {
+        match feed {
+            Feed::Claims => Fact::Claims(self.claims.clone()),
+            Feed::Pods => Fact::Pods(self.roster()),
+            Feed::Target => Fact::Target(Some(self.target.clone())),
+            Feed::Volume(name) => Fact::Volume(name.clone(), self.volume(name)),
+            Feed::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
+            Feed::Attached => sight(Sight::Attached(BTreeSet::new())),
+            other => unreachable!("no restore waits for {other:?}"),
+        }
+    }
+
+    /// A new process finds the lock of a dead one run out.
+    pub fn bury(&mut self, holder: &sts_backup::plan::noun::Holder) {
+        self.lease.gone |= self.lease.holder.as_ref() == Some(holder);
+        self.lease.version = self.uid("v");
+    }
+}
+
+pub struct Process {
+    world: Rc<RefCell<World>>,
+    pub want: Want,
+    stop: watch::Sender<Option<Stop>>,
+    pub died: Notify,
+    dead: Cell<bool>,
+    told: RefCell<BTreeMap<Feed, Fact>>,
+}
+
+impl Process {
+    pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
+        let stop = watch::Sender::new(None);
+        let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
+        Process { world: world.clone(), want, stop, died, dead, told }
+    }
+
+    async fn die<T>(&self) -> T {
+        self.dead.set(true);
+        self.died.notify_one();
+        pending().await
+    }
+
+    fn befall(&self, blow: Option<Blow>) {
+        let mut world = self.world.borrow_mut();
+        world.settle();
+        match blow {
+            Some(Blow::Sigterm) => drop(self.stop.send_replace(Some(Stop::Sigterm))),
+            Some(Blow::Stolen) if world.lease.holder.as_ref() == Some(&self.want.me) => {
+                world.lease.holder = None;
+                world.lease.epoch += 1;
+                world.lease.version = world.uid("v");
+                self.stop.send_replace(Some(Stop::LeaseLost));
+            }
+            Some(Blow::Deleted) => {
+                world.leaving = true;
+                world.version += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Io for Process {
+    fn now(&self) -> Timestamp {
+        self.world.borrow().now()
+    }
+    async fn sleep(&self, until: Timestamp) {
+        let left = until.duration_since(self.now());
+        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+    }
+    fn stop(&self) -> Option<Stop> {
+        *self.stop.borrow()
+    }
+    async fn stopped(&self) {
+        let _ = self.stop.subscribe().wait_for(Option::is_some).await;
+    }
+    async fn renew(&self) -> Infallible {
+        pending().await
+    }
+    async fn read(&self, read: &Read) -> Reply {
+        self.sleep(self.now() + SignedDuration::from_millis(5)).await;
+        let mut world = self.world.borrow_mut();
+        world.settle();
+        Ok(vec![world.answer(read)])
+    }
+    async fn feed(&self, on: &[Feed]) -> Vec<Fact> {
+        loop {
+            let mut facts = vec![];
+            {
+                let mut world = self.world.borrow_mut();
+                world.settle();
+                for feed in on {
+                    let fact = world.tell(feed);
+                    if self.told.borrow_mut().insert(feed.clone(), fact.clone()) != Some(fact.clone()) {
+                        facts.push(fact);
+                    }
+                }
+            }
+            if !facts.is_empty() {
+                return facts;
+            }
+            self.sleep(self.now() + SignedDuration::from_millis(250)).await;
+        }
+    }
+}
+
+impl Effect<Restore> for Process {
+    async fn effect(&self, step: &Restore) -> Reply {
+        self.sleep(self.now() + SignedDuration::from_millis(20)).await;
+        if self.dead.get() {
+            return pending().await;
+        }
+        let (blow, endless) = {
+            let mut world = self.world.borrow_mut();
+            let k = world.writes;
+            world.writes += 1;
+            (world.blows.iter().find(|(at, _)| *at == k).map(|(_, blow)| *blow), k > ENDLESS)
+        };
+        if endless {
+            self.world.borrow_mut().violations.push("never ends".into());
+            return self.die().await;
+        }
+        self.befall(blow);
+        if blow == Some(Blow::Straggler) {
+            let at = self.now() + SignedDuration::from_secs(1);
+            self.world.borrow_mut().mail.push((at, self.want.me.clone(), step.clone()));
+        }
+        let reply = match blow {
+            Some(Blow::DieBefore | Blow::Straggler) => return self.die().await,
+            Some(Blow::LostBefore) => Err(Fault::Lost),
+            Some(Blow::Refuse) => {
+                let no = Refusal::new(sts_backup::api::condition::Reason::Forbidden, "the world said no");
+                return match step {
+                    Restore::Write(_) | Restore::Hold(_) => Ok(vec![Fact::Mute(no)]),
+                    _ => Err(Fault::Refused(no)),
+                };
+            }
+            _ => {
+                let mut world = self.world.borrow_mut();
+                let reply = world.apply(&self.want.me, step);
+                world.settle();
+                reply
+            }
+        };
+        match blow {
+            Some(Blow::DieAfter) => self.die().await,
+            Some(Blow::Hang) => pending().await,
+            Some(Blow::LostAfter) => Err(Fault::Lost),
+            _ => reply,
+        }
+    }
+}
+
+/// A step in a line: of a status only where the run is.
+fn brief(step: &Restore) -> String {
+    let Restore::Write(write) = step else { return format!("{step:?}") };
+    let run = write.status.run.as_ref().map(|run| (run.goal, run.reached, run.served));
+    format!("Write {:?} {run:?} {:?}", write.status.phase, write.status.message)
+}

@@ -1,0 +1,445 @@
+//! A cluster in memory on a virtual clock, as a restore meets it: claims, volumes with what is in them, a StatefulSet
+//! with its pods, the fence, the Lease; and the controllers, which do what the real ones do, traps included.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use sts_backup::api::recorded::RecordedClaim;
+use sts_backup::api::restore::{StatefulSetRestoreStatus, Strategy};
+use sts_backup::plan::name::ClaimKey;
+use sts_backup::plan::noun::{Claim, ClaimRef, DELETE, Holder, Lease, Pod, Retention, Target, Volume};
+use sts_backup::plan::restore::Restore;
+use sts_backup::plan::restore::invariant::{self, State};
+use sts_backup::plan::restore::sight::Source;
+use tokio::time::Instant;
+
+/// What befalls one write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    DieBefore,
+    DieAfter,
+    LostBefore,
+    LostAfter,
+    Hang,
+    Refuse,
+    Sigterm,
+    /// The Lease goes to a stranger who has no business with our object, and who gives it back at once.
+    Stolen,
+    /// The process dies; its request lands a second later, when the successor is at work.
+    Straggler,
+    /// Somebody deletes the restore object.
+    Deleted,
+}
+
+/// What kind of cluster it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setting {
+    pub strategy: Strategy,
+    /// Pod 1 is not Ready on the content that it has before the restore.
+    pub sick: bool,
+    /// No pod becomes Ready on restored content.
+    pub broken: bool,
+    /// Somebody writes the replicas back, again and again.
+    pub rival: bool,
+    /// whenScaled: Delete.
+    pub scaled: bool,
+    /// The first node that is tried cannot serve.
+    pub far: bool,
+}
+
+pub const PODS: u32 = 2;
+pub const TEMPLATES: [&str; 2] = ["data", "wal"];
+pub const UID: &str = "restore";
+
+pub struct Instance {
+    pub pod: Pod,
+    born: Timestamp,
+    gone_at: Option<Timestamp>,
+}
+
+pub struct Disk {
+    pub volume: Volume,
+    /// What is on it.
+    pub content: String,
+    gone_at: Option<Timestamp>,
+}
+
+pub struct World {
+    start: Instant,
+    pub setting: Setting,
+    pub status: StatefulSetRestoreStatus,
+    pub finalizers: Vec<String>,
+    pub version: u64,
+    pub leaving: bool,
+    pub undo: Option<String>,
+    pub lease: Lease,
+    pub target: Target,
+    pub pods: BTreeMap<String, Instance>,
+    pub claims: BTreeMap<String, Claim>,
+    made: BTreeMap<String, Timestamp>,
+    pub disks: BTreeMap<String, Disk>,
+    pub sources: BTreeMap<String, Source>,
+    pub released: bool,
+    judged: (u64, u64, usize, usize, usize, usize, u32),
+    pub uids: u64,
+    pub writes: usize,
+    talk: bool,
+    pub log: Vec<String>,
+    pub violations: Vec<String>,
+    pub blows: Vec<(usize, Blow)>,
+    pub mail: Vec<(Timestamp, Holder, Restore)>,
+}
+
+pub fn keys() -> Vec<ClaimKey> {
+    let of = |ordinal| TEMPLATES.map(|template| ClaimKey { ordinal, template: template.into() });
+    (0..PODS).flat_map(of).collect()
+}
+
+fn second(n: i64) -> SignedDuration {
+    SignedDuration::from_secs(n)
+}
+
+impl World {
+    pub fn new(blows: &[(usize, Blow)], setting: Setting) -> World {
+        let retention = if setting.scaled {
+            Retention { scaled: DELETE.into(), deleted: "Retain".into() }
+        } else {
+            Retention::default()
+        };
+        let policy = json!({ "whenScaled": retention.scaled, "whenDeleted": retention.deleted });
+        let target = Target {
+            uid: "sts".into(),
+            replicas: PODS,
+            templates: TEMPLATES.map(String::from).into(),
+            version: "1".into(),
+            observed: true,
+            pods: PODS,
+            retention,
+            manifest: json!({ "spec": { "persistentVolumeClaimRetentionPolicy": policy } }),
+            ..Target::default()
+        };
+        let mut world = World {
+            start: Instant::now(),
+            setting,
+            status: StatefulSetRestoreStatus::default(),
+            finalizers: vec![],
+            version: 1,
+            leaving: false,
+            undo: None,
+            lease: Lease { version: "1".into(), ..Lease::default() },
+            target,
+            pods: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            made: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            released: false,
+            judged: Default::default(),
+            uids: 0,
+            writes: 0,
+            talk: std::env::var_os("SSB_CASE").is_some(),
+            log: vec![],
+            violations: vec![],
+            blows: blows.to_vec(),
+            mail: vec![],
+        };
+        world.people();
+        world
+    }
+
+    /// The application as it runs before the restore, and one complete run of its snapshots.
+    fn people(&mut self) {
+        let manifest = RecordedClaim { storage: "1Gi".into(), ..RecordedClaim::default() };
+        for key in keys() {
+            let pvc = key.pvc("web");
+            let claim = Claim { manifest: manifest.clone(), ..self.claim() };
+            self.claims.insert(pvc.clone(), claim);
+            self.provision(&pvc, format!("old {pvc}"));
+            let source = Source {
+                uid: format!("uid of snap-{pvc}"),
+                version: "1".into(),
+                statefulset: Some("web".into()),
+                policy: Some("nightly".into()),
+                policy_namespace: Some("shop".into()),
+                run: Some("20260101-000000".parse().unwrap()),
+                claim: Some(key),
+                epoch: Some(1),
+                size: Some(keys().len()),
+                cut: Some(Timestamp::UNIX_EPOCH),
+                ready: true,
+                pvc: Some(pvc.clone()),
+                content: Some(format!("content of snap-{pvc}")),
+                manifest: Some(manifest.clone()),
+                ..Source::default()
+            };
+            self.sources.insert(format!("snap-{pvc}"), source);
+        }
+        self.settle();
+        let early = self.now() - second(3600);
+        self.pods.values_mut().for_each(|instance| instance.born = early);
+        self.settle();
+    }
+
+    pub fn now(&self) -> Timestamp {
+        let since = SignedDuration::try_from(self.start.elapsed()).unwrap();
+        Timestamp::from_second(1_800_000_000).unwrap() + since
+    }
+
+    pub fn uid(&mut self, kind: &str) -> String {
+        self.uids += 1;
+        format!("{kind}-{}", self.uids)
+    }
+
+    pub fn claim(&mut self) -> Claim {
+        Claim { uid: self.uid("pvc"), version: self.uid("v"), ..Claim::default() }
+    }
+
+    /// A new volume for a claim, bound to it.
+    fn provision(&mut self, pvc: &str, content: String) {
+        let (uid, version, name) = (self.uid("pvuid"), self.uid("v"), self.uid("pv"));
+        let Some(claim) = self.claims.get_mut(pvc) else { return };
+        claim.volume = Some(name.clone());
+        claim.asked = Some(name.clone());
+        let of = ClaimRef { namespace: "shop".into(), name: pvc.into(), uid: Some(claim.uid.clone()) };
+        let volume = Volume {
+            driver: Some("csi".into()),
+            handle: format!("handle of {uid}"),
+            uid,
+            version,
+            policy: DELETE.into(),
+            phase: "Bound".into(),
+            claim: Some(of),
+            capacity: claim.manifest.storage.clone(),
+            ..Volume::default()
+        };
+        self.disks.insert(name, Disk { volume, content, gone_at: None });
+    }
+
+    /// What is due takes place, before anything else happens; then the promises are looked at.
+    pub fn settle(&mut self) {
+        let now = self.now();
+        for _ in 0..6 {
+            let before = self.fingerprint();
+            self.rival();
+            self.stateful_set(now);
+            self.protection(now);
+            self.binder();
+            self.provisioner(now);
+            self.reclaimer(now);
+            if before == self.fingerprint() {
+                break;
+            }
+        }
+        if let Some(at) = self.mail.iter().position(|(at, ..)| *at <= now) {
+            let (_, from, step) = self.mail.remove(at);
+            self.note(|| format!("       a straggler lands: {step:?}"));
+            let _ = self.apply(&from, &step);
+        }
+        self.judge();
+    }
+
+    /// Changes whenever something that the promises speak of has changed.
+    fn fingerprint(&self) -> (u64, u64, usize, usize, usize, usize, u32) {
+        let leaving = self.claims.values().filter(|claim| claim.leaving).count();
+        (self.uids, self.version, self.claims.len(), self.disks.len(), self.pods.len(), leaving, self.target.replicas)
+    }
+
+    fn judge(&mut self) {
+        let seen = self.fingerprint();
+        if std::mem::replace(&mut self.judged, seen) == seen {
+            return;
+        }
+        let volumes = self.disks.iter().map(|(name, disk)| (name.clone(), disk.volume.clone())).collect();
+        let state = State {
+            uid: UID,
+            status: &self.status,
+            claims: &self.claims,
+            volumes: &volumes,
+            target: Some(&self.target),
+            lease: Some(&self.lease),
+            released: self.released,
+        };
+        for broken in invariant::broken(&state) {
+            if !self.violations.contains(&broken) {
+                self.note(|| format!("  !!!  {broken}"));
+                self.violations.push(broken);
+            }
+        }
+    }
+
+    /// A writer of replicas that the fence must keep out.
+    fn rival(&mut self) {
+        if self.setting.rival && self.target.replicas == 0 && self.lease.fence.is_none() {
+            self.target.replicas = PODS;
+            self.touch_target();
+        }
+    }
+
+    /// For who looks at one case.
+    pub fn note(&mut self, line: impl Fn() -> String) {
+        if self.talk {
+            self.log.push(line());
+        }
+    }
+
+    pub fn touch_target(&mut self) {
+        self.target.version = self.uid("v");
+    }
+
+    fn stateful_set(&mut self, now: Timestamp) {
+        let wanted = self.target.replicas;
+        for ordinal in 0..PODS {
+            let name = format!("web-{ordinal}");
+            let claims: Vec<String> = TEMPLATES.iter().map(|template| format!("{template}-{name}")).collect();
+            if ordinal < wanted && !self.pods.contains_key(&name) {
+                // It makes a claim that is missing, and waits for one that goes.
+                for claim in &claims {
+                    if !self.claims.contains_key(claim) {
+                        let made = self.claim();
+                        self.claims.insert(claim.clone(), made);
+                        self.violations.push("the StatefulSet started on an empty claim".into());
+                    }
+                }
+                if claims.iter().all(|claim| !self.claims[claim].leaving) {
+                    let uid = self.uid("pod");
+                    let (owner, node) = (Some(self.target.uid.clone()), Some("n1".to_owned()));
+                    let pod = Pod { uid, running: true, claims, owner, node, ..Pod::default() };
+                    self.pods.insert(name, Instance { pod, born: now, gone_at: None });
+                }
+            }
+        }
+        // Scaled down from the top, one at a time; an unready pod that is not the lowest is waited for, for ever.
+        let lowest = self.pods.keys().next().cloned();
+        let surplus = |name: &String| name.rsplit_once('-').unwrap().1.parse::<u32>().unwrap() >= wanted;
+        let top = self.pods.iter_mut().rev().find(|(name, _)| surplus(name));
+        if let Some((name, instance)) = top
+            && instance.gone_at.is_none()
+            && (instance.pod.ready_since.is_some() || lowest.as_ref() == Some(name))
+        {
+            instance.gone_at = Some(now + second(1));
+            instance.pod.leaving = true;
+        }
+        self.pods.retain(|_, instance| instance.gone_at.is_none_or(|at| at > now));
+        let (sick, broken) = (self.setting.sick, self.setting.broken);
+        for (name, instance) in &mut self.pods {
+            let contents: Vec<&str> = instance
+                .pod
+                .claims
+                .iter()
+                .filter_map(|claim| Some(self.disks.get(self.claims.get(claim)?.volume.as_ref()?)?.content.as_str()))
+                .collect();
+            let up =
+                contents.len() == TEMPLATES.len() && now >= instance.born + second(2) && instance.gone_at.is_none();
+            let old = contents.iter().any(|content| content.starts_with("old"));
+            let well = !(old && sick && name == "web-1") && !(!old && broken);
+            instance.pod.ready_since = (up && well).then_some(instance.born + second(2));
+        }
+        self.target.pods = u32::try_from(self.pods.len()).unwrap();
+        // whenScaled: Delete makes the claims of surplus pods theirs, and takes them along.
+        let deletes = self.target.retention.scaled == DELETE;
+        for ordinal in 0..PODS {
+            for template in TEMPLATES {
+                let pvc = format!("{template}-web-{ordinal}");
+                let gone = !self.pods.contains_key(&format!("web-{ordinal}"));
+                let Some(claim) = self.claims.get_mut(&pvc) else { continue };
+                claim.owned = deletes && ordinal >= wanted;
+                if claim.owned && gone && !claim.leaving {
+                    claim.leaving = true;
+                    claim.leaving_since = Some(now);
+                }
+            }
+        }
+    }
+
+    /// pvc-protection: a claim that goes is gone once no pod uses it; its volume is Released then.
+    fn protection(&mut self, now: Timestamp) {
+        let used: Vec<String> = self.pods.values().flat_map(|instance| instance.pod.claims.clone()).collect();
+        let due =
+            |claim: &Claim| claim.leaving_since.is_some_and(|since| now >= since + SignedDuration::from_millis(300));
+        let gone: Vec<String> = self
+            .claims
+            .iter()
+            .filter(|(name, claim)| due(claim) && !used.contains(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.claims.remove(&name);
+            self.made.remove(&name);
+        }
+        for disk in self.disks.values_mut() {
+            let of = disk.volume.claim.as_ref();
+            let lives =
+                of.is_some_and(|of| self.claims.get(&of.name).is_some_and(|claim| Some(&claim.uid) == of.uid.as_ref()));
+            let reserved = of.is_none_or(|of| of.uid.is_none());
+            let phase = if lives {
+                "Bound"
+            } else if reserved {
+                "Available"
+            } else {
+                "Released"
+            };
+            if disk.volume.phase != phase {
+                disk.volume.phase = phase.into();
+                self.uids += 1;
+                disk.volume.version = format!("v-{}", self.uids);
+            }
+        }
+    }
+
+    fn binder(&mut self) {
+        for (name, claim) in &mut self.claims {
+            let Some(disk) = claim.asked.as_ref().and_then(|pv| self.disks.get_mut(pv)) else {
+                claim.lost = claim.asked.is_some();
+                continue;
+            };
+            let of = disk.volume.claim.get_or_insert_default();
+            if of.name == *name && of.uid.is_none() && claim.volume.is_none() && !claim.leaving {
+                of.uid = Some(claim.uid.clone());
+                disk.volume.phase = "Bound".into();
+                self.uids += 1;
+                disk.volume.version = format!("v-{}", self.uids);
+                claim.volume = claim.asked.clone();
+            }
+            claim.lost = claim.volume.is_some() && (of.name != *name || of.uid.as_ref() != Some(&claim.uid));
+        }
+    }
+
+    fn provisioner(&mut self, now: Timestamp) {
+        let pending = |claim: &Claim| claim.asked.is_none() && !claim.leaving;
+        let names: Vec<String> =
+            self.claims.iter().filter(|(_, claim)| pending(claim)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let since = *self.made.entry(name.clone()).or_insert(now);
+            let far = self.setting.far;
+            let claim = self.claims.get_mut(&name).unwrap();
+            if far && claim.node.as_deref() == Some("n1") && now >= since + SignedDuration::from_millis(500) {
+                claim.node = None; // it cannot serve: the next candidate, please
+                self.uids += 1;
+                claim.version = format!("v-{}", self.uids);
+            }
+            let (snapshot, waits) = (claim.snapshot.clone(), claim.node.is_none());
+            if let Some(snapshot) = snapshot.filter(|_| !waits && now >= since + second(1)) {
+                let content = snapshot.replacen("snap-", "new ", 1);
+                if self.sources.contains_key(&snapshot) {
+                    self.provision(&name, content);
+                }
+            }
+        }
+    }
+
+    /// A Released volume whose policy is Delete goes, with all that is on it.
+    fn reclaimer(&mut self, now: Timestamp) {
+        for disk in self.disks.values_mut() {
+            let free = disk.volume.phase == "Released" && disk.volume.policy == DELETE;
+            disk.gone_at = if free { disk.gone_at.or(Some(now + SignedDuration::from_millis(700))) } else { None };
+        }
+        self.disks.retain(|_, disk| disk.gone_at.is_none_or(|at| at > now));
+    }
+
+    /// What is under each claim, by its name.
+    pub fn contents(&self) -> BTreeMap<String, String> {
+        let under = |claim: &Claim| Some(self.disks.get(claim.volume.as_ref()?)?.content.clone());
+        self.claims.iter().map(|(name, claim)| (name.clone(), under(claim).unwrap_or_default())).collect()
+    }
+}
