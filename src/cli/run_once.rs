@@ -70,7 +70,7 @@ pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
         let (namespace, name) = backup.target.resolve(global, &connection.namespace)?;
         let request =
             Request { namespace, name, slot: backup.slot.clone(), trigger: backup.trigger, attempt: backup.attempt };
-        let ended = run::run_backup(&connection, &settings, &request).await?;
+        let ended = Box::pin(run::run_backup(&connection, &settings, &request)).await?;
         if let Some(last_run) = &ended.last_run {
             telemetry::summary(format, last_run, &sentence(last_run));
         }

@@ -148,6 +148,7 @@ pub const RETAIN: &str = "Retain";
 pub const DELETE: &str = "Delete";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Claim {
     pub uid: String,
     pub leaving: bool,

@@ -5,6 +5,8 @@
 mod claim;
 mod cluster;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 

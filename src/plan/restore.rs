@@ -136,7 +136,7 @@ fn stages(run: &Run, strategy: Strategy) -> &'static [Stage] {
     let undo = matches!(run.cause, Cause::Undo(_));
     match (run.goal, run.phase) {
         (Goal::Old, ScalingDown) => &[stage::mark, stop::protect, stop::fence, stop::stop],
-        (Goal::Old, Restoring) | (_, Restoring) => &[stage::mark, stop::fence, stop::stop, swap::swap],
+        (_, Restoring) => &[stage::mark, stop::fence, stop::stop, swap::swap],
         (Goal::Old, _) if undo => UNDONE,
         (Goal::Old, _) => ROLLED_BACK,
         (_, ScalingDown) => &[stage::mark, stage::unpin_staged, stop::protect, stop::fence, stop::stop, stop::sign],

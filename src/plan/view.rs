@@ -170,12 +170,7 @@ impl View {
             Fact::Grant(namespaces) => self.grant = Seen::Known(namespaces),
             Fact::Pod(name, pod) => self.fold_pod(name, pod),
             Fact::Proof(name, pod) => drop(self.proofs.insert(name, pod)),
-            Fact::Pods(mut pods) => {
-                self.fold_roster(pods.clone());
-                for (name, pod) in &mut self.pods {
-                    *pod = pods.remove(name);
-                }
-            }
+            Fact::Pods(pods) => self.fold_pods(pods),
             Fact::Hook(exec, tried) => {
                 // Both are looked at once more after the last thaw, as proof that one freeze held throughout.
                 self.lease = Seen::Unknown;
@@ -183,7 +178,7 @@ impl View {
                 self.hooks.add(exec.run, exec.place.ordinal, exec.which, tried);
             }
             Fact::Claims(claims) => self.fold_claims(claims),
-            Fact::Claim(name, claim) => self.fold_claim(name, claim),
+            Fact::Claim(name, claim) => self.fold_claim(&name, claim),
             Fact::Restore(sight) => self.fold_sight(*sight),
             Fact::Stale(read) => self.stale(&read),
             Fact::Volume(name, volume) => drop(self.volumes.insert(name, volume)),

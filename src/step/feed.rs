@@ -103,30 +103,7 @@ fn start(c: &Cluster, feed: &Feed) -> Facts {
             });
             facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
         }
-        Feed::Claims => {
-            let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
-            let events = watcher(api, watcher::Config::default()).default_backoff();
-            let facts = events.scan(BTreeMap::new(), |list, event| {
-                std::future::ready(Some(event.map(|event| fold_claim(list, event)).unwrap_or_default()))
-            });
-            facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
-        }
-        Feed::Volume(name) => {
-            let name = name.clone();
-            let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
-            let events = watcher(Api::<PersistentVolume>::all(c.client.clone()), one).default_backoff();
-            events.map(move |_| vec![Fact::Stale(Read::Volume(name.clone()))]).boxed_local()
-        }
-        Feed::Target => {
-            let api: Api<StatefulSet> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
-            let one = watcher::Config::default().fields(&format!("metadata.name={}", c.want.statefulset));
-            watcher(api, one).default_backoff().map(|_| vec![Fact::Stale(Read::Target)]).boxed_local()
-        }
-        Feed::Attached => {
-            let api: Api<PartialObjectMeta<VolumeAttachment>> = Api::all(c.client.clone());
-            let events = watcher(api, watcher::Config::default()).default_backoff();
-            events.map(|_| vec![Fact::Stale(Read::Restore(Look::Attached))]).boxed_local()
-        }
+        Feed::Claims | Feed::Volume(_) | Feed::Target | Feed::Attached => storage(c, feed),
         Feed::Cut(uid) => {
             let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
             let config = watcher::Config::default().fields(&format!("metadata.name={}", name::content(uid)));
@@ -137,6 +114,37 @@ fn start(c: &Cluster, feed: &Feed) -> Facts {
                 std::future::ready(at.map(|at| vec![Fact::Cut(uid.clone(), at)]))
             });
             cuts.take(1).chain(stream::pending()).boxed_local()
+        }
+    }
+}
+
+/// What a restore waits for. Of most it takes only that it has changed: the planner reads it again.
+fn storage(c: &Cluster, feed: &Feed) -> Facts {
+    let namespace = &c.want.statefulset_namespace;
+    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+    match feed {
+        Feed::Volume(name) => {
+            let name = name.clone();
+            let events = watcher(Api::<PersistentVolume>::all(c.client.clone()), named(&name)).default_backoff();
+            events.map(move |_| vec![Fact::Stale(Read::Volume(name.clone()))]).boxed_local()
+        }
+        Feed::Target => {
+            let api: Api<StatefulSet> = Api::namespaced(c.client.clone(), namespace);
+            let events = watcher(api, named(&c.want.statefulset)).default_backoff();
+            events.map(|_| vec![Fact::Stale(Read::Target)]).boxed_local()
+        }
+        Feed::Attached => {
+            let api: Api<PartialObjectMeta<VolumeAttachment>> = Api::all(c.client.clone());
+            let events = watcher(api, watcher::Config::default()).default_backoff();
+            events.map(|_| vec![Fact::Stale(Read::Restore(Look::Attached))]).boxed_local()
+        }
+        _ => {
+            let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), namespace);
+            let events = watcher(api, watcher::Config::default()).default_backoff();
+            let facts = events.scan(BTreeMap::new(), |list, event| {
+                std::future::ready(Some(event.map(|event| fold_claim(list, event)).unwrap_or_default()))
+            });
+            facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
         }
     }
 }

@@ -137,7 +137,7 @@ impl World {
                 let Some(source) = source else { return Err(Fault::Lost) };
                 source.pinned.clone_from(&pin.pinned);
                 source.version = version;
-                Ok(vec![sight(Sight::Source(pin.name.clone(), Some(source.clone())))])
+                Ok(vec![sight(Sight::Source(pin.name.clone(), Box::new(Some(source.clone()))))])
             }
             Restore::Stage(new) | Restore::Make(new) => self.make(new),
             Restore::Steer(steer) => {

@@ -145,7 +145,7 @@ fn verdict(world: &mut World, blows: &Blows) {
     }
     check(world.lease.open.is_some(), "open mark left");
     check(world.lease.fence.is_some(), "fence left");
-    check(world.lease.holder.is_some(), "Lease still held");
+    check(world.lease.holder.is_some() && !struck(&[Blow::Refuse]), "Lease still held");
     check(world.target.replicas != PODS, "wrong replicas");
     let ready = world.pods.values().filter(|instance| instance.pod.ready_since.is_some()).count();
     check(ready != PODS as usize && !world.setting.sick, "pods are not ready");

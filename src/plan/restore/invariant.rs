@@ -24,8 +24,7 @@ pub struct State<'a> {
 pub fn broken(state: &State) -> Vec<String> {
     let mut all = vec![];
     let (deed, ended) = match journal::read(state.status) {
-        Journal::Open(run) => (run.deed, false),
-        Journal::Held(run, _) => (run.deed, false),
+        Journal::Open(run) | Journal::Held(run, _) => (run.deed, false),
         Journal::Ended(_, Some(deed)) => (*deed, true),
         Journal::Idle | Journal::Unread(_) | Journal::Ended(_, None) => return all,
     };

@@ -170,6 +170,7 @@ impl Run {
     }
 
     /// The next phase on the same way.
+    #[must_use]
     pub fn enter(&self, phase: RestorePhase, now: Timestamp) -> Run {
         let reached = if self.goal == Goal::New { self.reached.max(phase) } else { self.reached };
         let down_since = self.down_since.or((phase == RestorePhase::ScalingDown).then_some(now));
@@ -177,6 +178,7 @@ impl Run {
     }
 
     /// Back to the old volumes. Before a deletion was sent there is nothing to swap.
+    #[must_use]
     pub fn turn(&self, cause: Cause, now: Timestamp) -> Run {
         let phase = if self.swapped() { RestorePhase::ScalingDown } else { RestorePhase::ScalingUp };
         Run { goal: Goal::Old, cause, ..self.clone() }.enter(phase, now)

@@ -88,7 +88,7 @@ impl<'a> Scribe<'a> {
         self.status.original_replicas = i32::try_from(plan.replicas).ok();
         let restored = plan.items.iter().filter_map(|item| Some((item.pvc.clone(), item.snapshot.clone()?)));
         self.status.restored_snapshots = restored.collect();
-        let (reason, message) = self.under_way(run);
+        let (reason, message) = Self::under_way(run);
         if let Cause::Undo(slot) = &run.cause {
             self.status.last_request = Some(slot.clone());
         }
@@ -101,7 +101,7 @@ impl<'a> Scribe<'a> {
         (!same).then_some(Note { warning: reason == Reason::RollingBack, reason, message })
     }
 
-    fn under_way(&self, run: &Run) -> (Reason, String) {
+    fn under_way(run: &Run) -> (Reason, String) {
         let count = run.deed.plan.items.len();
         let what = match run.phase {
             RestorePhase::New => format!("making {count} new volumes while the application runs"),

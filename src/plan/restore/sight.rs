@@ -56,7 +56,7 @@ pub enum Sight {
     Record(Box<Record>),
     Sources(BTreeMap<String, Source>),
     /// One entry of them.
-    Source(String, Option<Source>),
+    Source(String, Box<Option<Source>>),
     Content(String, Option<Content>),
     Handles(BTreeSet<String>),
     StorageClasses(Vec<StorageClass>),
@@ -201,7 +201,7 @@ impl Sights {
             Sight::Sources(all) => self.sources = Seen::Known(all),
             Sight::Source(name, source) => {
                 if let Seen::Known(all) = &mut self.sources {
-                    match source {
+                    match *source {
                         Some(source) => drop(all.insert(name, source)),
                         None => drop(all.remove(&name)),
                     }

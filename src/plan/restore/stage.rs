@@ -149,9 +149,12 @@ pub fn new_claim(v: &View, item: &Item, snapshot: Option<&String>) -> Result<New
     Ok(NewClaim { name: item.pvc.clone(), manifest, snapshot: snapshot.cloned(), ..NewClaim::default() })
 }
 
+/// A node (none where the class provisions at once) and all that were tried; or none is left.
+pub type Candidate = Result<(Option<String>, Vec<String>), Refusal>;
+
 /// For which node the replica's volumes are made, and which were tried, that one among them. No node where the class
 /// provisions at once.
-pub fn candidate(v: &View, run: &Run, item: &Item) -> Result<Result<(Option<String>, Vec<String>), Refusal>, Read> {
+pub fn candidate(v: &View, run: &Run, item: &Item) -> Result<Candidate, Read> {
     let class = v.restore.storage_class(item.manifest.storage_class_name.as_deref())?;
     let Some(class) = class.filter(|class| class.waits) else { return Ok(Ok((None, vec![]))) };
     let siblings = run.deed.plan.items.iter().filter(|other| other.ordinal() == item.ordinal());
@@ -214,7 +217,7 @@ fn misplaced(v: &View, run: &Run, item: &Item, claim: &Claim) -> Result<Option<R
     if there.is_none_or(|there| there.serves(&volume.affinity)) {
         return Ok(None);
     }
-    Ok(discard(v, item.staging.as_deref().unwrap_or_default(), claim)?)
+    discard(v, item.staging.as_deref().unwrap_or_default(), claim)
 }
 
 /// A claim that was never served, with its volume: first the volume is set to Delete, then the claim goes.

@@ -109,7 +109,13 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
     }
     let by = run.since + stop_timeout(v, run);
     if let Some(target) = target.filter(|target| !target.observed) {
-        return late(v, run, by, now, format!("the controller has not seen StatefulSet {} at 0", target.uid));
+        return Ok(Some(late(
+            v,
+            run,
+            by,
+            now,
+            &format!("the controller has not seen StatefulSet {} at 0", target.uid),
+        )));
     }
     // OrderedReady waits for an unready pod for ever; one that is deleted does not come back.
     let stuck = |pod: &&Pod| {
@@ -124,17 +130,17 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
         return Ok(steps(doomed));
     }
     if let Some((name, _)) = v.roster()?.iter().find(|(_, pod)| !pod.finished && uses(run, pod)) {
-        return late(v, run, by, now, format!("pod {name} still uses a claim"));
+        return Ok(Some(late(v, run, by, now, &format!("pod {name} still uses a claim"))));
     }
     if let Some(target) = target.filter(|target| target.pods > 0) {
-        return late(v, run, by, now, format!("{} pods are left", target.pods));
+        return Ok(Some(late(v, run, by, now, &format!("{} pods are left", target.pods))));
     }
     if v.want.restore.strategy == Strategy::InPlace || run.goal == Goal::Old {
         let mut volumes =
             run.deed.plan.items.iter().flat_map(|item| item.old.iter().chain(run.deed.staged.get(&item.pvc)));
         let attached = v.restore.attached()?;
         if let Some(placed) = volumes.find(|placed| attached.contains(&placed.pv)) {
-            return late(v, run, by, now, format!("volume {} is still attached", placed.pv));
+            return Ok(Some(late(v, run, by, now, &format!("volume {} is still attached", placed.pv))));
         }
     }
     Ok(None)
@@ -144,13 +150,13 @@ fn uses(run: &Run, pod: &Pod) -> bool {
     run.deed.plan.items.iter().any(|item| pod.claims.contains(&item.pvc))
 }
 
-fn late(v: &View, run: &Run, by: Timestamp, now: Timestamp, what: String) -> Holds {
+fn late(v: &View, run: &Run, by: Timestamp, now: Timestamp, what: &str) -> Go {
     if now < by {
-        return Ok(Some(Go::Wait(vec![Feed::Pods, Feed::Target, Feed::Attached], by)));
+        return Go::Wait(vec![Feed::Pods, Feed::Target, Feed::Attached], by);
     }
     let seconds = stop_timeout(v, run).as_secs();
     let message = format!("{what} after {seconds} s (spec.stopTimeoutSeconds)");
-    Ok(Some(Go::Fail(Refusal::new(Reason::StopTimeout, message))))
+    Go::Fail(Refusal::new(Reason::StopTimeout, message))
 }
 
 /// The Lease remembers, before the first deletion, that this request was carried out.

@@ -96,12 +96,13 @@ fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
         _ => false,
     };
     let fresh = run.goal == Goal::New && item.snapshot.is_none();
+    if !ours && !was {
+        return Ok(foreign(item));
+    }
     match stands {
-        true if !ours && !was => Ok(foreign(item)),
         true if claim.lost => Ok(Place::Fail(stop::gone(&item.pvc, claim.asked.as_deref().unwrap_or_default()))),
         true if claim.volume.is_some() || fresh => Ok(Place::There),
         true => Ok(Place::Binding),
-        false if !ours && !was => Ok(foreign(item)),
         false => drop_claim(v, run, item, claim),
     }
 }

@@ -8,8 +8,16 @@ use crate::plan::noun::{Claim, Pod};
 use crate::plan::restore::sight::{Look, Sight};
 
 impl View {
+    /// All pods of a watch; of those that a hook has entered and that are not in it we know that they are gone.
+    pub(super) fn fold_pods(&mut self, mut pods: BTreeMap<String, Pod>) {
+        self.fold_roster(pods.clone());
+        for (name, pod) in &mut self.pods {
+            *pod = pods.remove(name);
+        }
+    }
+
     /// Keeps since when a pod is ready: for as long as it is the same pod.
-    pub(super) fn fold_roster(&mut self, mut pods: BTreeMap<String, Pod>) {
+    fn fold_roster(&mut self, mut pods: BTreeMap<String, Pod>) {
         for (name, pod) in &mut pods {
             let before = self.roster().ok().and_then(|roster| roster.get(name));
             pod.keep(before);
@@ -36,19 +44,21 @@ impl View {
                 claim.keep(before.get(name));
             }
             let names: BTreeSet<&String> = before.keys().chain(claims.keys()).collect();
-            names.into_iter().for_each(|name| self.rebind(before.get(name), claims.get(name)));
+            for name in names {
+                self.rebind(before.get(name), claims.get(name));
+            }
         }
         self.claims = Seen::Known(claims);
     }
 
-    pub(super) fn fold_claim(&mut self, name: String, claim: Option<Claim>) {
+    pub(super) fn fold_claim(&mut self, name: &str, claim: Option<Claim>) {
         let Seen::Known(mut claims) = std::mem::take(&mut self.claims) else { return };
-        let before = claims.remove(&name);
+        let before = claims.remove(name);
         if let Some(mut claim) = claim {
             claim.keep(before.as_ref());
-            claims.insert(name.clone(), claim);
+            claims.insert(name.to_owned(), claim);
         }
-        self.rebind(before.as_ref(), claims.get(&name));
+        self.rebind(before.as_ref(), claims.get(name));
         self.claims = Seen::Known(claims);
     }
 
