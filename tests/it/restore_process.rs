@@ -130,7 +130,6 @@ impl World {
                 self.version += 1;
                 Ok(vec![self.record()])
             }
-            Restore::Write(_) | Restore::Hold(_) => Err(Fault::Lost),
             Restore::Pin(pin) => {
                 let version = self.uid("v");
                 let source = self.sources.get_mut(&pin.name).filter(|source| source.version == pin.version);
@@ -140,6 +139,32 @@ impl World {
                 Ok(vec![sight(Sight::Source(pin.name.clone(), Box::new(Some(source.clone()))))])
             }
             Restore::Stage(new) | Restore::Make(new) => self.make(new),
+            Restore::Steer(_) | Restore::DropClaim(_) => self.on_claim(step),
+            Restore::Protect(tend) | Restore::Settle(tend) | Restore::Discard(tend) => self.tend(tend),
+            Restore::Reserve(reserve) => self.reserve(reserve),
+            Restore::Retain(keep) if keep.version == self.target.version => {
+                self.target.retention = keep.retention.clone();
+                self.touch_target();
+                Ok(vec![Fact::Target(Some(self.target.clone()))])
+            }
+            Restore::Scale(scale) if scale.version == self.target.version => {
+                self.target.replicas = scale.replicas;
+                self.touch_target();
+                Ok(vec![Fact::Target(Some(self.target.clone()))])
+            }
+            Restore::Write(_) | Restore::Hold(_) | Restore::Retain(_) | Restore::Scale(_) => Err(Fault::Lost),
+            Restore::Evict(doomed) => {
+                let same = self.pods.get(&doomed.name).is_some_and(|instance| instance.pod.uid == doomed.uid);
+                if same {
+                    self.pods.remove(&doomed.name);
+                }
+                Ok(vec![Fact::Pod(doomed.name.clone(), None)])
+            }
+        }
+    }
+
+    fn on_claim(&mut self, step: &Restore) -> Reply {
+        match step {
             Restore::Steer(steer) => {
                 let version = self.uid("v");
                 let same = |claim: &&mut Claim| claim.uid == steer.uid && claim.version == steer.version;
@@ -160,26 +185,7 @@ impl World {
                 claim.version = version;
                 Ok(vec![Fact::Claim(doomed.name.clone(), Some(claim.clone()))])
             }
-            Restore::Protect(tend) | Restore::Settle(tend) | Restore::Discard(tend) => self.tend(tend),
-            Restore::Reserve(reserve) => self.reserve(reserve),
-            Restore::Retain(keep) if keep.version == self.target.version => {
-                self.target.retention = keep.retention.clone();
-                self.touch_target();
-                Ok(vec![Fact::Target(Some(self.target.clone()))])
-            }
-            Restore::Scale(scale) if scale.version == self.target.version => {
-                self.target.replicas = scale.replicas;
-                self.touch_target();
-                Ok(vec![Fact::Target(Some(self.target.clone()))])
-            }
-            Restore::Retain(_) | Restore::Scale(_) => Err(Fault::Lost),
-            Restore::Evict(doomed) => {
-                let same = self.pods.get(&doomed.name).is_some_and(|instance| instance.pod.uid == doomed.uid);
-                if same {
-                    self.pods.remove(&doomed.name);
-                }
-                Ok(vec![Fact::Pod(doomed.name.clone(), None)])
-            }
+            _ => Err(Fault::Lost),
         }
     }
 
@@ -193,7 +199,7 @@ impl World {
             }
             Restore::Unlock(epoch) if mine && *epoch == self.lease.epoch => self.lease.holder = None,
             Restore::Mark(signs) if mine => {
-                self.lease.open = signs.open.clone();
+                self.lease.open.clone_from(&signs.open);
                 self.lease.fence.clone_from(&signs.fence);
                 self.lease.restored.clone_from(&signs.restored);
             }

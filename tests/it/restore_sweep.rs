@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 
 use super::restore_process::Process;
-use super::restore_world::{Blow, PODS, Setting, World, keys};
+use super::restore_world::{Blow, Odd, PODS, Setting, World, keys};
 
 const BLOWS: [Blow; 9] = [
     Blow::DieBefore,
@@ -122,7 +122,7 @@ fn verdict(world: &mut World, blows: &Blows) {
             bad.push(what.to_owned());
         }
     };
-    let may_fail = struck(&[Blow::Refuse, Blow::Deleted]) || world.setting.broken;
+    let may_fail = struck(&[Blow::Refuse, Blow::Deleted]) || (world.setting.odd == Odd::Broken);
     let contents = world.contents();
     let all = |what: &str| {
         keys().iter().all(|key| contents.get(&key.pvc("web")) == Some(&format!("{what} {}", key.pvc("web"))))
@@ -148,8 +148,11 @@ fn verdict(world: &mut World, blows: &Blows) {
     check(world.lease.holder.is_some() && !struck(&[Blow::Refuse]), "Lease still held");
     check(world.target.replicas != PODS, "wrong replicas");
     let ready = world.pods.values().filter(|instance| instance.pod.ready_since.is_some()).count();
-    check(ready != PODS as usize && !world.setting.sick, "pods are not ready");
-    check(world.setting.scaled != (world.target.retention.scaled == DELETE), "retention policy not put back");
+    check(ready != PODS as usize && !(world.setting.odd == Odd::Sick), "pods are not ready");
+    check(
+        (world.setting.odd == Odd::Scaled) != (world.target.retention.scaled == DELETE),
+        "retention policy not put back",
+    );
     check(world.sources.values().any(|source| !source.pinned.is_empty()), "a snapshot is still pinned");
     let staging = contents.keys().any(|name| name.ends_with("-stage-restore"));
     check(staging && !struck(&[Blow::Straggler]), "staging claim left");
@@ -212,8 +215,7 @@ fn never(_: usize, _: usize) -> bool {
     false
 }
 
-const STAGED: Setting =
-    Setting { strategy: Strategy::Staged, sick: false, broken: false, rival: false, scaled: false, far: false };
+const STAGED: Setting = Setting { strategy: Strategy::Staged, odd: Odd::Nothing };
 
 #[test]
 fn the_undisturbed_restore_ends_on_the_restored_volumes() {
@@ -239,7 +241,7 @@ async fn afterwards(blows: &Blows, setting: Setting, what: &str) -> World {
         world.borrow_mut().undo = Some("please".into());
         run(&world, "undo", undo::next).await;
     } else {
-        tokio::time::sleep(std::time::Duration::from_secs(90_000)).await;
+        tokio::time::sleep(std::time::Duration::from_hours(25)).await;
         world.borrow_mut().released = true;
         run(&world, "release", release::next).await;
     }
@@ -335,10 +337,10 @@ fn settings() -> Vec<(&'static str, Setting)> {
     vec![
         ("staged", STAGED),
         ("in place", Setting { strategy: Strategy::InPlace, ..STAGED }),
-        ("sick", Setting { sick: true, ..STAGED }),
-        ("broken", Setting { broken: true, ..STAGED }),
-        ("rival", Setting { rival: true, ..STAGED }),
-        ("scaled", Setting { scaled: true, ..STAGED }),
-        ("far", Setting { far: true, ..STAGED }),
+        ("sick", Setting { odd: Odd::Sick, ..STAGED }),
+        ("broken", Setting { odd: Odd::Broken, ..STAGED }),
+        ("rival", Setting { odd: Odd::Rival, ..STAGED }),
+        ("scaled", Setting { odd: Odd::Scaled, ..STAGED }),
+        ("far", Setting { odd: Odd::Far, ..STAGED }),
     ]
 }

@@ -33,19 +33,26 @@ pub enum Blow {
 }
 
 /// What kind of cluster it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Odd {
+    #[default]
+    Nothing,
+    /// Pod 1 is not Ready on the content that it has before the restore.
+    Sick,
+    /// No pod becomes Ready on restored content.
+    Broken,
+    /// Somebody writes the replicas back, again and again.
+    Rival,
+    /// whenScaled: Delete.
+    Scaled,
+    /// The first node that is tried cannot serve.
+    Far,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Setting {
     pub strategy: Strategy,
-    /// Pod 1 is not Ready on the content that it has before the restore.
-    pub sick: bool,
-    /// No pod becomes Ready on restored content.
-    pub broken: bool,
-    /// Somebody writes the replicas back, again and again.
-    pub rival: bool,
-    /// whenScaled: Delete.
-    pub scaled: bool,
-    /// The first node that is tried cannot serve.
-    pub far: bool,
+    pub odd: Odd,
 }
 
 pub const PODS: u32 = 2;
@@ -102,7 +109,7 @@ fn second(n: i64) -> SignedDuration {
 
 impl World {
     pub fn new(blows: &[(usize, Blow)], setting: Setting) -> World {
-        let retention = if setting.scaled {
+        let retention = if setting.odd == Odd::Scaled {
             Retention { scaled: DELETE.into(), deleted: "Retain".into() }
         } else {
             Retention::default()
@@ -270,7 +277,7 @@ impl World {
 
     /// A writer of replicas that the fence must keep out.
     fn rival(&mut self) {
-        if self.setting.rival && self.target.replicas == 0 && self.lease.fence.is_none() {
+        if self.setting.odd == Odd::Rival && self.target.replicas == 0 && self.lease.fence.is_none() {
             self.target.replicas = PODS;
             self.touch_target();
         }
@@ -321,7 +328,7 @@ impl World {
             instance.pod.leaving = true;
         }
         self.pods.retain(|_, instance| instance.gone_at.is_none_or(|at| at > now));
-        let (sick, broken) = (self.setting.sick, self.setting.broken);
+        let (sick, broken) = (self.setting.odd == Odd::Sick, self.setting.odd == Odd::Broken);
         for (name, instance) in &mut self.pods {
             let contents: Vec<&str> = instance
                 .pod
@@ -332,7 +339,7 @@ impl World {
             let up =
                 contents.len() == TEMPLATES.len() && now >= instance.born + second(2) && instance.gone_at.is_none();
             let old = contents.iter().any(|content| content.starts_with("old"));
-            let well = !(old && sick && name == "web-1") && !(!old && broken);
+            let well = if old { !sick || name != "web-1" } else { !broken };
             instance.pod.ready_since = (up && well).then_some(instance.born + second(2));
         }
         self.target.pods = u32::try_from(self.pods.len()).unwrap();
@@ -411,7 +418,7 @@ impl World {
             self.claims.iter().filter(|(_, claim)| pending(claim)).map(|(name, _)| name.clone()).collect();
         for name in names {
             let since = *self.made.entry(name.clone()).or_insert(now);
-            let far = self.setting.far;
+            let far = self.setting.odd == Odd::Far;
             let claim = self.claims.get_mut(&name).unwrap();
             if far && claim.node.as_deref() == Some("n1") && now >= since + SignedDuration::from_millis(500) {
                 claim.node = None; // it cannot serve: the next candidate, please
