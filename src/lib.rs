@@ -30,11 +30,14 @@
 //! | [`plan::journal`] | `status.run` as a value: a flow's phase is a variant of it |
 //! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
+//! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state |
+//! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once |
+//! | [`plan::topology`], [`plan::quantity`] | which nodes reach a volume; sizes |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
 //! | [`plan::name`] | run ids and object names, checked where they are made |
 //! | [`step`] | the driver, and the traits `Io` and `Effect` |
-//! | [`step::observe`], [`step::feed`] | one read, one request, facts; watches that deliver facts while the planner waits |
+//! | [`step::observe`], `step/lens.rs`, [`step::feed`] | one read, one request, facts; what a core object says; watches that deliver facts while the planner waits |
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
 //! | [`run`] | the run-once role: find the object, say who we are, drive the flow to its end |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
