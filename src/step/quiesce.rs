@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout};
 
 use super::Fault;
+use super::clock::Clock;
 use super::cluster::Cluster;
 use super::observe;
 use crate::api::lean::Pod;
@@ -48,7 +49,7 @@ impl Hooks {
     /// Post: the hook's end, also when it comes after everybody has stopped waiting for it.
     pub async fn run(&self, c: &Cluster, row: &'static Row, exec: &Exec) -> Result<Vec<Fact>, Fault> {
         let ending: Pin<Box<dyn Future<Output = Fact>>> =
-            Box::pin(witness(c.client.clone(), c.want.statefulset_namespace.clone(), c.run(), row.name, exec.clone()));
+            Box::pin(witness(Scene::of(c), c.run(), row.name, exec.clone()));
         let ending = ending.shared();
         if exec.which == Which::Pre {
             self.0.borrow_mut().insert((exec.run, exec.place.ordinal), ending.clone());
@@ -62,8 +63,22 @@ impl Hooks {
     }
 }
 
-async fn witness(client: kube::Client, namespace: String, run: Option<String>, step: &'static str, exec: Exec) -> Fact {
-    let (begun, clock) = (jiff::Timestamp::now(), Instant::now());
+/// What a hook needs of the process: it outlives the step that began it.
+struct Scene {
+    client: kube::Client,
+    namespace: String,
+    clock: Clock,
+}
+
+impl Scene {
+    fn of(c: &Cluster) -> Scene {
+        Scene { client: c.client.clone(), namespace: c.want.statefulset_namespace.clone(), clock: c.clock }
+    }
+}
+
+async fn witness(scene: Scene, run: Option<String>, step: &'static str, exec: Exec) -> Fact {
+    let Scene { client, namespace, clock } = scene;
+    let (begun, timer) = (clock.now(), Instant::now());
     let seen = attach(client, &namespace, &exec).await;
     let (outcome, code) = match &seen.end {
         End::Exit(0, _) => ("ok", Some(0)),
@@ -94,11 +109,11 @@ async fn witness(client: kube::Client, namespace: String, run: Option<String>, s
         uid: Some(&exec.place.uid),
         outcome,
         code: None,
-        duration: clock.elapsed(),
+        duration: timer.elapsed(),
         message,
     };
     line.write_hook(&hook);
-    let when = When { begun, ended: jiff::Timestamp::now() };
+    let when = When { begun, ended: clock.now() };
     Fact::Hook(Box::new(exec), Tried { when, end: seen.end })
 }
 
