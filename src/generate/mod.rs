@@ -3,5 +3,7 @@
 //! Role: strings only. What is committed under `manifests/` is compared with it by a test.
 
 mod crds;
+pub mod rbac;
 
 pub use crds::{crds, definitions};
+pub use rbac::rbac;
