@@ -4,6 +4,8 @@
 
 mod crds;
 mod policies;
+pub mod rbac;
 
 pub use crds::{crds, definitions};
 pub use policies::policies;
+pub use rbac::rbac;

@@ -44,7 +44,8 @@ steps! {
         Mark(Option<Box<Open>>) => [("coordination.k8s.io", "leases", "patch")];
         Pre(Box<Exec>) => EXEC, yields;
         Post(Box<Exec>) => EXEC;
-        Snapshot(Box<NewSnapshot>) => [("snapshot.storage.k8s.io", "volumesnapshots", "create")];
+        /// A name that is taken is looked at: is it our own, from a reply that was lost?
+        Snapshot(Box<NewSnapshot>) => [("snapshot.storage.k8s.io", "volumesnapshots", "create"), ("snapshot.storage.k8s.io", "volumesnapshots", "get")];
         /// Say on the snapshot when it was cut: from now on it may count.
         Seal(Seal) => [("snapshot.storage.k8s.io", "volumesnapshots", "patch")];
         /// By uid.

@@ -1,6 +1,7 @@
 //! The driver: reads what the planner lacks, runs what it asks for, folds what comes back. It decides nothing.
 
 pub mod call;
+pub mod clock;
 pub mod cluster;
 pub mod feed;
 pub mod lock;

@@ -86,7 +86,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
             let params = ListParams::default().labels(&selector(c));
             let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
-            Fact::Snaps(Seen::Known(snaps(&found)))
+            Fact::Snaps(Seen::Known(snaps(&found, c.clock.now())))
         }
     }])
 }
@@ -207,17 +207,18 @@ fn class(object: &VolumeSnapshotClass) -> Class {
     }
 }
 
-fn snaps(objects: &[VolumeSnapshot]) -> Snaps {
-    objects.iter().filter_map(|object| Some((object.name_any(), snap(object)?))).collect()
+fn snaps(objects: &[VolumeSnapshot], now: Timestamp) -> Snaps {
+    objects.iter().filter_map(|object| Some((object.name_any(), snap(object, now)?))).collect()
 }
 
 /// A snapshot as it describes itself; none when it lacks what every one of ours carries (a legacy or foreign one).
-pub fn snap(object: &VolumeSnapshot) -> Option<Snap> {
+/// `now`: since when a complaint of the driver is known to this process.
+pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
     let labels = object.labels();
     let notes: &BTreeMap<String, String> = object.annotations();
     let run: RunId = labels.get(label::RUN)?.parse().ok()?;
     let ordinal = labels.get(label::ORDINAL)?.parse().ok()?;
-    let created = object.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let created = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let status = object.status.clone().unwrap_or_default();
     let error = status.error.map(|error| error.message.unwrap_or_else(|| "unknown error".into()));
     Some(Snap {
@@ -233,7 +234,7 @@ pub fn snap(object: &VolumeSnapshot) -> Option<Snap> {
         ready: status.ready_to_use == Some(true),
         restore_size: status.restore_size.map(|size| size.0),
         leaving: object.metadata.deletion_timestamp.is_some(),
-        error: error.map(|message| (message, Timestamp::now())),
+        error: error.map(|message| (message, now)),
     })
 }
 

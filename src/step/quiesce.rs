@@ -20,6 +20,7 @@ use kube::api::AttachParams;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout};
 
+use super::clock::Clock;
 use super::cluster::Cluster;
 use super::observe;
 use super::{Fault, Io};
@@ -56,8 +57,9 @@ impl Hooks {
             run: c.run(),
             step: row.name,
             exec: exec.clone(),
-            begun: Timestamp::now(),
-            clock: Instant::now(),
+            begun: c.clock.now(),
+            clock: c.clock,
+            timer: Instant::now(),
             stdout: Rc::default(),
             stderr: Rc::default(),
         };
@@ -89,7 +91,8 @@ struct Session {
     step: &'static str,
     exec: Exec,
     begun: Timestamp,
-    clock: Instant,
+    clock: Clock,
+    timer: Instant,
     stdout: Rc<RefCell<Kept>>,
     stderr: Rc<RefCell<Kept>>,
 }
@@ -125,11 +128,11 @@ impl Session {
             uid: Some(&exec.place.uid),
             outcome,
             code: None,
-            duration: self.clock.elapsed(),
+            duration: self.timer.elapsed(),
             message,
         };
         line.write_hook(&hook);
-        let when = When { begun: self.begun, ended: Timestamp::now() };
+        let when = When { begun: self.begun, ended: self.clock.now() };
         Fact::Hook(Box::new(exec.clone()), Tried { when, end })
     }
 }
