@@ -9,4 +9,5 @@ pub mod name;
 pub mod noun;
 pub mod report;
 pub mod resolve;
+pub mod retention;
 pub mod view;
