@@ -10,4 +10,5 @@ pub mod name;
 pub mod noun;
 pub mod report;
 pub mod resolve;
+pub mod schedule;
 pub mod view;
