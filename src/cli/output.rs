@@ -29,6 +29,11 @@ pub fn yaml(answer: &impl Serialize) -> Result<String> {
     serde_saphyr::to_string(answer).map_err(|error| Error::Config(format!("cannot write YAML: {error}")))
 }
 
+/// Each on a line of its own.
+pub fn lines(items: &[impl ToString]) -> String {
+    items.iter().map(|item| item.to_string() + "\n").collect()
+}
+
 /// Columns as wide as their widest cell, three blanks between them; the first row is the heading.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();

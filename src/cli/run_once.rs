@@ -31,7 +31,7 @@ pub struct Backup {
     #[arg(value_name = "[NAMESPACE/]NAME")]
     target: Target,
     /// The slot that this run is for: one run per slot [default: an open run's, else now]
-    #[arg(long, value_name = "SLOT")]
+    #[arg(long, value_name = "SLOT", allow_hyphen_values = true)]
     slot: Option<String>,
     /// Why it runs: schedule, first, catchup, manual or command
     #[arg(long, value_name = "WORD", default_value = "command", value_parser = trigger)]
