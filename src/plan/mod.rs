@@ -1,6 +1,7 @@
 //! What to do, and nothing that does it: no clock, no client, no randomness in here. `now` is an argument.
 
 pub mod backup;
+pub mod catalog;
 pub mod flow;
 pub mod freeze;
 pub mod hook;

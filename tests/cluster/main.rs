@@ -12,6 +12,7 @@ mod cover;
 mod cut;
 mod fault;
 mod harness;
+mod hooks;
 mod kill;
 mod lock;
 mod pod;

@@ -7,6 +7,7 @@ mod dump;
 pub mod exec;
 pub mod make;
 pub mod product;
+pub mod proxy;
 pub mod run;
 pub mod watch;
 
