@@ -75,7 +75,7 @@ pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
         match &ended.exit {
             Exit::Done(Outcome::Succeeded) => {}
             Exit::Done(Outcome::Failed(why) | Outcome::Superseded(why)) | Exit::Refused(why) => {
-                eprintln!("{}: {}", why.reason, why.message)
+                eprintln!("{}: {}", why.reason, why.message);
             }
             Exit::Again(why) | Exit::Superseded(why) => eprintln!("{why}"),
         }

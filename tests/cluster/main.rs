@@ -19,3 +19,4 @@ mod pod;
 mod policy;
 mod postgres;
 mod refusal;
+mod schedule;
