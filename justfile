@@ -41,10 +41,14 @@ cluster-down:
 # Write what is generated from the types.
 generate:
     cargo run --quiet --locked -- generate crds > manifests/crds.yaml
+    cargo run --quiet --locked -- generate policies > manifests/policies.yaml
+    cargo run --quiet --locked -- generate rbac > manifests/rbac.yaml
 
 # Fail when a committed generated file differs from what would be generated.
 drift:
     diff -u manifests/crds.yaml <(cargo run --quiet --locked -- generate crds)
+    diff -u manifests/policies.yaml <(cargo run --quiet --locked -- generate policies)
+    diff -u manifests/rbac.yaml <(cargo run --quiet --locked -- generate rbac)
 
 # The shipped program: small, static, in an image from scratch.
 image:

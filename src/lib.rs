@@ -14,8 +14,8 @@
 //! 3. Every effect is preceded by a persisted intent, or has a deterministic name, so that doing it again is
 //!    harmless; every destructive request carries a uid or resourceVersion precondition.
 //! 4. One file writes status: `step/record.rs`. Everybody else hands it a value.
-//! 5. Imports point one way: [`api`] ← [`plan`] ← [`step`] ← [`run`] ← [`cli`] ← `main`. [`generate`] reads [`api`]
-//!    and [`plan`].
+//! 5. Imports point one way: [`api`] ← [`plan`] ← [`step`] ← [`run`] ← [`cli`] ← `main`. [`generate`] reads [`api`],
+//!    [`plan`] and the verbs that [`step`] declares.
 //! 6. A file over 400 lines or a function over 60 is two things: it is split along a noun.
 //! 7. Waiting is not an error, success is not an error, and a failed GET is never "the object does not exist".
 //!
@@ -36,10 +36,11 @@
 //! | [`plan::name`] | run ids and object names, checked where they are made |
 //! | [`step`] | the driver, and the traits `Io` and `Effect` |
 //! | [`step::observe`], [`step::feed`] | one read, one request, facts; watches that deliver facts while the planner waits |
+//! | [`step::clock`] | the wall clock, read once and carried on by the monotonic one |
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
 //! | [`run`] | the run-once role: find the object, say who we are, drive the flow to its end |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
-//! | [`generate`] | the CRDs as text, committed under `manifests/` and compared by a test |
+//! | [`generate`] | CRDs, roles and admission policies as text, committed under `manifests/` and compared by `just drift` |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
 //!
 //! Where does a line go? Depends on time, names or policy → [`plan`]. Touches the network → [`step`]. Wire shape →

@@ -21,6 +21,7 @@ use crate::plan::flow::Exit;
 use crate::plan::hook::HookSpec;
 use crate::plan::noun::{Holder, Refusal, Stop, Want};
 use crate::plan::view::{Fact, Seen, View};
+use crate::step::clock::Clock;
 use crate::step::cluster::Cluster;
 use crate::step::{drive, record};
 
@@ -51,8 +52,9 @@ pub struct Ended {
 
 pub async fn run_backup(connection: &Connection, settings: &Settings, request: &Request) -> Result<Ended> {
     let object = find(connection, request).await?;
-    let want = want(&object, settings, request, Timestamp::now())?;
-    let cluster = Cluster::new(connection.client.clone(), want.clone());
+    let clock = Clock::start();
+    let want = want(&object, settings, request, clock.now())?;
+    let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
     let mut view = View::new(want);
     view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, &view.want.slot)))));
     let (exit, view) = tokio::select! {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
 
+use super::clock::Clock;
 use super::feed::Feeds;
 use super::lock::Lock;
 use super::quiesce::Hooks;
@@ -21,6 +22,7 @@ use crate::plan::view::{Fact, Read};
 pub struct Cluster {
     pub client: Client,
     pub want: Want,
+    pub(super) clock: Clock,
     pub(super) lock: Lock,
     feeds: Feeds,
     pub(super) hooks: Hooks,
@@ -35,15 +37,16 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    pub fn new(client: Client, want: Want) -> Cluster {
+    pub fn new(client: Client, want: Want, clock: Clock) -> Cluster {
         Cluster {
-            lock: Lock::new(client.clone(), &want),
+            lock: Lock::new(client.clone(), &want, clock),
             feeds: Feeds::default(),
             hooks: Hooks::default(),
             stop: watch::Sender::new(None),
             run: Cell::new(None),
             client,
             want,
+            clock,
         }
     }
 
@@ -68,7 +71,7 @@ impl Cluster {
 
 impl Io for Cluster {
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        self.clock.now()
     }
 
     async fn sleep(&self, until: Timestamp) {

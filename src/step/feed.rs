@@ -86,8 +86,9 @@ fn start(c: &Cluster, feed: &Feed) -> Facts {
         Feed::Snaps => {
             let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
             let events = watcher(api, watcher::Config::default().labels(&selector(c))).default_backoff();
-            let facts = events.scan(Snaps::new(), |list, event| {
-                let facts = event.map(|event| fold(list, event)).unwrap_or_default();
+            let clock = c.clock;
+            let facts = events.scan(Snaps::new(), move |list, event| {
+                let facts = event.map(|event| fold(list, event, clock.now())).unwrap_or_default();
                 std::future::ready(Some(facts))
             });
             facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
@@ -107,17 +108,17 @@ fn start(c: &Cluster, feed: &Feed) -> Facts {
 }
 
 /// A watch begins with all that is there; from then on each change is an entry of its own.
-fn fold(list: &mut Snaps, event: Event<VolumeSnapshot>) -> Vec<Fact> {
+fn fold(list: &mut Snaps, event: Event<VolumeSnapshot>, now: Timestamp) -> Vec<Fact> {
     match event {
         Event::Init => list.clear(),
         Event::InitApply(object) => {
-            if let Some(snap) = snap(&object) {
+            if let Some(snap) = snap(&object, now) {
                 list.insert(object.name_any(), snap);
             }
         }
         Event::InitDone => return vec![Fact::Snaps(Seen::Known(std::mem::take(list)))],
         Event::Apply(object) => {
-            if let Some(snap) = snap(&object) {
+            if let Some(snap) = snap(&object, now) {
                 return vec![Fact::Snap(object.name_any(), Some(snap))];
             }
         }

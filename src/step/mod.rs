@@ -1,6 +1,7 @@
 //! The driver: reads what the planner lacks, runs what it asks for, folds what comes back. It decides nothing.
 
 pub mod call;
+pub mod clock;
 pub mod cluster;
 pub mod feed;
 pub mod lock;
@@ -69,6 +70,7 @@ async fn turns<S: Step, I: Effect<S>>(io: &I, next: Planner<S>, view: &mut View)
         let fruitful = match next(view, io.now()) {
             Err(read) => fold(view, io.read(&read).await),
             Ok(Next::Do { batch, until }) => {
+                view.fold(Fact::Acted);
                 let mut running: FuturesUnordered<_> = batch.into_iter().map(|step| run(io, step, until)).collect();
                 let mut fruitful = true;
                 while let Some((facts, ok)) = running.next().await {

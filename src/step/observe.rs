@@ -86,7 +86,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
             let params = ListParams::default().labels(&selector(c));
             let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
-            Fact::Snaps(Seen::Known(snaps(&found)))
+            Fact::Snaps(Seen::Known(snaps(&found, c.clock.now())))
         }
     }])
 }
@@ -140,8 +140,16 @@ fn target(object: &StatefulSet) -> Target {
         replicas: spec.replicas.unwrap_or(1),
         start: spec.ordinals.start,
         templates: spec.volume_claim_templates.iter().map(|template| template.metadata.name.clone()).collect(),
+        outside: outside(&spec.template),
         hash: hex(&hash[..5]),
     }
+}
+
+/// The claims that a pod template names itself.
+fn outside(template: &serde_json::Value) -> Vec<String> {
+    let volumes = template["spec"]["volumes"].as_array().map_or(&[][..], Vec::as_slice);
+    let named = |volume: &serde_json::Value| Some(volume["persistentVolumeClaim"]["claimName"].as_str()?.to_owned());
+    volumes.iter().filter_map(named).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -162,9 +170,13 @@ async fn pod_of(c: &Cluster, name: &str) -> Result<Option<Pod>, Fault> {
 
 /// The pod with its containers in the order of the spec; what has no status yet does not run.
 pub fn pod(object: &lean::Pod) -> Pod {
-    let statuses = &object.status.container_statuses;
+    let (spec, status) = (&object.spec, &object.status);
+    let statuses: Vec<_> = status.container_statuses.iter().chain(&status.init_container_statuses).collect();
+    // Init containers that go on beside the others can be entered as well, by their names.
+    let sidecars = spec.init_containers.iter().filter(|one| one.restart_policy.as_deref() == Some("Always"));
     let container = |name: &lean::ContainerName| {
-        let status = statuses.iter().find(|status| status.name == name.name).cloned().unwrap_or_default();
+        let status = statuses.iter().find(|status| status.name == name.name).map(|found| (*found).clone());
+        let status = status.unwrap_or_default();
         let id = status.container_id.filter(|_| status.state.running.is_some());
         Container { name: name.name.clone(), id, restarts: status.restart_count }
     };
@@ -172,7 +184,7 @@ pub fn pod(object: &lean::Pod) -> Pod {
         uid: object.uid().unwrap_or_default(),
         running: object.status.phase.as_deref() == Some("Running"),
         default: object.annotations().get(foreign::DEFAULT_CONTAINER).cloned(),
-        containers: object.spec.containers.iter().map(container).collect(),
+        containers: spec.containers.iter().chain(sidecars).map(container).collect(),
     }
 }
 
@@ -195,17 +207,18 @@ fn class(object: &VolumeSnapshotClass) -> Class {
     }
 }
 
-fn snaps(objects: &[VolumeSnapshot]) -> Snaps {
-    objects.iter().filter_map(|object| Some((object.name_any(), snap(object)?))).collect()
+fn snaps(objects: &[VolumeSnapshot], now: Timestamp) -> Snaps {
+    objects.iter().filter_map(|object| Some((object.name_any(), snap(object, now)?))).collect()
 }
 
 /// A snapshot as it describes itself; none when it lacks what every one of ours carries (a legacy or foreign one).
-pub fn snap(object: &VolumeSnapshot) -> Option<Snap> {
+/// `now`: since when a complaint of the driver is known to this process.
+pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
     let labels = object.labels();
     let notes: &BTreeMap<String, String> = object.annotations();
     let run: RunId = labels.get(label::RUN)?.parse().ok()?;
     let ordinal = labels.get(label::ORDINAL)?.parse().ok()?;
-    let created = object.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let created = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let status = object.status.clone().unwrap_or_default();
     let error = status.error.map(|error| error.message.unwrap_or_else(|| "unknown error".into()));
     Some(Snap {
@@ -221,7 +234,7 @@ pub fn snap(object: &VolumeSnapshot) -> Option<Snap> {
         ready: status.ready_to_use == Some(true),
         restore_size: status.restore_size.map(|size| size.0),
         leaving: object.metadata.deletion_timestamp.is_some(),
-        error: error.map(|message| (message, Timestamp::now())),
+        error: error.map(|message| (message, now)),
     })
 }
 

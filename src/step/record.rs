@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -18,10 +17,13 @@ use super::observe::{own, replaced};
 use crate::api::backup::{StatefulSetBackup, StatefulSetBackupStatus};
 use crate::api::{API_VERSION, manager};
 use crate::plan::backup::Hold;
-use crate::plan::flow::Row;
+use crate::plan::flow::{Row, Verb};
 use crate::plan::journal::{self, Record};
 use crate::plan::report::{Note, Write};
 use crate::plan::view::{Fact, Seen};
+
+/// What telling needs of a role; what writing status needs stands with its step.
+pub const VERBS: &[Verb] = &[("events.k8s.io", "events", "create")];
 
 /// Events are best effort: no run waits longer for one.
 const EVENT: Duration = Duration::from_secs(2);
@@ -151,7 +153,7 @@ async fn tell(c: &Cluster, note: &Note) {
 
 async fn publish(c: &Cluster, note: &Note, regarding: ObjectReference) {
     let namespace = regarding.namespace.clone().unwrap_or_default();
-    let now = Timestamp::now();
+    let now = c.clock.now();
     let event = Event {
         metadata: ObjectMeta {
             name: Some(format!("{}.{:x}", regarding.name.clone().unwrap_or_default(), now.as_nanosecond())),

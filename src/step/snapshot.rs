@@ -36,7 +36,7 @@ pub async fn create(c: &Cluster, row: &'static Row, new: &NewSnapshot) -> Result
         Err(No::Exists) => api.get(&new.name).await.map_err(|_| Fault::Lost)?,
         Err(no) => return Err(no.fault()),
     };
-    let ours = snap(&object).filter(|snap| {
+    let ours = snap(&object, c.clock.now()).filter(|snap| {
         snap.policy_uid == c.want.uid && snap.run == new.run && snap.epoch == new.epoch && snap.claim == new.claim
     });
     Ok(vec![match ours {
@@ -133,7 +133,7 @@ pub async fn delete(c: &Cluster, row: &'static Row, doomed: &Doomed) -> Result<V
     };
     let api = api(c);
     let left = match call(c, asked, async { api.delete(&doomed.name, &params).await }).await {
-        Ok(reply) => reply.left().and_then(|object| snap(&object)).filter(|snap| snap.leaving),
+        Ok(reply) => reply.left().and_then(|object| snap(&object, c.clock.now())).filter(|snap| snap.leaving),
         Err(No::Absent) => None,
         Err(no) => return Err(no.fault()),
     };

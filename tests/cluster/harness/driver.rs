@@ -121,6 +121,11 @@ impl Driver {
         entries.filter(|entry| entry.op == "cut" && volumes.contains(&entry.volume)).collect()
     }
 
+    /// Where the files of a snapshot are, seen from inside the cluster.
+    pub fn snapshot(self, handle: &str) -> PathBuf {
+        folder(self).unwrap().join("pool/snapshots").join(handle)
+    }
+
     /// The WaitForFirstConsumer class.
     pub fn late(self) -> String {
         format!("{}-wffc", self.class)
