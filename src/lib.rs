@@ -32,6 +32,7 @@
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
+//! | [`plan::invariant`] | what holds in every reachable state; the sweeps look after every stored write |
 //! | [`plan::name`] | run ids and object names, checked where they are made |
 //! | [`step`] | the driver, and the traits `Io` and `Effect` |
 //! | [`step::observe`], [`step::feed`] | one read, one request, facts; watches that deliver facts while the planner waits |

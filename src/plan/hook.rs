@@ -124,6 +124,12 @@ impl History {
         runs.len()
     }
 
+    /// What this process has frozen or tried to: the pre hooks of each run and ordinal.
+    pub fn begun(&self) -> impl Iterator<Item = (RunId, u32, &[Tried])> {
+        let pres = self.0.iter().filter(|((.., which), _)| *which == Which::Pre);
+        pres.map(|((run, ordinal, _), tried)| (*run, *ordinal, tried.as_slice()))
+    }
+
     /// When the last thaw of a freeze that we inherited began to be over: a hook of the dead process may come late,
     /// and must not thaw the freeze after it.
     pub fn quiet_from(&self) -> Option<Timestamp> {

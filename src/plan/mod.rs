@@ -4,6 +4,7 @@ pub mod backup;
 pub mod flow;
 pub mod freeze;
 pub mod hook;
+pub mod invariant;
 pub mod journal;
 pub mod name;
 pub mod noun;

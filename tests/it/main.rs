@@ -2,5 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
+mod apiserver;
+mod nature;
+mod shop;
+mod singles;
 mod sweep;
+mod truth;
+mod wire;
 mod world;
