@@ -4,7 +4,7 @@
 //! no request can kill what an exec has started. stdout and stderr are drained all the time (an unread stream stops
 //! the whole connection) and kept up to a bound; a connection that ends without a status tells nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::AttachParams;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Fault;
 use super::clock::Clock;
@@ -27,7 +27,7 @@ use crate::api::lean::Pod;
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::{Lost, Row, When};
 use crate::plan::freeze;
-use crate::plan::hook::{End, Exec, Tried, Which};
+use crate::plan::hook::{End, Exec, Place, Tried, Which};
 use crate::plan::name::RunId;
 use crate::plan::view::Fact;
 use crate::telemetry::{Audit, Hook};
@@ -39,7 +39,10 @@ const TAIL: usize = 512;
 /// After the status: what is on its way still.
 const DRAIN: Duration = Duration::from_millis(200);
 
-type Ending = Shared<Pin<Box<dyn Future<Output = Fact>>>>;
+/// Between two looks at a pod, when the API server does not answer.
+const AGAIN: Duration = Duration::from_millis(200);
+
+type Ending = Shared<Pin<Box<dyn Future<Output = Vec<Fact>>>>>;
 
 /// The hooks that were started and whose end may still come.
 #[derive(Default)]
@@ -48,17 +51,18 @@ pub(super) struct Hooks(RefCell<BTreeMap<(RunId, u32), Ending>>);
 impl Hooks {
     /// Post: the hook's end, also when it comes after everybody has stopped waiting for it.
     pub async fn run(&self, c: &Cluster, row: &'static Row, exec: &Exec) -> Result<Vec<Fact>, Fault> {
-        let ending: Pin<Box<dyn Future<Output = Fact>>> =
-            Box::pin(witness(Scene::of(c), c.run(), row.name, exec.clone()));
+        let wanted = Wanted::default();
+        let ending: Pin<Box<dyn Future<Output = Vec<Fact>>>> =
+            Box::pin(witness(Scene::of(c, &wanted), c.run(), row.name, exec.clone()));
         let ending = ending.shared();
         if exec.which == Which::Pre {
             self.0.borrow_mut().insert((exec.run, exec.place.ordinal), ending.clone());
         }
-        Ok(vec![ending.await])
+        Ok(ending.await)
     }
 
     /// The end of a pre hook that was given up, if it was started.
-    pub fn end(&self, run: RunId, ordinal: u32) -> impl Stream<Item = Fact> + use<> {
+    pub fn end(&self, run: RunId, ordinal: u32) -> impl Stream<Item = Vec<Fact>> + use<> {
         stream::iter(self.0.borrow().get(&(run, ordinal)).cloned()).then(|ending| ending)
     }
 }
@@ -68,18 +72,30 @@ struct Scene {
     client: kube::Client,
     namespace: String,
     clock: Clock,
+    given_up: Rc<Cell<bool>>,
 }
 
 impl Scene {
-    fn of(c: &Cluster) -> Scene {
-        Scene { client: c.client.clone(), namespace: c.want.statefulset_namespace.clone(), clock: c.clock }
+    fn of(c: &Cluster, wanted: &Wanted) -> Scene {
+        let (client, namespace) = (c.client.clone(), c.want.statefulset_namespace.clone());
+        Scene { client, namespace, clock: c.clock, given_up: wanted.0.clone() }
     }
 }
 
-async fn witness(scene: Scene, run: Option<String>, step: &'static str, exec: Exec) -> Fact {
-    let Scene { client, namespace, clock } = scene;
+/// While it lives somebody waits for the hook. A hook that nobody waits for is not begun any more.
+#[derive(Default)]
+struct Wanted(Rc<Cell<bool>>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
+async fn witness(scene: Scene, run: Option<String>, step: &'static str, exec: Exec) -> Vec<Fact> {
+    let (namespace, clock) = (scene.namespace.clone(), scene.clock);
     let (begun, timer) = (clock.now(), Instant::now());
-    let seen = attach(client, &namespace, &exec).await;
+    let seen = attach(scene, &exec).await;
     let (outcome, code) = match &seen.end {
         End::Exit(0, _) => ("ok", Some(0)),
         End::Exit(code, _) => ("error", Some(*code)),
@@ -114,28 +130,30 @@ async fn witness(scene: Scene, run: Option<String>, step: &'static str, exec: Ex
     };
     line.write_hook(&hook);
     let when = When { begun, ended: clock.now() };
-    Fact::Hook(Box::new(exec), Tried { when, end: seen.end })
+    let strayed = seen.entered.map(|place| Fact::Strayed(exec.run, place));
+    [Fact::Hook(Box::new(exec), Tried { when, end: seen.end })].into_iter().chain(strayed).collect()
 }
 
 struct Seen {
     end: End,
     stdout: Kept,
     stderr: Kept,
+    /// Not the container that was meant.
+    entered: Option<Place>,
 }
 
 impl Seen {
     fn nothing(end: End) -> Seen {
-        Seen { end, stdout: Kept::default(), stderr: Kept::default() }
+        Seen { end, stdout: Kept::default(), stderr: Kept::default(), entered: None }
     }
 }
 
-async fn attach(client: kube::Client, namespace: &str, exec: &Exec) -> Seen {
-    let api: Api<Pod> = Api::namespaced(client, namespace);
-    match api.get_opt(&exec.place.pod).await {
+async fn attach(scene: Scene, exec: &Exec) -> Seen {
+    let api: Api<Pod> = Api::namespaced(scene.client, &scene.namespace);
+    match look(&api, &exec.place.pod, &scene.given_up).await {
         Ok(pod) if !is_in(exec, pod.as_ref()) => return Seen::nothing(End::Gone),
         Ok(_) => {}
-        Err(error) if is_definite(&error) => return Seen::nothing(End::NotStarted(sentence(&error))),
-        Err(_) => return Seen::nothing(End::Lost(Lost::Reply)),
+        Err(error) => return Seen::nothing(End::NotStarted(sentence(&error))),
     }
     let params = AttachParams::default().container(&exec.place.container).stdin(false).stdout(true).stderr(true);
     let mut process = match api.exec(&exec.place.pod, &exec.argv, &params).await {
@@ -143,6 +161,7 @@ async fn attach(client: kube::Client, namespace: &str, exec: &Exec) -> Seen {
         Err(error) if is_definite(&error) => return Seen::nothing(End::NotStarted(sentence(&error))),
         Err(_) => return Seen::nothing(End::Lost(Lost::Reply)),
     };
+    let entered = entered(&api, exec).await;
     let (stdout, stderr) = (Rc::new(RefCell::new(Kept::default())), Rc::new(RefCell::new(Kept::default())));
     let drains =
         futures::future::join(drain(process.stdout(), stdout.clone()), drain(process.stderr(), stderr.clone()));
@@ -160,7 +179,36 @@ async fn attach(client: kube::Client, namespace: &str, exec: &Exec) -> Seen {
     }
     process.abort();
     let (stdout, stderr) = (stdout.take(), stderr.take());
-    Seen { end: end(status, &stderr.tail(TAIL)), stdout, stderr }
+    Seen { end: end(status, &stderr.tail(TAIL)), stdout, stderr, entered }
+}
+
+/// Until there is an answer: nothing has been started yet, so to ask again costs nothing but the hook's own time.
+async fn look(api: &Api<Pod>, name: &str, given_up: &Cell<bool>) -> kube::Result<Option<Pod>> {
+    loop {
+        let answer = api.get_opt(name).await;
+        if given_up.get() {
+            return Ok(None);
+        }
+        match answer {
+            Err(error) if !is_definite(&error) => sleep(AGAIN).await,
+            answer => return answer,
+        }
+    }
+}
+
+/// A container that is replaced between the look and the exec: the pre hook has frozen its successor.
+async fn entered(api: &Api<Pod>, exec: &Exec) -> Option<Place> {
+    if exec.which == Which::Post {
+        return None;
+    }
+    let pod = api.get_opt(&exec.place.pod).await.ok()??;
+    if is_in(exec, Some(&pod)) {
+        return None;
+    }
+    let pod = observe::pod(&pod);
+    let container = pod.containers.into_iter().find(|container| container.name == exec.place.container)?;
+    let (container_id, restarts) = (container.id?, container.restarts);
+    Some(Place { uid: pod.uid, container_id, restarts, ..exec.place.clone() })
 }
 
 /// Exec has no precondition: so the container is looked at right before.

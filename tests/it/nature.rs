@@ -26,6 +26,8 @@ enum Due {
     /// The controller tells of the cut on the snapshot.
     Told(String),
     Ready(String),
+    /// The content of a snapshot that is gone goes.
+    Forgotten(String),
     /// What is being deleted is let go.
     Gone(Key),
     Bound(Key),
@@ -149,7 +151,7 @@ impl Nature {
         match (change.key.kind.resource, change.what) {
             ("volumesnapshots", What::Added) => self.after(now, 10, Due::Content(uid)),
             ("volumesnapshots", What::Modified) if leaving => self.after(now, 300, Due::Gone(change.key.clone())),
-            ("volumesnapshots", What::Deleted) => self.after(now, 300, Due::Collect),
+            ("volumesnapshots", What::Deleted) => self.after(now, 300, Due::Forgotten(uid)),
             ("persistentvolumeclaims", What::Added) => self.after(now, 100, Due::Bound(change.key.clone())),
             ("persistentvolumeclaims", What::Modified) if leaving => self.after(now, 500, Due::Collect),
             ("statefulsets", What::Added) => {
@@ -182,7 +184,7 @@ impl Nature {
     }
 
     /// What comes of a command that begins now in this container.
-    pub fn play(&mut self, pod: &str, container: &str, argv: &[String]) -> Act {
+    pub fn play(&mut self, now: Timestamp, pod: &str, container: &str, argv: &[String]) -> Act {
         let word = argv.first().cloned().unwrap_or_default();
         let usual = Act { takes: self.pace.hook, ..Act::default() };
         let act = self.scripts.get(&(pod.to_owned(), word.clone())).cloned().unwrap_or(usual);
@@ -191,22 +193,22 @@ impl Nature {
             "thaw" => Some(false),
             _ => None,
         };
+        if let Some(alarm) = self.alarm.take_if(|_| freezes == Some(false)) {
+            self.answered = Some(now.duration_since(alarm));
+        }
         Act { container: container.to_owned(), freezes, ..act }
     }
 }
 
 impl Act {
     pub fn take_effect(&self, state: &mut State) {
-        let (now, nature) = (state.store.clock.now(), &mut state.nature);
+        let nature = &mut state.nature;
         let locked = nature.is_locked(&self.container);
         match self.freezes {
             _ if self.code != 0 => {}
             Some(true) if locked => state.violations.push("pre hook on a frozen pod".into()),
             Some(true) => drop(nature.locks.insert(self.container.clone(), true)),
             Some(false) => {
-                if let Some(alarm) = nature.alarm.take() {
-                    nature.answered = Some(now.duration_since(alarm));
-                }
                 nature.unlock(&self.container);
             }
             None => {}
@@ -234,6 +236,7 @@ impl Due {
                 state.store.change(&content(&uid), true, |object| object["status"]["readyToUse"] = true.into());
                 tell(state, &uid, true);
             }
+            Due::Forgotten(uid) => state.store.purge(&content(&uid)),
             Due::Gone(key) => {
                 let uid = state.store.get(&key).map(|object| text(object, "/metadata/uid").to_owned());
                 state.store.purge(&content(&uid.unwrap_or_default()));

@@ -1,6 +1,7 @@
 //! Patches: JSON merge, JSON patch, and server-side apply of what the product applies: a status.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 use sts_backup::generate;
@@ -33,10 +34,13 @@ pub fn json(old: &Value, patch: &Value) -> Result<Value, No> {
     }
 }
 
+/// Derived once: it takes longer than many a case.
+static CRDS: LazyLock<[Value; 2]> = LazyLock::new(generate::definitions);
+
 /// The schema of a status, from which follows what is owned as a whole.
 fn schema(key: &Key) -> Value {
     let of = |crd: &Value| text(crd, "/spec/names/kind") == key.kind.kind;
-    let crd = generate::definitions().into_iter().find(of).unwrap_or_default();
+    let crd = CRDS.iter().find(|crd| of(crd)).cloned().unwrap_or_default();
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"].clone()
 }
 

@@ -29,7 +29,7 @@ pub async fn open(server: &ApiServer, ask: &Ask, strike: Option<Strike>) -> Resu
     let act = server.act(|state| {
         let object = state.store.find(&pod)?.clone();
         let id = running(&object, &container)?;
-        let act = state.nature.play(&pod.name, &id, &argv);
+        let act = state.nature.play(state.store.clock.now(), &pod.name, &id, &argv);
         state.log.push(format!("{} -> 101", ask.line()));
         Ok::<_, No>(act)
     })?;
