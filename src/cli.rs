@@ -1,7 +1,9 @@
 //! The command line: what a person or a Job types, in the conventions of kubectl.
 
 mod generate;
+pub mod output;
 mod run_once;
+mod schedule;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ enum Command {
     /// Carry out one run here and now, with the rights of the kubeconfig or of the pod
     #[command(subcommand)]
     RunOnce(run_once::RunOnce),
+    /// Show when a schedule fires, or why it is refused; needs no cluster
+    Schedule(schedule::Ask),
     /// Print what is generated from the program itself
     #[command(subcommand)]
     Generate(generate::Generate),
@@ -108,6 +112,7 @@ pub fn run() -> Result<ExitCode> {
     };
     match cli.command {
         Command::RunOnce(what) => run_once::run(&cli.global, &what),
+        Command::Schedule(ask) => schedule::run(&ask),
         Command::Generate(what) => generate::run(&what),
     }
 }

@@ -40,7 +40,7 @@
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
 //! | [`run`] | the run-once role: find the object, say who we are, drive the flow to its end |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
-//! | [`generate`] | the CRDs and the roles as text, committed under `manifests/` and compared by a test |
+//! | [`generate`] | CRDs, roles and admission policies as text, committed under `manifests/` and compared by `just drift` |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
 //!
 //! Where does a line go? Depends on time, names or policy → [`plan`]. Touches the network → [`step`]. Wire shape →

@@ -59,7 +59,7 @@ impl Problems {
     }
 
     fn schedule(&mut self, text: &str) {
-        self.unless(text.len() <= 1024, "schedule is longer than 1024 characters");
+        self.unless(text.chars().count() <= 1024, "schedule is longer than 1024 characters");
         self.unless(!text.contains("TZ"), rules::SCHEDULE_ZONE);
         let five = text.is_empty() || text.starts_with('@') || text.split_whitespace().count() == 5;
         self.unless(five || text.contains("TZ"), rules::SCHEDULE_FIELDS);

@@ -64,15 +64,18 @@ pub struct Pod {
 impl kube::api::Execute for Pod {}
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     pub containers: Vec<ContainerName>,
+    pub init_containers: Vec<ContainerName>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ContainerName {
     pub name: String,
+    /// Of init containers: `Always` makes it a sidecar.
+    pub restart_policy: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -81,6 +84,7 @@ pub struct PodStatus {
     /// Pending, Running, Succeeded, Failed or Unknown.
     pub phase: Option<String>,
     pub container_statuses: Vec<ContainerStatus>,
+    pub init_container_statuses: Vec<ContainerStatus>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]

@@ -31,7 +31,7 @@ pub struct Backup {
     #[arg(value_name = "[NAMESPACE/]NAME")]
     target: Target,
     /// The slot that this run is for: one run per slot [default: an open run's, else now]
-    #[arg(long, value_name = "SLOT")]
+    #[arg(long, value_name = "SLOT", allow_hyphen_values = true)]
     slot: Option<String>,
     /// Why it runs: schedule, first, catchup, manual or command
     #[arg(long, value_name = "WORD", default_value = "command", value_parser = trigger)]
@@ -76,7 +76,9 @@ pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
         }
         match &ended.exit {
             Exit::Done(Outcome::Succeeded) => {}
-            Exit::Done(Outcome::Failed(why)) | Exit::Refused(why) => eprintln!("{}: {}", why.reason, why.message),
+            Exit::Done(Outcome::Failed(why) | Outcome::Superseded(why)) | Exit::Refused(why) => {
+                eprintln!("{}: {}", why.reason, why.message)
+            }
             Exit::Again(why) | Exit::Superseded(why) => eprintln!("{why}"),
         }
         Ok(ExitCode::from(ended.exit.code()))

@@ -17,13 +17,16 @@ use super::view::{Fact, Read, Seen, View};
 use crate::api::FINALIZER;
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
-use crate::api::shared::Consistency;
+use crate::api::shared::{Consistency, Trigger};
 
 /// One API call.
 pub const CALL: SignedDuration = SignedDuration::from_secs(30);
 
 /// A driver's complaint that its sidecar's retries have not healed for so long is an answer.
 pub const LASTING: SignedDuration = SignedDuration::from_secs(30);
+
+/// A container that went in the freeze is waited for so long.
+pub const REBORN: SignedDuration = SignedDuration::from_mins(1);
 
 /// A websocket is opened by a GET, and asks for `create` as well since Kubernetes 1.35.
 const EXEC: [Verb; 2] = [("", "pods/exec", "get"), ("", "pods/exec", "create")];
@@ -119,6 +122,9 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
             Some(hold) => one(Backup::Hold(hold), now),
             None => end(Exit::Refused(leaving(v))),
         },
+        Journal::Idle if let Some(later) = overtaken(v, record) => {
+            end(Exit::Superseded(format!("slot {} is over: a run for the later slot {later} has ended", v.want.slot)))
+        }
         Journal::Idle if let Some(refusal) = &v.refused => close(v, Outcome::Failed(refusal.clone()), now),
         Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),
@@ -127,7 +133,8 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
             one(Backup::Lock(Some(lease.clone())), now)
         }
         Journal::Cut(cut) => keep(v, cut, now),
-        Journal::Closed(outcome) => end(Exit::Done(outcome.clone())),
+        Journal::Closed(outcome) if v.acted => end(Exit::Done(outcome.clone())),
+        Journal::Closed(_) => end(Exit::Superseded(format!("the run for slot {} has ended already", v.want.slot))),
         _ if v.mine()?.is_none() => acquire(v, now),
         Journal::Frozen(f) => freeze(v, f, now),
         Journal::Void(id, why) => clean(v, *id, why, now),
@@ -137,17 +144,32 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
 
 fn acquire(v: &View, now: Timestamp) -> Plan<Backup> {
     let lease = v.lease()?;
-    if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| open.uid != v.want.uid) {
-        return if now < v.want.lock_by { wait([Feed::Lease], v.want.lock_by) } else { barred(v, open) };
-    }
-    match lease.and_then(|lease| Some((lease.holder.as_ref()?, lease))) {
-        Some((_, lease)) if !lease.gone && now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
+    let refusal = if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| open.uid != v.want.uid)
+    {
+        barred(v, open)
+    } else if let Some((holder, lease)) = lease.and_then(|lease| Some((lease.holder.as_ref()?, lease)))
+        && !lease.gone
+    {
+        let waited = format!("{holder} has held the lock {} all the time", name::lease(&v.want.statefulset));
+        Refusal::new(Reason::Skipped, format!("{waited} that this run could wait for it"))
+    } else {
+        return one(Backup::Lock(lease.cloned()), now);
+    };
+    match v.record()?.journal {
+        _ if now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
+        Journal::Idle => close(v, Outcome::Superseded(refusal), now),
         // No write: the journal is the holder's, and may be its intent.
-        Some((holder, lease)) if !lease.gone => {
-            end(Exit::Superseded(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
-        }
-        _ => one(Backup::Lock(lease.cloned()), now),
+        _ => end(Exit::Superseded(format!("{}: {}", refusal.reason, refusal.message))),
     }
+}
+
+/// A later slot of the schedule has had its run: ours is over, and its Job's pod has come back.
+fn overtaken(v: &View, record: &Record) -> Option<Timestamp> {
+    let planned = |trigger: Trigger| !matches!(trigger, Trigger::Manual | Trigger::Command);
+    let last = record.status.last_run.as_ref().filter(|last| last.trigger.is_some_and(planned))?;
+    let instant = |slot: &str| slot.parse::<Timestamp>().ok();
+    let (ours, theirs) = (instant(&v.want.slot)?, instant(last.slot.as_deref()?)?);
+    (planned(v.want.trigger) && last.outcome.is_some() && ours < theirs).then_some(theirs)
 }
 
 /// A freeze that another process began. Only the same attempt of the same run may freeze again.
@@ -169,6 +191,9 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     };
     let pods = match resolve::places(v, &covered)? {
         Ok(pods) => pods,
+        Err(_) if let Some(until) = void.and_then(|id| restarting(v, id)).filter(|until| now < *until) => {
+            return wait([Feed::Pods], until);
+        }
         Err(refusal) => return close(v, Outcome::Failed(refusal), now),
     };
     if let Some(quiet) = quiet_until(v).filter(|quiet| *quiet > now) {
@@ -182,6 +207,11 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     let id = RunId::after(newest, now);
     let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods };
     one(write(v, &Journal::Frozen(freeze), now)?, now)
+}
+
+/// A freeze that a restart has interrupted is worth some patience with the container that comes back.
+fn restarting(v: &View, id: RunId) -> Option<Timestamp> {
+    Some(v.hooks.last(id)? + REBORN)
 }
 
 /// Partial snapshots go first, then the run ends or begins anew.

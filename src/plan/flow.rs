@@ -80,7 +80,7 @@ impl Exit {
             Exit::Done(Outcome::Succeeded) => 0,
             Exit::Done(Outcome::Failed(_)) | Exit::Refused(_) => 10,
             Exit::Again(_) => 20,
-            Exit::Superseded(_) => 30,
+            Exit::Done(Outcome::Superseded(_)) | Exit::Superseded(_) => 30,
         }
     }
 }

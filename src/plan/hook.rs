@@ -63,6 +63,8 @@ pub struct Exec {
     pub which: Which,
     pub place: Place,
     pub argv: Vec<String>,
+    /// When it is given up: its own time, or the freeze's.
+    pub until: Timestamp,
 }
 
 /// How a hook ended, as far as this process knows.
@@ -76,6 +78,15 @@ pub enum End {
     NotStarted(String),
     /// It counts as started, and may be at work still.
     Lost(Lost),
+    /// The same, after all the time that it was given; with the tail of its stderr so far.
+    Late(String),
+}
+
+impl End {
+    /// Nobody knows whether its process has ended.
+    pub fn is_at_large(&self) -> bool {
+        matches!(self, End::Lost(_) | End::Late(_))
+    }
 }
 
 /// A hook's attempt: begun, ended (or given up), by our own clock.
@@ -140,6 +151,12 @@ impl History {
         pres.map(|((run, ordinal, _), tried)| (*run, *ordinal, tried.as_slice()))
     }
 
+    /// When the last hook of the run was over.
+    pub fn last(&self, run: RunId) -> Option<Timestamp> {
+        let of = self.0.iter().filter(|((of, ..), _)| *of == run);
+        of.flat_map(|(_, tried)| tried).map(|tried| tried.when.ended).max()
+    }
+
     /// When the last thaw of a freeze that we inherited began to be over: a hook of the dead process may come late,
     /// and must not thaw the freeze after it.
     pub fn quiet_from(&self) -> Option<Timestamp> {
@@ -174,7 +191,7 @@ impl History {
         let bound = first.when.begun + UNPROVEN;
         // From when on the pre hook's process cannot freeze any more, where that is known.
         let rest = match (pres.last(), pre) {
-            (Some(tried), _) => (!matches!(tried.end, End::Lost(_))).then_some(tried.when.ended),
+            (Some(tried), _) => (!tried.end.is_at_large()).then_some(tried.when.ended),
             (None, None) => Some(Timestamp::MIN),
             // It was another process's: a well-behaved one ends in its time.
             (None, Some(pre)) => Some(bound.min(first.when.begun + pre.timeout)),
@@ -200,7 +217,7 @@ pub fn refusal(exec: &Exec, end: &End, timeout: SignedDuration) -> Option<Refusa
     Some(match end {
         End::Exit(0, _) | End::Gone | End::Lost(Lost::Stopped | Lost::Reply) => return None,
         End::Exit(code, tail) => {
-            let tail = if tail.is_empty() { "nothing on stderr".into() } else { format!("stderr: {tail}") };
+            let tail = said(tail);
             let reason = if post { Reason::ThawFailed } else { Reason::HookFailed };
             Refusal::new(reason, format!("{what} ended with exit code {code}; {tail}"))
         }
@@ -208,10 +225,14 @@ pub fn refusal(exec: &Exec, end: &End, timeout: SignedDuration) -> Option<Refusa
             let reason = if post { Reason::ThawFailed } else { Reason::HookFailed };
             Refusal::new(reason, format!("{what} could not be started: {why}"))
         }
-        End::Lost(Lost::Late) => {
+        End::Late(_) | End::Lost(Lost::Late) => {
             let reason = if post { Reason::ThawFailed } else { Reason::HookTimeout };
-            let seconds = timeout.as_secs();
-            Refusal::new(reason, format!("{what} did not end within its timeoutSeconds ({seconds} s)"))
+            let (seconds, tail) = (timeout.as_secs(), if let End::Late(tail) = end { said(tail) } else { said("") });
+            Refusal::new(reason, format!("{what} did not end within its timeoutSeconds ({seconds} s); {tail}"))
         }
     })
+}
+
+fn said(tail: &str) -> String {
+    if tail.is_empty() { "nothing on stderr".to_owned() } else { format!("stderr: {tail}") }
 }

@@ -103,12 +103,14 @@ fn open(run: &RunStatus) -> Option<Journal> {
 
 fn closed(status: &StatefulSetBackupStatus, slot: &str) -> Option<Outcome> {
     let last = status.last_run.as_ref().filter(|last| last.slot.as_deref() == Some(slot))?;
+    let refusal = || Refusal {
+        reason: last.reason.unwrap_or(Reason::JobLost),
+        message: status.message.clone().unwrap_or_default(),
+    };
     Some(match last.outcome? {
         shared::Outcome::Succeeded => Outcome::Succeeded,
-        _ => Outcome::Failed(Refusal {
-            reason: last.reason.unwrap_or(Reason::JobLost),
-            message: status.message.clone().unwrap_or_default(),
-        }),
+        shared::Outcome::Superseded => Outcome::Superseded(refusal()),
+        _ => Outcome::Failed(refusal()),
     })
 }
 

@@ -86,6 +86,8 @@ pub struct Target {
     pub start: u32,
     /// Names of its volumeClaimTemplates.
     pub templates: Vec<String>,
+    /// Claims that its pod template mounts and no volumeClaimTemplate makes.
+    pub outside: Vec<String>,
     /// Hash of the pod template, to be recorded.
     pub hash: String,
 }
@@ -158,6 +160,8 @@ impl Refusal {
 pub enum Outcome {
     Succeeded,
     Failed(Refusal),
+    /// Another run had its place, so that it was never begun.
+    Superseded(Refusal),
 }
 
 /// Ordered: a lost Lease outweighs a SIGTERM.

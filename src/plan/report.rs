@@ -110,7 +110,8 @@ impl Scribe<'_> {
     fn begun(&mut self, id: RunId, size: usize) -> Note {
         let again = self.last_run().id.replace(id.to_string()).is_some();
         let what = if again { "Backing up once more" } else { "Backing up" };
-        let message = format!("{what}: run {id}, {} of StatefulSet {}", count(size, "volume"), target(self.v));
+        let (volumes, of) = (count(size, "volume"), target(self.v));
+        let message = format!("{what}: run {id}, {volumes} of StatefulSet {of}{}", self.left_out());
         self.under_way(message.clone());
         Note { warning: false, reason: Reason::BackupStarted, message }
     }
@@ -166,10 +167,20 @@ impl Scribe<'_> {
                 last.outcome = Some(shared::Outcome::Failed);
                 (refusal.reason, refusal.message.clone())
             }
+            Outcome::Superseded(refusal) => {
+                last.outcome = Some(shared::Outcome::Superseded);
+                (refusal.reason, refusal.message.clone())
+            }
         };
         last.reason = Some(reason);
         let good = *outcome == Outcome::Succeeded;
         self.remember(cut);
+        if matches!(outcome, Outcome::Superseded(_)) {
+            // A run that was never begun says nothing of the state of the backups.
+            self.status.message = Some(message.clone());
+            return Ok(Note { warning: true, reason, message });
+        }
+        let message = if good { message + &self.left_out() } else { message };
         if good {
             self.status.last_backup_time = cut.map(Time);
         }
@@ -181,6 +192,17 @@ impl Scribe<'_> {
         let event = if good { Reason::BackupCompleted } else { Reason::BackupFailed };
         let message = if good { message } else { format!("{reason}: {message}") };
         Ok(Note { warning: !good, reason: event, message })
+    }
+
+    /// A warning: what the pods mount and no backup of the StatefulSet has in it.
+    fn left_out(&self) -> String {
+        let outside = self.v.target().ok().flatten().map_or(&[][..], |target| &target.outside);
+        if outside.is_empty() {
+            return String::new();
+        }
+        let (these, are) = if outside.len() == 1 { ("claim", "is") } else { ("claims", "are") };
+        let names = outside.join(", ");
+        format!(" (warning: {these} {names}, which the pods mount outside volumeClaimTemplates, {are} not part of it)")
     }
 
     /// Puts the run that has ended in front of the history.

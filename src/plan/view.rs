@@ -85,6 +85,8 @@ pub enum Fact {
     Stop(Stop),
     /// Nothing has been heard from the API server since then; `None`: it has answered.
     Silence(Option<Timestamp>),
+    /// This process has sent a write.
+    Acted,
 }
 
 /// How long an API server that does not answer is asked again, while nothing of ours is at stake.
@@ -114,6 +116,8 @@ pub struct View {
     pub mute: Option<Refusal>,
     pub stop: Option<Stop>,
     silence: Option<Timestamp>,
+    /// Whether this process has had a hand in the run, or only looked at it.
+    pub acted: bool,
 }
 
 impl View {
@@ -139,6 +143,7 @@ impl View {
             mute: None,
             stop: None,
             silence: None,
+            acted: false,
         }
     }
 
@@ -202,6 +207,7 @@ impl View {
                 self.stop = self.stop.max(Some(stop));
             }
             Fact::Silence(since) => self.silence = since,
+            Fact::Acted => self.acted = true,
         }
     }
 

@@ -71,6 +71,7 @@ async fn turns<S: Step, I: Effect<S>>(io: &I, next: Planner<S>, view: &mut View)
         let fruitful = match next(view, io.now()) {
             Err(read) => fold(view, io.read(&read).await),
             Ok(Next::Do { batch, until }) => {
+                view.fold(Fact::Acted);
                 let mut running: FuturesUnordered<_> = batch.into_iter().map(|step| run(io, step, until)).collect();
                 let mut fruitful = true;
                 while let Some((facts, ok)) = running.next().await {

@@ -140,8 +140,16 @@ fn target(object: &StatefulSet) -> Target {
         replicas: spec.replicas.unwrap_or(1),
         start: spec.ordinals.start,
         templates: spec.volume_claim_templates.iter().map(|template| template.metadata.name.clone()).collect(),
+        outside: outside(&spec.template),
         hash: hex(&hash[..5]),
     }
+}
+
+/// The claims that a pod template names itself.
+fn outside(template: &serde_json::Value) -> Vec<String> {
+    let volumes = template["spec"]["volumes"].as_array().map_or(&[][..], Vec::as_slice);
+    let named = |volume: &serde_json::Value| Some(volume["persistentVolumeClaim"]["claimName"].as_str()?.to_owned());
+    volumes.iter().filter_map(named).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -162,9 +170,13 @@ async fn pod_of(c: &Cluster, name: &str) -> Result<Option<Pod>, Fault> {
 
 /// The pod with its containers in the order of the spec; what has no status yet does not run.
 pub fn pod(object: &lean::Pod) -> Pod {
-    let statuses = &object.status.container_statuses;
+    let (spec, status) = (&object.spec, &object.status);
+    let statuses: Vec<_> = status.container_statuses.iter().chain(&status.init_container_statuses).collect();
+    // Init containers that go on beside the others can be entered as well, by their names.
+    let sidecars = spec.init_containers.iter().filter(|one| one.restart_policy.as_deref() == Some("Always"));
     let container = |name: &lean::ContainerName| {
-        let status = statuses.iter().find(|status| status.name == name.name).cloned().unwrap_or_default();
+        let status = statuses.iter().find(|status| status.name == name.name).map(|found| (*found).clone());
+        let status = status.unwrap_or_default();
         let id = status.container_id.filter(|_| status.state.running.is_some());
         Container { name: name.name.clone(), id, restarts: status.restart_count }
     };
@@ -172,7 +184,7 @@ pub fn pod(object: &lean::Pod) -> Pod {
         uid: object.uid().unwrap_or_default(),
         running: object.status.phase.as_deref() == Some("Running"),
         default: object.annotations().get(foreign::DEFAULT_CONTAINER).cloned(),
-        containers: object.spec.containers.iter().map(container).collect(),
+        containers: spec.containers.iter().chain(sidecars).map(container).collect(),
     }
 }
 

@@ -13,16 +13,17 @@ use std::time::Duration;
 
 use futures::future::{FusedFuture, FutureExt, Shared, pending};
 use futures::stream::{self, Stream, StreamExt};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::AttachParams;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Fault;
 use super::clock::Clock;
 use super::cluster::Cluster;
 use super::observe;
+use super::{Fault, Io};
 use crate::api::lean::Pod;
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::{Lost, Row, When};
@@ -36,6 +37,9 @@ use crate::telemetry::{Audit, Hook};
 const KEPT: usize = 64 * 1024;
 /// Bytes of stderr that a failure's sentence repeats.
 const TAIL: usize = 512;
+/// How runtimes say that they could not start a command.
+const NOT_STARTED: [&str; 4] =
+    ["failed to start exec", "OCI runtime exec failed", "executable file not found", "container not found"];
 /// After the status: what is on its way still.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -49,16 +53,33 @@ type Ending = Shared<Pin<Box<dyn Future<Output = Vec<Fact>>>>>;
 pub(super) struct Hooks(RefCell<BTreeMap<(RunId, u32), Ending>>);
 
 impl Hooks {
-    /// Post: the hook's end, also when it comes after everybody has stopped waiting for it.
+    /// Post: the hook's end, or that nobody waits for it any more. It is kept and may be heard of later.
     pub async fn run(&self, c: &Cluster, row: &'static Row, exec: &Exec) -> Result<Vec<Fact>, Fault> {
-        let wanted = Wanted::default();
-        let ending: Pin<Box<dyn Future<Output = Vec<Fact>>>> =
-            Box::pin(witness(Scene::of(c, &wanted), c.run(), row.name, exec.clone()));
+        let session = Session {
+            namespace: c.want.statefulset_namespace.clone(),
+            run: c.run(),
+            step: row.name,
+            exec: exec.clone(),
+            begun: c.clock.now(),
+            clock: c.clock,
+            timer: Instant::now(),
+            stdout: Rc::default(),
+            stderr: Rc::default(),
+            given_up: Rc::default(),
+        };
+        let _wanted = Wanted(session.given_up.clone());
+        let ending: Pin<Box<dyn Future<Output = Vec<Fact>>>> = Box::pin(witness(c.client.clone(), session.clone()));
         let ending = ending.shared();
         if exec.which == Which::Pre {
             self.0.borrow_mut().insert((exec.run, exec.place.ordinal), ending.clone());
         }
-        Ok(ending.await)
+        let end = tokio::select! {
+            biased;
+            facts = ending => return Ok(facts),
+            () = c.stopped(), if row.yields => End::Lost(Lost::Stopped),
+            () = c.sleep(exec.until) => End::Late(session.stderr.borrow().tail()),
+        };
+        Ok(vec![session.over(end, Some("given up, and perhaps at work still".to_owned()))])
     }
 
     /// The end of a pre hook that was given up, if it was started.
@@ -67,23 +88,22 @@ impl Hooks {
     }
 }
 
-/// What a hook needs of the process: it outlives the step that began it.
-struct Scene {
-    client: kube::Client,
+/// A hook under way, with what it has said so far.
+#[derive(Clone)]
+struct Session {
     namespace: String,
+    run: Option<String>,
+    step: &'static str,
+    exec: Exec,
+    begun: Timestamp,
     clock: Clock,
+    timer: Instant,
+    stdout: Rc<RefCell<Kept>>,
+    stderr: Rc<RefCell<Kept>>,
     given_up: Rc<Cell<bool>>,
 }
 
-impl Scene {
-    fn of(c: &Cluster, wanted: &Wanted) -> Scene {
-        let (client, namespace) = (c.client.clone(), c.want.statefulset_namespace.clone());
-        Scene { client, namespace, clock: c.clock, given_up: wanted.0.clone() }
-    }
-}
-
 /// While it lives somebody waits for the hook. A hook that nobody waits for is not begun any more.
-#[derive(Default)]
 struct Wanted(Rc<Cell<bool>>);
 
 impl Drop for Wanted {
@@ -92,79 +112,76 @@ impl Drop for Wanted {
     }
 }
 
-async fn witness(scene: Scene, run: Option<String>, step: &'static str, exec: Exec) -> Vec<Fact> {
-    let (namespace, clock) = (scene.namespace.clone(), scene.clock);
-    let (begun, timer) = (clock.now(), Instant::now());
-    let seen = attach(scene, &exec).await;
-    let (outcome, code) = match &seen.end {
-        End::Exit(0, _) => ("ok", Some(0)),
-        End::Exit(code, _) => ("error", Some(*code)),
-        End::NotStarted(_) | End::Gone => ("refused", None),
-        End::Lost(_) => ("unknown", None),
-    };
-    let message = match &seen.end {
-        End::NotStarted(why) => Some(why.clone()),
-        End::Lost(_) => Some("the connection ended without a status: whether the command ran is not known".to_owned()),
-        End::Gone => Some("the container of the intent is not there any more".to_owned()),
-        End::Exit(..) => None,
-    };
-    let object = format!("pod/{namespace}/{}", exec.place.pod);
-    let hook = Hook {
-        pod: &exec.place.pod,
-        container: &exec.place.container,
-        argv: &format!("{:?}", exec.argv),
-        exit_code: code,
-        stdout: &seen.stdout.text(),
-        stderr: &seen.stderr.text(),
-    };
-    let line = Audit {
-        run,
-        step,
-        verb: "exec",
-        object: &object,
-        uid: Some(&exec.place.uid),
-        outcome,
-        code: None,
-        duration: timer.elapsed(),
-        message,
-    };
-    line.write_hook(&hook);
-    let when = When { begun, ended: clock.now() };
-    let strayed = seen.entered.map(|place| Fact::Strayed(exec.run, place));
-    [Fact::Hook(Box::new(exec), Tried { when, end: seen.end })].into_iter().chain(strayed).collect()
-}
-
-struct Seen {
-    end: End,
-    stdout: Kept,
-    stderr: Kept,
-    /// Not the container that was meant.
-    entered: Option<Place>,
-}
-
-impl Seen {
-    fn nothing(end: End) -> Seen {
-        Seen { end, stdout: Kept::default(), stderr: Kept::default(), entered: None }
+impl Session {
+    /// Writes the audit line, which ends what is told of the hook, and makes the fact.
+    fn over(&self, end: End, message: Option<String>) -> Fact {
+        let Session { exec, .. } = self;
+        let (outcome, code) = match &end {
+            End::Exit(0, _) => ("ok", Some(0)),
+            End::Exit(code, _) => ("error", Some(*code)),
+            End::NotStarted(_) | End::Gone => ("refused", None),
+            End::Lost(_) | End::Late(_) => ("unknown", None),
+        };
+        let message = message.or_else(|| match &end {
+            End::NotStarted(why) => Some(why.clone()),
+            End::Gone => Some("the container of the intent is not there any more".to_owned()),
+            _ => None,
+        });
+        let hook = Hook {
+            pod: &exec.place.pod,
+            container: &exec.place.container,
+            argv: &format!("{:?}", exec.argv),
+            exit_code: code,
+            stdout: &self.stdout.borrow().text(),
+            stderr: &self.stderr.borrow().text(),
+        };
+        let line = Audit {
+            run: self.run.clone(),
+            step: self.step,
+            verb: "exec",
+            object: &format!("pod/{}/{}", self.namespace, exec.place.pod),
+            uid: Some(&exec.place.uid),
+            outcome,
+            code: None,
+            duration: self.timer.elapsed(),
+            message,
+        };
+        line.write_hook(&hook);
+        let when = When { begun: self.begun, ended: self.clock.now() };
+        Fact::Hook(Box::new(exec.clone()), Tried { when, end })
     }
 }
 
-async fn attach(scene: Scene, exec: &Exec) -> Seen {
-    let api: Api<Pod> = Api::namespaced(scene.client, &scene.namespace);
-    match look(&api, &exec.place.pod, &scene.given_up).await {
-        Ok(pod) if !is_in(exec, pod.as_ref()) => return Seen::nothing(End::Gone),
+async fn witness(client: kube::Client, session: Session) -> Vec<Fact> {
+    let mut strayed = None;
+    let hook = match attach(client, &session, &mut strayed).await {
+        Ok(end) => session.over(end, None),
+        Err(why) => session.over(End::Lost(Lost::Reply), Some(format!("{why}: whether the command ran is not known"))),
+    };
+    let strayed = strayed.map(|place| Fact::Strayed(session.exec.run, place));
+    [hook].into_iter().chain(strayed).collect()
+}
+
+/// How it ended; `Err` says why nobody can tell.
+async fn attach(client: kube::Client, session: &Session, strayed: &mut Option<Place>) -> Result<End, String> {
+    let exec = &session.exec;
+    let api: Api<Pod> = Api::namespaced(client, &session.namespace);
+    match look(&api, &exec.place.pod, &session.given_up).await {
+        Ok(pod) if !is_in(exec, pod.as_ref()) => return Ok(End::Gone),
         Ok(_) => {}
-        Err(error) => return Seen::nothing(End::NotStarted(sentence(&error))),
+        Err(error) => return Ok(End::NotStarted(sentence(&error))),
     }
     let params = AttachParams::default().container(&exec.place.container).stdin(false).stdout(true).stderr(true);
     let mut process = match api.exec(&exec.place.pod, &exec.argv, &params).await {
         Ok(process) => process,
-        Err(error) if is_definite(&error) => return Seen::nothing(End::NotStarted(sentence(&error))),
-        Err(_) => return Seen::nothing(End::Lost(Lost::Reply)),
+        Err(error) if is_definite(&error) => return Ok(End::NotStarted(sentence(&error))),
+        Err(error) => return Err(sentence(&error)),
     };
-    let entered = entered(&api, exec).await;
-    let (stdout, stderr) = (Rc::new(RefCell::new(Kept::default())), Rc::new(RefCell::new(Kept::default())));
-    let drains =
-        futures::future::join(drain(process.stdout(), stdout.clone()), drain(process.stderr(), stderr.clone()));
+    *strayed = entered(&api, exec).await;
+    let drains = futures::future::join(
+        drain(process.stdout(), session.stdout.clone()),
+        drain(process.stderr(), session.stderr.clone()),
+    );
     let mut drains = Box::pin(drains.fuse());
     let status = match process.take_status() {
         Some(status) => tokio::select! {
@@ -178,8 +195,7 @@ async fn attach(scene: Scene, exec: &Exec) -> Seen {
         let _ = timeout(DRAIN, drains).await;
     }
     process.abort();
-    let (stdout, stderr) = (stdout.take(), stderr.take());
-    Seen { end: end(status, &stderr.tail(TAIL)), stdout, stderr, entered }
+    end(status, &session.stderr.borrow().tail())
 }
 
 /// Until there is an answer: nothing has been started yet, so to ask again costs nothing but the hook's own time.
@@ -216,17 +232,23 @@ fn is_in(exec: &Exec, pod: Option<&Pod>) -> bool {
     pod.is_some_and(|pod| freeze::is_same(Some(&observe::pod(pod)), Some(&exec.place)))
 }
 
-/// What the kubelet's last word says of the process.
-fn end(status: Option<Status>, tail: &str) -> End {
-    let Some(status) = status else { return End::Lost(Lost::Reply) };
+/// What the last word of the connection says of the process.
+///
+/// A status that is neither success nor an exit code comes from the runtime, which could not start the command, or
+/// from anybody between it and us whose connection broke, while the command goes on. Only the former's own words
+/// tell them apart; in doubt it was started.
+fn end(status: Option<Status>, tail: &str) -> Result<End, String> {
+    let Some(status) = status else { return Err("the connection ended without a status".to_owned()) };
     if status.status.as_deref() == Some("Success") {
-        return End::Exit(0, String::new());
+        return Ok(End::Exit(0, String::new()));
     }
     let causes = status.details.as_ref().and_then(|details| details.causes.clone()).unwrap_or_default();
     let code = causes.iter().find(|cause| cause.reason.as_deref() == Some("ExitCode"));
+    let message = status.message.unwrap_or_else(|| "no reason was given".into());
     match (status.reason.as_deref(), code.and_then(|cause| cause.message.as_ref()?.parse().ok())) {
-        (Some("NonZeroExitCode"), Some(code)) => End::Exit(code, tail.to_owned()),
-        _ => End::NotStarted(status.message.unwrap_or_else(|| "the kubelet gave no reason".into())),
+        (Some("NonZeroExitCode"), Some(code)) => Ok(End::Exit(code, tail.to_owned())),
+        _ if NOT_STARTED.iter().any(|words| message.contains(words)) => Ok(End::NotStarted(message)),
+        _ => Err(message),
     }
 }
 
@@ -264,9 +286,8 @@ impl Kept {
         }
     }
 
-    fn tail(&self, most: usize) -> String {
-        let from = self.tail.len().saturating_sub(most);
-        String::from_utf8_lossy(&self.tail[from..]).trim().to_owned()
+    fn tail(&self) -> String {
+        String::from_utf8_lossy(&self.tail).trim().to_owned()
     }
 }
 
@@ -283,16 +304,31 @@ mod tests {
         kept.add(b"the end");
         assert_eq!(kept.head.len(), KEPT);
         assert!(kept.text().ends_with(&format!("[{} more bytes left out]", 200_007 - KEPT)));
-        assert!(kept.tail(TAIL).ends_with("the end"));
+        assert!(kept.tail().ends_with("the end"));
         assert_eq!(kept.tail.len(), TAIL);
     }
 
     #[test]
     fn no_status_is_neither_success_nor_failure() {
-        assert_eq!(end(None, ""), End::Lost(Lost::Reply));
+        assert!(end(None, "").is_err());
         let ok = Status { status: Some("Success".into()), ..Status::default() };
-        assert_eq!(end(Some(ok), ""), End::Exit(0, String::new()));
-        let odd = Status { status: Some("Failure".into()), reason: Some("InternalError".into()), ..Status::default() };
-        assert!(matches!(end(Some(odd), ""), End::NotStarted(_)));
+        assert_eq!(end(Some(ok), ""), Ok(End::Exit(0, String::new())));
+    }
+
+    #[test]
+    fn only_the_runtime_s_own_words_say_that_nothing_was_started() {
+        let failure = |message: &str| Status {
+            status: Some("Failure".into()),
+            reason: Some("InternalError".into()),
+            message: Some(message.into()),
+            ..Status::default()
+        };
+        let absent = "error executing command in container: failed to exec in container: failed to start exec \"1\": OCI \
+                      runtime exec failed: exec failed: unable to start container process: exec: \"no\": executable file \
+                      not found in $PATH: unknown";
+        assert_eq!(end(Some(failure(absent)), ""), Ok(End::NotStarted(absent.to_owned())));
+        for broken in ["error reading from error stream: connection reset by peer", "unexpected EOF"] {
+            assert_eq!(end(Some(failure(broken)), ""), Err(broken.to_owned()));
+        }
     }
 }

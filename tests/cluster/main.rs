@@ -15,5 +15,6 @@ mod harness;
 mod kill;
 mod lock;
 mod pod;
+mod policy;
 mod postgres;
 mod refusal;

@@ -88,6 +88,8 @@ async fn case(blows: &Blows, hooks: bool, next: Planner<Backup>) -> World {
         world.bury(&want.me);
         match exit {
             Some(Exit::Done(_) | Exit::Refused(_)) => break,
+            // It found the run ended, with nothing left to do.
+            Some(Exit::Superseded(_)) if is_over(&world) => break,
             _ if n > 8 => {
                 world.violations.push("never ends");
                 break;
@@ -98,6 +100,11 @@ async fn case(blows: &Blows, hooks: bool, next: Planner<Backup>) -> World {
     let mut world = Rc::into_inner(world).unwrap().into_inner();
     verdict(&mut world, blows);
     world
+}
+
+fn is_over(world: &World) -> bool {
+    let ended = world.status.last_run.as_ref().is_some_and(|last| last.outcome.is_some());
+    ended && world.finalizers.is_empty() && world.open.is_none()
 }
 
 fn verdict(world: &mut World, blows: &Blows) {

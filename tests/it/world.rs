@@ -255,6 +255,7 @@ impl World {
                 replicas: PODS,
                 start: 0,
                 templates: TEMPLATES.map(String::from).into(),
+                outside: vec![],
                 hash: String::new(),
             })),
             Read::Grant => Fact::Grant(vec![]),

@@ -7,8 +7,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use sts_backup::api::snapshot::VolumeSnapshot;
 use sts_backup::api::{annotation, label};
 
-use super::Scene;
 use super::make::{is_ready, word};
+use super::{Scene, until};
 
 /// Its snapshots by run, without those that were deleted: deleted in the middle of its cut, a snapshot stays
 /// Terminating until the sidecar's next resync, which may be a quarter of an hour later.
