@@ -8,12 +8,14 @@
 
 mod api;
 mod backup;
+mod conformance;
 mod cover;
 mod cut;
 mod fault;
 mod harness;
 mod kill;
 mod lock;
+mod partition;
 mod pod;
 mod policy;
 mod postgres;

@@ -10,7 +10,7 @@ use sts_backup::generate::rbac;
 use sts_backup::plan::backup;
 use sts_backup::plan::flow::Exit;
 use sts_backup::plan::journal::Journal;
-use sts_backup::plan::noun::{Refusal, Snap, Stop};
+use sts_backup::plan::noun::{self, Refusal, Snap, Stop};
 use sts_backup::plan::view::{Fact, Seen, View};
 use sts_backup::run::{self, Request};
 use sts_backup::step::clock::Clock;
@@ -21,7 +21,8 @@ use tokio::time::sleep;
 
 use crate::apiserver::ApiServer;
 use crate::apiserver::fault::{Class, Strike};
-use crate::nature::{Deed, Nature, Pace};
+use crate::apiserver::store::Store;
+use crate::nature::{Act, Deed, Nature, Pace};
 use crate::{shop, truth};
 
 /// No run needs more processes than that.
@@ -144,7 +145,11 @@ pub async fn to_the_end(server: &ApiServer, clock: Clock, name: &str) -> Vec<Opt
     let mut exits = vec![];
     for _ in 0..PROCESSES {
         let exit = process(server, clock, name, "slot").await;
-        let over = matches!(exit, Some(Exit::Done(_) | Exit::Refused(_)));
+        let over = match exit {
+            Some(Exit::Done(_) | Exit::Refused(_)) => true,
+            Some(Exit::Superseded(_)) => is_over(&server.look().store, name),
+            _ => false,
+        };
         exits.push(exit);
         if over {
             return exits;
@@ -153,6 +158,15 @@ pub async fn to_the_end(server: &ApiServer, clock: Clock, name: &str) -> Vec<Opt
     }
     server.act(|state| state.violations.push(format!("not done after {PROCESSES} processes")));
     exits
+}
+
+/// The run was found ended, with nothing left to do.
+fn is_over(store: &Store, name: &str) -> bool {
+    let open = truth::lease(store).is_some_and(|lease| lease.open.is_some());
+    let ended = truth::record(store, name).is_some_and(|record| {
+        record.finalizers.is_empty() && record.status.last_run.is_some_and(|last| last.outcome.is_some())
+    });
+    ended && !open
 }
 
 /// The violations, and the log that shows them.
@@ -274,4 +288,23 @@ fn a_run_on_the_wire_is_undisturbed() {
         }
         assert_eq!(seen.bad, Vec::<String>::new());
     }
+}
+
+#[test]
+fn an_id_names_one_freeze_however_soon_the_next_one_is() {
+    let case = Case::of(true);
+    runtime().block_on(async {
+        let (server, clock) = world(&case);
+        let sick = Act { code: 1, stderr: "no".into(), ..Act::default() };
+        server.act(|state| state.nature.scripts.insert(("web-0".into(), "freeze".into()), sick));
+        let first = process(&server, clock, shop::POLICY, "one").await;
+        assert!(matches!(first, Some(Exit::Done(outcome)) if outcome != noun::Outcome::Succeeded));
+        server.act(|state| state.nature.scripts.clear());
+        let second = process(&server, clock, shop::POLICY, "two").await;
+        assert_eq!(second, Some(Exit::Done(noun::Outcome::Succeeded)));
+        let state = server.look();
+        assert_eq!(state.violations, Vec::<String>::new());
+        let history = truth::record(&state.store, shop::POLICY).unwrap().status.history;
+        assert!(history[0].id > history[1].id, "{history:?}");
+    });
 }
