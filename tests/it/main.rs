@@ -3,5 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
 mod schedule;
+mod apiserver;
+mod broken;
+mod conformance;
+mod nature;
+mod script;
+mod shop;
+mod singles;
 mod sweep;
+mod truth;
+mod two;
+mod wire;
 mod world;
