@@ -78,9 +78,11 @@ pub fn run(global: &Global, list: &List) -> Result<ExitCode> {
         let scope = Scope { client: connection.client, namespace: (!list.all_namespaces).then_some(own) };
         let sight = Sight { wide: list.all_namespaces, now: Timestamp::now() };
         match list.what {
-            What::Backups => objects(&scope.all::<StatefulSetBackup>().await?, list.output, "statefulsetbackup", |all| {
-                backups(all, &sight)
-            }),
+            What::Backups => {
+                objects(&scope.all::<StatefulSetBackup>().await?, list.output, "statefulsetbackup", |all| {
+                    backups(all, &sight)
+                })
+            }
             What::Restores => {
                 objects(&scope.all::<StatefulSetRestore>().await?, list.output, "statefulsetrestore", |all| {
                     restores(all, &sight)
@@ -251,7 +253,17 @@ pub fn runs(found: &Found, sight: &Sight) -> String {
         ]
     };
     let head = [
-        "NAMESPACE", "RUN", "POLICY", "STATEFULSET", "CUT", "STATE", "CONSISTENCY", "CLAIMS", "SIZE", "FREEZE", "SKEW",
+        "NAMESPACE",
+        "RUN",
+        "POLICY",
+        "STATEFULSET",
+        "CUT",
+        "STATE",
+        "CONSISTENCY",
+        "CLAIMS",
+        "SIZE",
+        "FREEZE",
+        "SKEW",
         "KEPT BY",
     ];
     table(&head, found.runs.iter().map(row), sight)

@@ -75,21 +75,32 @@ pub fn runs<'a>(snapshots: impl IntoIterator<Item = &'a VolumeSnapshot>) -> Vec<
         };
         groups.entry((namespace, statefulset, maker, id, alone)).or_default().push(snapshot);
     }
-    let run = |((namespace, stateful_set, maker, id, _), group): (_, Vec<_>)| run(namespace, stateful_set, maker, id, group);
+    let run =
+        |((namespace, stateful_set, maker, id, _), group): (_, Vec<_>)| run(namespace, stateful_set, maker, id, group);
     let mut runs: Vec<Run> = groups.into_iter().map(run).collect();
     let age = |run: &Run| (run.cut_time, run.id.clone());
     runs.sort_by_key(|run| std::cmp::Reverse(age(run)));
     runs
 }
 
-fn run(namespace: String, stateful_set: String, maker: Maker, id: Option<String>, mut all: Vec<&VolumeSnapshot>) -> Run {
+fn run(
+    namespace: String,
+    stateful_set: String,
+    maker: Maker,
+    id: Option<String>,
+    mut all: Vec<&VolumeSnapshot>,
+) -> Run {
     all.sort_by_key(|one| (ordinal(one), one.name_any()));
     let cuts: Vec<_> = all.iter().filter_map(|one| cut(one)).collect();
     let (first, last) = (cuts.iter().min(), cuts.iter().max());
     let claims = all.iter().filter_map(|one| one.spec.source.persistent_volume_claim_name.clone());
     let size = |one: &&VolumeSnapshot| Some(one.status.as_ref()?.restore_size.as_ref()?.0.clone());
     Run {
-        policy: if maker.namespace == namespace { maker.name.clone() } else { format!("{}/{}", maker.namespace, maker.name) },
+        policy: if maker.namespace == namespace {
+            maker.name.clone()
+        } else {
+            format!("{}/{}", maker.namespace, maker.name)
+        },
         cut_time: last.copied(),
         complete: id.is_some() && is_complete(&all),
         consistency: all.iter().find_map(|one| one.annotations().get(annotation::CONSISTENCY).cloned()),
@@ -176,10 +187,7 @@ pub mod tests {
         ];
         let found = runs(&all);
         let brief: Vec<_> = found.iter().map(|run| (run.id.as_deref(), run.complete, run.snapshots.len())).collect();
-        assert_eq!(
-            brief,
-            [(Some("20261126-012640"), false, 1), (Some("20261125-012640"), true, 2), (None, false, 1)]
-        );
+        assert_eq!(brief, [(Some("20261126-012640"), false, 1), (Some("20261125-012640"), true, 2), (None, false, 1)]);
         let whole = &found[1];
         assert_eq!(whole.skew, Some(SignedDuration::from_millis(150)));
         assert_eq!(whole.cut_time.unwrap().to_string(), "2026-11-25T01:26:40.25Z");

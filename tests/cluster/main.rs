@@ -20,3 +20,4 @@ mod policy;
 mod postgres;
 mod refusal;
 mod schedule;
+mod show;

@@ -34,7 +34,8 @@ async fn a_session_that_outlives_its_hook_holds_its_lock_over_the_cut() {
         set.spec.replicas = Some(1);
         s.create(&set).await;
         s.ready("pg").await;
-        s.exec("pg-0", "createdb bench && pgbench -q -i -s 1 bench && psql -d bench -c 'create extension amcheck'").await;
+        s.exec("pg-0", "createdb bench && pgbench -q -i -s 1 bench && psql -d bench -c 'create extension amcheck'")
+            .await;
         let (mut pre, post) = recipe();
         // What nobody can write any more is counted, and the lock held for a while: it must be there without the hook.
         let script = pre["command"][2].as_str().unwrap();
@@ -63,7 +64,10 @@ async fn a_session_that_outlives_its_hook_holds_its_lock_over_the_cut() {
         let snapshot = s.snapshots().await.pop().unwrap();
         let name = clone_of(s, &set, &snapshot).await;
         assert_eq!(count(s, &name).await, held, "not one transaction between lock and cut");
-        let sessions = s.exec("pg-0", "psql -At -c \"select count(*) from pg_stat_activity where application_name = 'sts-backup-hold'\"");
+        let sessions = s.exec(
+            "pg-0",
+            "psql -At -c \"select count(*) from pg_stat_activity where application_name = 'sts-backup-hold'\"",
+        );
         assert_eq!(sessions.await.trim(), "0", "nothing is left behind");
         println!("session: {held} transactions at the lock and in the snapshot");
     })
