@@ -32,6 +32,7 @@
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
 //! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed, and what makes a freeze void |
 //! | [`plan::hook`] | hooks: where they run, how they ended, which pod still has to be thawed |
+//! | [`plan::patience`] | how long a run waits for the lock |
 //! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |

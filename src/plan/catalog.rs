@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;
 
 use super::name::RunId;
+use super::retention;
+use crate::api::backup::RetentionPolicy;
 use crate::api::snapshot::VolumeSnapshot;
 use crate::api::{annotation, label};
 
@@ -39,6 +42,9 @@ pub struct Run {
     pub sizes: Vec<String>,
     #[serde(skip)]
     pub maker: Maker,
+    /// When the first of its snapshots was made, by the API server's clock: what retention counts from.
+    #[serde(skip)]
+    pub created: Option<Timestamp>,
 }
 
 /// Where a run comes from, when not from an object that is there.
@@ -105,7 +111,8 @@ fn run(
         complete: id.is_some() && is_complete(&all),
         consistency: all.iter().find_map(|one| one.annotations().get(annotation::CONSISTENCY).cloned()),
         claims: claims.collect(),
-        kept_by: kept_by(),
+        kept_by: vec![],
+        created: all.iter().filter_map(|one| Some(one.metadata.creation_timestamp.as_ref()?.0)).min(),
         snapshots: all.iter().map(|one| one.name_any()).collect(),
         origin: id.is_none().then_some(Origin::Legacy),
         skew: first.zip(last).map(|(first, last)| last.duration_since(*first)),
@@ -117,9 +124,17 @@ fn run(
     }
 }
 
-/// Retention is not part of this version: no rule holds anything.
-fn kept_by() -> Vec<String> {
-    vec![]
+/// Fills in which rules of its maker's retention hold each run, as of its newest complete one. All are of one maker.
+pub fn hold(runs: &mut [&mut Run], policy: Option<&RetentionPolicy>, zone: &TimeZone) {
+    let seen = |(id, run): (usize, &&mut Run)| {
+        let claims = run.claims.iter().cloned().collect();
+        Some(retention::Run { id, cut: run.created?, complete: run.complete, claims })
+    };
+    let known: Vec<_> = runs.iter().enumerate().filter_map(seen).collect();
+    let now = known.iter().filter(|run| run.complete).map(|run| run.cut).max().unwrap_or_default();
+    for verdict in retention::retain(&known, policy, now, zone) {
+        runs[verdict.id].kept_by = verdict.rules.iter().map(|rule| rule.name().to_owned()).collect();
+    }
 }
 
 /// As many as it says, of one epoch of the lock, each cut for certain, ready, and not on its way out.
@@ -170,7 +185,8 @@ pub mod tests {
         }
         serde_json::from_value(json!({
             "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
-            "metadata": { "name": name, "namespace": "shop", "labels": labels, "annotations": notes },
+            "metadata": { "name": name, "namespace": "shop", "labels": labels, "annotations": notes,
+                "creationTimestamp": Timestamp::from_millisecond(at).unwrap().round(jiff::Unit::Second).unwrap() },
             "spec": { "source": { "persistentVolumeClaimName": format!("data-web-{ordinal}") } },
             "status": { "readyToUse": true, "restoreSize": "1Gi", "creationTime": "2026-11-25T01:26:40Z" },
         }))
