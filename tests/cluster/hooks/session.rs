@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use crate::harness::driver::SIM;
-use crate::harness::{Scene, With, scene, until};
+use crate::harness::{With, scene, until};
 use crate::postgres::{MANIFEST, clone_of, load, transactions, unload};
 
 const RECIPE: &str = include_str!("../../../docs/hooks.md");
