@@ -60,8 +60,7 @@ async fn events(client: &Client, namespace: &str, object: &StatefulSetBackup) ->
 /// The whole text.
 pub fn backup(object: &StatefulSetBackup, events: Option<&[Event]>, now: Timestamp) -> String {
     let status = object.status.clone().unwrap_or_default();
-    let mut text = fields(&spec(object));
-    text += &fields(&state(&status));
+    let mut text = fields(&[spec(object), state(&status)].concat());
     conditions(&mut text, &status, now);
     if let Some(run) = &status.run {
         let phase = run.intent.as_ref().map(|intent| intent.phase.to_string()).unwrap_or_default();
@@ -117,7 +116,15 @@ fn hook(hook: &Hook) -> String {
 
 fn retention(policy: &RetentionPolicy) -> String {
     let RetentionPolicy {
-        keep_last, keep_days, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, purge_retained, ..
+        keep_last,
+        keep_days,
+        keep_hourly,
+        keep_daily,
+        keep_weekly,
+        keep_monthly,
+        keep_yearly,
+        purge_retained,
+        ..
     } = policy;
     let rules = [
         ("keepLast", keep_last),
@@ -171,7 +178,10 @@ fn last_run(text: &mut String, last: &LastRun) {
     let mut all = vec![
         ("Id", last.id.clone().unwrap_or_else(|| "-".into())),
         ("Outcome", outcome + &reason),
-        ("Trigger", format!("{trigger}, slot {}, attempt {}", last.slot.as_deref().unwrap_or("-"), last.attempt.unwrap_or(1))),
+        (
+            "Trigger",
+            format!("{trigger}, slot {}, attempt {}", last.slot.as_deref().unwrap_or("-"), last.attempt.unwrap_or(1)),
+        ),
         ("Started", time(&last.start_time)),
         ("Completed", time(&last.completion_time)),
         ("Freeze", seconds(last.freeze_seconds)),
@@ -280,7 +290,8 @@ mod tests {
         let event = json!({ "metadata": { "name": "e" }, "eventTime": "2026-11-27T01:00:30.000000Z", "type": "Normal",
             "reason": "BackupCompleted", "note": "Run 20261127-010000: 1 snapshot ready" });
         let full = backup(&object.unwrap(), Some(&[serde_json::from_value(event).unwrap()]), now);
-        let bare = json!({ "metadata": { "name": "b", "namespace": "shop" }, "spec": { "statefulSetRef": { "name": "db" } } });
+        let bare =
+            json!({ "metadata": { "name": "b", "namespace": "shop" }, "spec": { "statefulSetRef": { "name": "db" } } });
         let bare = backup(&serde_json::from_value(bare).unwrap(), None, now);
         let mut settings = insta::Settings::clone_current();
         settings.set_snapshot_path("../../snapshots");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::core::NamespaceResourceScope;
@@ -78,9 +79,11 @@ pub fn run(global: &Global, list: &List) -> Result<ExitCode> {
         let scope = Scope { client: connection.client, namespace: (!list.all_namespaces).then_some(own) };
         let sight = Sight { wide: list.all_namespaces, now: Timestamp::now() };
         match list.what {
-            What::Backups => objects(&scope.all::<StatefulSetBackup>().await?, list.output, "statefulsetbackup", |all| {
-                backups(all, &sight)
-            }),
+            What::Backups => {
+                objects(&scope.all::<StatefulSetBackup>().await?, list.output, "statefulsetbackup", |all| {
+                    backups(all, &sight)
+                })
+            }
             What::Restores => {
                 objects(&scope.all::<StatefulSetRestore>().await?, list.output, "statefulsetrestore", |all| {
                     restores(all, &sight)
@@ -201,7 +204,20 @@ async fn found(scope: &Scope) -> Result<Found> {
         let Some(Some(maker)) = makers.get(&(run.maker.namespace.clone(), run.maker.name.clone())) else { continue };
         judge(run, maker.as_ref(), &mut found.freezes);
     }
+    for maker in makers.into_values().flatten().flatten() {
+        hold(&mut found.runs, &maker);
+    }
     Ok(found)
+}
+
+/// Which rules of the object's retention hold its runs.
+pub fn hold(runs: &mut [Run], maker: &StatefulSetBackup) {
+    let place = (maker.namespace().unwrap_or_default(), maker.name_any());
+    let is_its =
+        |run: &&mut Run| run.origin.is_none() && place == (run.maker.namespace.clone(), run.maker.name.clone());
+    let mut its: Vec<_> = runs.iter_mut().filter(is_its).collect();
+    let zone = TimeZone::get(maker.spec.time_zone()).unwrap_or(TimeZone::UTC);
+    catalog::hold(&mut its, maker.spec.retention_policy.as_ref(), &zone);
 }
 
 /// Whether the run is the object's own, and how long it froze, as far as that is known.
@@ -251,7 +267,17 @@ pub fn runs(found: &Found, sight: &Sight) -> String {
         ]
     };
     let head = [
-        "NAMESPACE", "RUN", "POLICY", "STATEFULSET", "CUT", "STATE", "CONSISTENCY", "CLAIMS", "SIZE", "FREEZE", "SKEW",
+        "NAMESPACE",
+        "RUN",
+        "POLICY",
+        "STATEFULSET",
+        "CUT",
+        "STATE",
+        "CONSISTENCY",
+        "CLAIMS",
+        "SIZE",
+        "FREEZE",
+        "SKEW",
         "KEPT BY",
     ];
     table(&head, found.runs.iter().map(row), sight)
@@ -303,7 +329,7 @@ mod tests {
         serde_json::from_value(json!({
             "apiVersion": crate::api::API_VERSION, "kind": "StatefulSetBackup",
             "metadata": { "name": "nightly", "namespace": "shop", "uid": uid, "creationTimestamp": "2026-11-20T12:00:00Z" },
-            "spec": { "statefulSetRef": { "name": "web" }, "schedule": "0 2 * * *" },
+            "spec": { "statefulSetRef": { "name": "web" }, "schedule": "0 2 * * *", "retentionPolicy": { "keepLast": 3 } },
             "status": { "phase": "Ready", "lastBackupTime": "2026-11-27T11:58:30Z",
                 "lastRun": { "id": "20261125-012640", "freezeSeconds": 1.25 },
                 "history": [{ "id": "20261125-012640", "freezeSeconds": 1.25, "outcome": "Succeeded" }] },
@@ -330,6 +356,7 @@ mod tests {
             for run in found.runs.iter_mut().filter(|run| run.origin.is_none()) {
                 judge(run, maker, &mut found.freezes);
             }
+            maker.into_iter().for_each(|maker| hold(&mut found.runs, maker));
             found
         };
         let (mine, gone, anew) = (judged(Some(&all[0])), judged(None), judged(Some(&policy("uid-2"))));

@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;
 
 use super::name::RunId;
+use super::retention;
+use crate::api::backup::RetentionPolicy;
 use crate::api::snapshot::VolumeSnapshot;
 use crate::api::{annotation, label};
 
@@ -39,6 +42,9 @@ pub struct Run {
     pub sizes: Vec<String>,
     #[serde(skip)]
     pub maker: Maker,
+    /// When the first of its snapshots was made, by the API server's clock: what retention counts from.
+    #[serde(skip)]
+    pub created: Option<Timestamp>,
 }
 
 /// Where a run comes from, when not from an object that is there.
@@ -75,26 +81,38 @@ pub fn runs<'a>(snapshots: impl IntoIterator<Item = &'a VolumeSnapshot>) -> Vec<
         };
         groups.entry((namespace, statefulset, maker, id, alone)).or_default().push(snapshot);
     }
-    let run = |((namespace, stateful_set, maker, id, _), group): (_, Vec<_>)| run(namespace, stateful_set, maker, id, group);
+    let run =
+        |((namespace, stateful_set, maker, id, _), group): (_, Vec<_>)| run(namespace, stateful_set, maker, id, group);
     let mut runs: Vec<Run> = groups.into_iter().map(run).collect();
     let age = |run: &Run| (run.cut_time, run.id.clone());
     runs.sort_by_key(|run| std::cmp::Reverse(age(run)));
     runs
 }
 
-fn run(namespace: String, stateful_set: String, maker: Maker, id: Option<String>, mut all: Vec<&VolumeSnapshot>) -> Run {
+fn run(
+    namespace: String,
+    stateful_set: String,
+    maker: Maker,
+    id: Option<String>,
+    mut all: Vec<&VolumeSnapshot>,
+) -> Run {
     all.sort_by_key(|one| (ordinal(one), one.name_any()));
     let cuts: Vec<_> = all.iter().filter_map(|one| cut(one)).collect();
     let (first, last) = (cuts.iter().min(), cuts.iter().max());
     let claims = all.iter().filter_map(|one| one.spec.source.persistent_volume_claim_name.clone());
     let size = |one: &&VolumeSnapshot| Some(one.status.as_ref()?.restore_size.as_ref()?.0.clone());
     Run {
-        policy: if maker.namespace == namespace { maker.name.clone() } else { format!("{}/{}", maker.namespace, maker.name) },
+        policy: if maker.namespace == namespace {
+            maker.name.clone()
+        } else {
+            format!("{}/{}", maker.namespace, maker.name)
+        },
         cut_time: last.copied(),
         complete: id.is_some() && is_complete(&all),
         consistency: all.iter().find_map(|one| one.annotations().get(annotation::CONSISTENCY).cloned()),
         claims: claims.collect(),
-        kept_by: kept_by(),
+        kept_by: vec![],
+        created: all.iter().filter_map(|one| Some(one.metadata.creation_timestamp.as_ref()?.0)).min(),
         snapshots: all.iter().map(|one| one.name_any()).collect(),
         origin: id.is_none().then_some(Origin::Legacy),
         skew: first.zip(last).map(|(first, last)| last.duration_since(*first)),
@@ -106,9 +124,17 @@ fn run(namespace: String, stateful_set: String, maker: Maker, id: Option<String>
     }
 }
 
-/// Retention is not part of this version: no rule holds anything.
-fn kept_by() -> Vec<String> {
-    vec![]
+/// Fills in which rules of its maker's retention hold each run, as of its newest complete one. All are of one maker.
+pub fn hold(runs: &mut [&mut Run], policy: Option<&RetentionPolicy>, zone: &TimeZone) {
+    let seen = |(id, run): (usize, &&mut Run)| {
+        let claims = run.claims.iter().cloned().collect();
+        Some(retention::Run { id, cut: run.created?, complete: run.complete, claims })
+    };
+    let known: Vec<_> = runs.iter().enumerate().filter_map(seen).collect();
+    let now = known.iter().filter(|run| run.complete).map(|run| run.cut).max().unwrap_or_default();
+    for verdict in retention::retain(&known, policy, now, zone) {
+        runs[verdict.id].kept_by = verdict.rules.iter().map(|rule| rule.name().to_owned()).collect();
+    }
 }
 
 /// As many as it says, of one epoch of the lock, each cut for certain, ready, and not on its way out.
@@ -159,7 +185,8 @@ pub mod tests {
         }
         serde_json::from_value(json!({
             "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
-            "metadata": { "name": name, "namespace": "shop", "labels": labels, "annotations": notes },
+            "metadata": { "name": name, "namespace": "shop", "labels": labels, "annotations": notes,
+                "creationTimestamp": Timestamp::from_millisecond(at).unwrap().round(jiff::Unit::Second).unwrap() },
             "spec": { "source": { "persistentVolumeClaimName": format!("data-web-{ordinal}") } },
             "status": { "readyToUse": true, "restoreSize": "1Gi", "creationTime": "2026-11-25T01:26:40Z" },
         }))
@@ -176,10 +203,7 @@ pub mod tests {
         ];
         let found = runs(&all);
         let brief: Vec<_> = found.iter().map(|run| (run.id.as_deref(), run.complete, run.snapshots.len())).collect();
-        assert_eq!(
-            brief,
-            [(Some("20261126-012640"), false, 1), (Some("20261125-012640"), true, 2), (None, false, 1)]
-        );
+        assert_eq!(brief, [(Some("20261126-012640"), false, 1), (Some("20261125-012640"), true, 2), (None, false, 1)]);
         let whole = &found[1];
         assert_eq!(whole.skew, Some(SignedDuration::from_millis(150)));
         assert_eq!(whole.cut_time.unwrap().to_string(), "2026-11-25T01:26:40.25Z");

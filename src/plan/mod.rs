@@ -10,6 +10,7 @@ pub mod job;
 pub mod journal;
 pub mod name;
 pub mod noun;
+pub mod patience;
 pub mod report;
 pub mod resolve;
 pub mod retention;

@@ -22,3 +22,4 @@ mod policy;
 mod postgres;
 mod refusal;
 mod schedule;
+mod show;

@@ -34,14 +34,16 @@ async fn databases_under_load_are_whole_in_every_snapshot() {
         let checkpoint = json!({ "command": ["psql", "-c", "CHECKPOINT"] });
         s.policy("nightly", "pg", &json!({ "preBackupHook": checkpoint })).await;
 
-        let load = join_all(PODS.map(|pod| s.exec(pod, "pgbench -n -c 4 -T 20 bench")));
+        let load = join_all(PODS.map(|pod| load(s, pod)));
         let backup = async {
             until("transactions everywhere", 60, async || {
                 let counts = join_all(PODS.map(|pod| transactions(s, pod))).await;
                 counts.iter().all(|count| *count > 500).then_some(()).ok_or_else(|| format!("{counts:?}"))
             })
             .await;
-            s.backup("nightly", &[]).await.expect(0)
+            let ended = s.backup("nightly", &[]).await.expect(0);
+            join_all(PODS.map(|pod| unload(s, pod))).await;
+            ended
         };
         let (_, ended) = tokio::join!(load, backup);
         let hooks = ended.audit.iter().filter(|line| line.step == "Pre" && line.exit_code == Some(0));
@@ -55,12 +57,28 @@ async fn databases_under_load_are_whole_in_every_snapshot() {
     .await;
 }
 
+/// Transactions until `unload`.
+pub async fn load(s: &Scene, pod: &str) {
+    s.exec(pod, "pgbench -n -c 4 -T 300 bench > /tmp/pgbench 2>&1 & echo $! > /tmp/load; wait; true").await;
+}
+
+/// Ends the load after one transaction more.
+pub async fn unload(s: &Scene, pod: &str) {
+    let before = transactions(s, pod).await;
+    until("another transaction", 60, async || match transactions(s, pod).await {
+        more if more > before => Ok(()),
+        same => Err(format!("{same}")),
+    })
+    .await;
+    s.exec(pod, "kill $(cat /tmp/load)").await;
+}
+
 /// Sums by account, teller, branch and history; transactions.
 async fn sums(s: &Scene, pod: &str) -> Vec<i64> {
     s.exec(pod, SUMS).await.trim().split('|').map(|number| number.parse().unwrap()).collect()
 }
 
-async fn transactions(s: &Scene, pod: &str) -> i64 {
+pub async fn transactions(s: &Scene, pod: &str) -> i64 {
     s.exec(pod, "psql -At -d bench -c 'select count(*) from pgbench_history'").await.trim().parse().unwrap()
 }
 

@@ -1,21 +1,19 @@
 //! A way to the API server that can be cut: the product is told to go by it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::account::copy_kubeconfig;
 use super::Scene;
+use super::account::copy_kubeconfig;
 
 /// Ends with the test that made it.
 pub struct Proxy {
     pub kubeconfig: PathBuf,
     open: Arc<Mutex<Vec<AbortHandle>>>,
-    pub cuts: AtomicUsize,
     accept: JoinHandle<()>,
 }
 
@@ -43,14 +41,12 @@ impl Proxy {
                 kept.lock().unwrap().push(passing.abort_handle());
             }
         });
-        Proxy { kubeconfig, open, cuts: AtomicUsize::default(), accept }
+        Proxy { kubeconfig, open, accept }
     }
 
     /// Ends every connection in the middle of whatever it carries; new ones are taken.
     pub fn cut(&self) {
-        let open = std::mem::take(&mut *self.open.lock().unwrap());
-        open.iter().for_each(AbortHandle::abort);
-        self.cuts.fetch_add(open.len(), Ordering::Relaxed);
+        std::mem::take(&mut *self.open.lock().unwrap()).iter().for_each(AbortHandle::abort);
     }
 }
 

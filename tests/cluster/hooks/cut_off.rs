@@ -48,7 +48,10 @@ async fn a_pod_whose_pre_hook_got_lost_is_thawed_again_until_nothing_can_freeze_
         run.signal("TERM").await;
         let ended = run.ended().await.expect(20);
         assert!(ended.audit.iter().all(|line| line.step != "Snapshot"), "nothing is cut in a freeze nobody is sure of");
-        assert!(s.get("nightly").await.metadata.finalizers.is_some(), "the freeze is open until it is over for certain");
+        assert!(
+            s.get("nightly").await.metadata.finalizers.is_some(),
+            "the freeze is open until it is over for certain"
+        );
         s.backup("nightly", &COMMAND).await.expect(0);
         whole(s, "nightly", 1).await;
         s.runs_free("web").await;
@@ -68,7 +71,10 @@ async fn a_pre_hook_whose_end_is_never_known_fails_the_run_as_unproven() {
         run.reaches("Unlock", 1).await;
         let ended = run.ended().await.expect(10);
         let sentence = &ended.stderr;
-        assert!(sentence.starts_with("ThawUnproven: ") && sentence.contains("container app of pod web-0"), "{sentence}");
+        assert!(
+            sentence.starts_with("ThawUnproven: ") && sentence.contains("container app of pod web-0"),
+            "{sentence}"
+        );
         assert!(sentence.contains("may still be at work") && sentence.contains("sleep 4"), "{sentence}");
         let status = s.get("nightly").await.status.unwrap();
         assert_eq!(status.last_run.unwrap().reason, Some(Reason::ThawUnproven));

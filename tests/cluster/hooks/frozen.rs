@@ -5,7 +5,7 @@ use serde_json::json;
 use sts_backup::api::annotation;
 use sts_backup::api::shared::{Consistency, IntentPhase};
 
-use super::{hooks, hooks_and, one, sh, small};
+use super::{hooks, hooks_and, one, sh, slow, small};
 use crate::harness::driver::{Entry, SIM, TWO};
 use crate::harness::make::{App, is_ready, word};
 use crate::harness::run::whole;
@@ -92,7 +92,8 @@ async fn hooks_enter_the_container_that_is_asked_for_and_the_default_one_else() 
         for name in ["second", "third"] {
             let mut other = first.clone();
             other.name = name.into();
-            other.command = Some(vec!["sh".into(), "-c".into(), "trap 'exit 0' TERM; while :; do sleep 1; done".into()]);
+            other.command =
+                Some(vec!["sh".into(), "-c".into(), "trap 'exit 0' TERM; while :; do sleep 1; done".into()]);
             pod.containers.push(other);
         }
         let mut beside = first.clone();
@@ -100,8 +101,10 @@ async fn hooks_enter_the_container_that_is_asked_for_and_the_default_one_else() 
         beside.restart_policy = Some("Always".into());
         beside.command = Some(vec!["sh".into(), "-c".into(), "trap 'exit 0' TERM; while :; do sleep 1; done".into()]);
         pod.init_containers = Some(vec![beside]);
-        pod.volumes = Some(vec![serde_json::from_value(
-            json!({ "name": "shared", "persistentVolumeClaim": { "claimName": "shared" } })).unwrap()]);
+        pod.volumes = Some(vec![
+            serde_json::from_value(json!({ "name": "shared", "persistentVolumeClaim": { "claimName": "shared" } }))
+                .unwrap(),
+        ]);
         let meta = app.spec.template.metadata.as_mut().unwrap();
         let default = ("kubectl.kubernetes.io/default-container".to_owned(), "second".to_owned());
         meta.annotations = Some([default].into());
@@ -114,7 +117,9 @@ async fn hooks_enter_the_container_that_is_asked_for_and_the_default_one_else() 
         s.policy("default", "web", &json!({ "preBackupHook": { "command": ["true"] } })).await;
         s.policy("named", "web", &json!({ "preBackupHook": named("third"), "postBackupHook": named("app") })).await;
         s.policy("sidecar", "web", &json!({ "preBackupHook": named("beside") })).await;
-        for (policy, expected) in [("default", "Pre second"), ("named", "Pre third, Post app"), ("sidecar", "Pre beside")] {
+        for (policy, expected) in
+            [("default", "Pre second"), ("named", "Pre third, Post app"), ("sidecar", "Pre beside")]
+        {
             let ended = s.backup(policy, &[]).await.expect(0);
             let hooks = ended.audit.iter().filter(|line| line.verb == "exec");
             let entered: Vec<_> =
@@ -129,8 +134,7 @@ async fn hooks_enter_the_container_that_is_asked_for_and_the_default_one_else() 
 
 #[tokio::test]
 async fn a_freeze_ends_after_its_longest_time() {
-    let slow = With::Faulty(TWO, json!({ "cutDelay": "20s" }));
-    scene("longest", &[slow], async |s| {
+    scene("longest", &[slow()], async |s| {
         let templates = one(TWO);
         s.app(&small("cut", 1, &templates)).await;
         s.app(&small("pre", 2, &templates)).await;

@@ -15,10 +15,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::harness::driver::Driver;
+use crate::harness::driver::{Driver, TWO};
 use crate::harness::make::App;
 use crate::harness::product::Running;
-use crate::harness::{Scene, until};
+use crate::harness::{Scene, With, until};
 
 /// `ns` prints this instant in nanoseconds: the pod's busybox knows microseconds.
 const NS: &str = "ns() { echo | ts %.s | tr -d '. ' | sed 's/$/000/'; }; at=$(ns)";
@@ -32,6 +32,11 @@ pub fn sh(script: &str) -> Value {
 pub const FREEZE: &str = "[ ! -e /run/lock-app/frozen ] || exit 9; freeze; ns >> /a/pre";
 /// Writes down when it began, and thaws.
 pub const THAW: &str = "echo $at >> /a/post; thaw";
+
+/// A storage slow enough to be struck in the cut; most tests share it.
+pub fn slow() -> With {
+    With::Alike(TWO, json!({ "cutDelay": "5s" }))
+}
 
 /// Both hooks in a policy's spec.
 pub fn hooks() -> Value {

@@ -1,14 +1,14 @@
 //! What was frozen goes away in the freeze: the run is void, its snapshots are deleted, and it freezes anew.
 
-use serde_json::json;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
+use serde_json::json;
 use sts_backup::api::condition::Reason;
 
-use super::{FREEZE, hooks, hooks_and, one, sh, small};
+use super::{FREEZE, hooks, hooks_and, one, sh, slow, small};
 use crate::harness::driver::TWO;
 use crate::harness::run::{runs, whole};
-use crate::harness::{Scene, With, is_long, scene, until};
+use crate::harness::{Scene, is_long, scene, until};
 
 /// The driver's handles of the policy's snapshots.
 pub async fn handles(s: &Scene, policy: &str) -> Vec<String> {
@@ -21,8 +21,7 @@ pub async fn handles(s: &Scene, policy: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_container_or_pod_that_goes_in_the_freeze_makes_it_void_and_another_one_follows() {
-    let slow = With::Faulty(TWO, json!({ "cutDelay": "5s" }));
-    scene("void", &[slow], async |s| {
+    scene("void", &[slow()], async |s| {
         futures::join!(
             void(s, "container", async |pod| s.restart(pod).await),
             void(s, "pod", async |pod| {
@@ -66,17 +65,24 @@ async fn a_container_that_outlives_no_freeze_fails_the_run_after_three() {
     if !is_long() {
         return;
     }
-    let slow = With::Faulty(TWO, json!({ "cutDelay": "5s" }));
-    scene("frail", &[slow], async |s| {
+    scene("frail", &[slow()], async |s| {
         let mut app = small("web", 1, &one(TWO)).manifest();
         let container = &mut app.spec.template.spec.as_mut().unwrap().containers[0];
         // A probe that does not outlast the freeze, as the README warns.
-        container.liveness_probe = Some(serde_json::from_value(json!({
-            "exec": { "command": ["sh", "-c", "! test -e /run/lock-app/frozen"] },
-            "periodSeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 1,
-        })).unwrap());
+        container.liveness_probe = Some(
+            serde_json::from_value(json!({
+                "exec": { "command": ["sh", "-c", "! test -e /run/lock-app/frozen"] },
+                "periodSeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 1,
+            }))
+            .unwrap(),
+        );
         s.app_of(&app).await;
-        s.policy("nightly", "web", &hooks_and(&json!({ "preBackupHook": sh(&format!("rm -f /run/lock-app/frozen; {FREEZE}")) }))).await;
+        s.policy(
+            "nightly",
+            "web",
+            &hooks_and(&json!({ "preBackupHook": sh(&format!("rm -f /run/lock-app/frozen; {FREEZE}")) })),
+        )
+        .await;
         let ended = s.backup("nightly", &[]).await.expect(10);
         assert!(ended.stderr.contains("does its liveness probe outlast the freeze?"), "{}", ended.stderr);
         let last = s.get("nightly").await.status.unwrap().last_run.unwrap();

@@ -2,15 +2,14 @@
 
 use serde_json::json;
 
-use super::{hooks, one, small};
+use super::{hooks, one, slow, small};
 use crate::harness::driver::TWO;
 use crate::harness::run::whole;
-use crate::harness::{With, scene};
+use crate::harness::scene;
 
 #[tokio::test]
 async fn whoever_comes_while_a_run_is_active_waits_or_leaves_and_freezes_nothing_meanwhile() {
-    let slow = With::Faulty(TWO, json!({ "cutDelay": "3s" }));
-    scene("together", &[slow], async |s| {
+    scene("together", &[slow()], async |s| {
         s.app(&small("web", 2, &one(TWO))).await;
         for policy in ["hourly", "nightly"] {
             s.policy(policy, "web", &hooks()).await;
@@ -20,8 +19,7 @@ async fn whoever_comes_while_a_run_is_active_waits_or_leaves_and_freezes_nothing
         let same = s.start_backup("nightly", &["--slot", "one"]);
         let next = s.start_backup("nightly", &["--slot", "two"]);
         let other = s.start_backup("hourly", &[]);
-        let (first, same, next, other) =
-            tokio::join!(first.ended(), same.ended(), next.ended(), other.ended());
+        let (first, same, next, other) = tokio::join!(first.ended(), same.ended(), next.ended(), other.ended());
         println!("same run: {:?} {}", same.code, same.stderr);
         let (first, next, other) = (first.expect(0), next.expect(0), other.expect(0));
         assert!(matches!(same.code, Some(0 | 30)), "{same:?}");
@@ -36,9 +34,10 @@ async fn whoever_comes_while_a_run_is_active_waits_or_leaves_and_freezes_nothing
             // A pre hook that meets a frozen application ends with exit code 9.
             let (pre, post) = (s.instants(pod, "pre").await, s.instants(pod, "post").await);
             assert_eq!((pre.len(), post.len()), (3, 3), "{pod}: three freezes, each thawed once");
-            let inside = TWO.cuts(&s.volumes().await).iter().all(|cut| {
-                pre.iter().zip(&post).any(|(pre, post)| *pre < cut.begin && cut.end < *post)
-            });
+            let inside = TWO
+                .cuts(&s.volumes().await)
+                .iter()
+                .all(|cut| pre.iter().zip(&post).any(|(pre, post)| *pre < cut.begin && cut.end < *post));
             assert!(inside, "{pod}: a cut outside of every freeze");
         }
         s.runs_free("web").await;
@@ -53,8 +52,7 @@ async fn whoever_comes_while_a_run_is_active_waits_or_leaves_and_freezes_nothing
 
 #[tokio::test]
 async fn an_earlier_attempt_and_an_earlier_slot_are_over() {
-    let slow = With::Faulty(TWO, json!({ "cutDelay": "3s" }));
-    scene("earlier", &[slow], async |s| {
+    scene("earlier", &[slow()], async |s| {
         s.app(&small("web", 1, &one(TWO))).await;
         s.policy("nightly", "web", &hooks()).await;
         let slot = |at: &'static str| ["--slot", at, "--trigger", "schedule", "--attempt"];
@@ -75,11 +73,10 @@ async fn an_earlier_attempt_and_an_earlier_slot_are_over() {
 
 #[tokio::test]
 async fn a_run_whose_patience_ends_before_the_lock_is_free_is_skipped() {
-    let slow = With::Faulty(TWO, json!({ "cutDelay": "8s" }));
-    scene("patience", &[slow], async |s| {
+    scene("patience", &[slow()], async |s| {
         s.app(&small("web", 1, &one(TWO))).await;
         s.policy("nightly", "web", &hooks()).await;
-        let hurried = json!({ "startingDeadlineSeconds": 2, "postBackupHook": super::sh(super::THAW) });
+        let hurried = json!({ "startingDeadlineSeconds": 1, "postBackupHook": super::sh(super::THAW) });
         s.policy("hourly", "web", &hurried).await;
         let run = s.start_backup("nightly", &[]);
         run.reaches("Snapshot", 1).await;
