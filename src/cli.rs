@@ -1,6 +1,9 @@
 //! The command line: what a person or a Job types, in the conventions of kubectl.
 
 mod generate;
+mod manifest;
+mod output;
+mod retention;
 mod run_once;
 
 use std::path::PathBuf;
@@ -45,6 +48,8 @@ enum Command {
     /// Carry out one run here and now, with the rights of the kubeconfig or of the pod
     #[command(subcommand)]
     RunOnce(run_once::RunOnce),
+    /// What a retention policy keeps and drops, with the rules that keep each run
+    Retention(retention::Retention),
     /// Print what is generated from the program itself
     #[command(subcommand)]
     Generate(generate::Generate),
@@ -94,6 +99,12 @@ impl Target {
     }
 }
 
+/// Carries out what waits for the network, on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Error::Config(format!("cannot start: {error}")))?.block_on(work)
+}
+
 /// Parses and runs the command.
 ///
 /// # Errors
@@ -108,6 +119,7 @@ pub fn run() -> Result<ExitCode> {
     };
     match cli.command {
         Command::RunOnce(what) => run_once::run(&cli.global, &what),
+        Command::Retention(asked) => retention::run(&cli.global, &asked),
         Command::Generate(what) => generate::run(&what),
     }
 }

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use super::feed::Feeds;
 use super::lock::Lock;
 use super::quiesce::Hooks;
+use super::record::Ledger;
 use super::{Effect, Fault, Io, observe, record, snapshot};
+use crate::api::backup::StatefulSetBackup;
 use crate::plan::backup::Backup;
 use crate::plan::flow::{Feed, Step};
 use crate::plan::name::RunId;
@@ -26,6 +28,7 @@ pub struct Cluster {
     pub(super) hooks: Hooks,
     stop: watch::Sender<Option<Stop>>,
     run: Cell<Option<RunId>>,
+    pub(super) ledger: Ledger,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -36,7 +39,17 @@ impl std::fmt::Debug for Cluster {
 
 impl Cluster {
     pub fn new(client: Client, want: Want) -> Cluster {
+        Self::with(client, want, Ledger::Object)
+    }
+
+    /// For a run whose object is not in the cluster.
+    pub fn of_file(client: Client, want: Want, object: StatefulSetBackup) -> Cluster {
+        Self::with(client, want, Ledger::of_file(object))
+    }
+
+    fn with(client: Client, want: Want, ledger: Ledger) -> Cluster {
         Cluster {
+            ledger,
             lock: Lock::new(client.clone(), &want),
             feeds: Feeds::default(),
             hooks: Hooks::default(),
@@ -113,6 +126,8 @@ impl Effect<Backup> for Cluster {
             Backup::Snapshot(new) => snapshot::create(self, row, new).await,
             Backup::Seal(seal) => snapshot::seal(self, row, seal).await,
             Backup::Delete(doomed) => snapshot::delete(self, row, doomed).await,
+            Backup::Purge(purge) => snapshot::purge(self, row, purge).await,
+            Backup::Prune(prune) => snapshot::prune(self, row, prune).await,
         }
     }
 }

@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
+mod retention;
+mod stock;
 mod sweep;
 mod world;

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use jiff::SignedDuration;
-use sts_backup::api::backup::BackupPhase;
+use jiff::tz::TimeZone;
+use sts_backup::api::backup::{BackupPhase, RetentionPolicy};
 use sts_backup::api::condition::Reason;
 use sts_backup::api::shared::{Consistency, Outcome, Trigger};
 use sts_backup::plan::backup::{self, Backup};
 use sts_backup::plan::flow::{Exit, Planner, Step};
 use sts_backup::plan::hook::HookSpec;
-use sts_backup::plan::noun::{Holder, Want};
+use sts_backup::plan::noun::{Holder, Keep, Want};
 use sts_backup::plan::view::View;
 use sts_backup::step::{Io, drive};
 use tokio::runtime::{Builder, Runtime};
@@ -22,7 +23,7 @@ use tokio::select;
 
 use super::world::{Blow, Process, World, keys};
 
-const BLOWS: [Blow; 10] = [
+const BLOWS: [Blow; 11] = [
     Blow::DieBefore,
     Blow::DieAfter,
     Blow::LostBefore,
@@ -33,6 +34,7 @@ const BLOWS: [Blow; 10] = [
     Blow::Stolen,
     Blow::Restart,
     Blow::Straggler,
+    Blow::Pinned,
 ];
 
 type Blows = [(usize, Blow)];
@@ -66,12 +68,22 @@ fn want(world: &World, process: usize) -> Want {
         lock_by: world.now() + SignedDuration::from_secs(600),
         max_freeze: SignedDuration::from_secs(30),
         ready_timeout: SignedDuration::from_secs(600),
+        keep: world.old.is_some().then(|| Keep {
+            policy: RetentionPolicy {
+                keep_last: Some(2),
+                purge_retained: Some(world.hooks),
+                ..RetentionPolicy::default()
+            },
+            zone_name: "Etc/UTC".into(),
+            zone: Some(TimeZone::UTC),
+        }),
+        adopt: Some("former".into()),
     }
 }
 
 /// Process after process, until one ends the run; then what must hold is looked at.
-async fn case(blows: &Blows, hooks: bool, next: Planner<Backup>) -> World {
-    let world = Rc::new(RefCell::new(World::new(blows, hooks)));
+async fn case(blows: &Blows, hooks: bool, old: bool, next: Planner<Backup>) -> World {
+    let world = Rc::new(RefCell::new(World::new(blows, hooks, old)));
     for n in 1.. {
         let want = want(&world.borrow(), n);
         let process = Process::start(&world, want.clone());
@@ -135,6 +147,7 @@ fn verdict(world: &mut World, blows: &Blows) {
     let consistency = world.status.last_run.as_ref().and_then(|last| last.consistency);
     let expected = if world.hooks { Consistency::Frozen } else { Consistency::CrashPerVolume };
     check(succeeded && consistency != Some(expected), "wrong consistency");
+    let pruned = world.old.as_ref().map(|old| old.verdict(succeeded)).unwrap_or_default();
     let (runs, size) = (world.runs(), keys().len());
     let whole = runs.values().filter(|disks| disks.len() == size && disks.iter().all(|disk| disk.snap.sealed));
     check(succeeded && whole.count() != 1, "not exactly one run");
@@ -145,6 +158,7 @@ fn verdict(world: &mut World, blows: &Blows) {
         let frozen = matches!(disks[0].evidence, Some((true, _)));
         check(sealed && !(one && frozen), "one id, two freezes");
     }
+    bad.extend(pruned);
     world.violations = bad;
 }
 
@@ -155,21 +169,24 @@ struct Report {
     red: Vec<(Box<Blows>, Vec<&'static str>)>,
 }
 
-fn sweep(what: &str, hooks: bool, next: Planner<Backup>, pairs: bool) -> Report {
+/// Every single blow, and every pair of them; with old runs in stock the first of a pair falls on retention.
+fn sweep(what: &str, hooks: bool, old: bool, next: Planner<Backup>) -> Report {
     let (rt, mut report, start) = (runtime(), Report::default(), Instant::now());
     let mut go = |blows: &Blows| {
-        let world = rt.block_on(case(blows, hooks, next));
+        let world = rt.block_on(case(blows, hooks, old, next));
         if !world.violations.is_empty() {
             report.red.push((blows.into(), world.violations));
         }
-        world.writes
+        (world.writes, world.first_pruned)
     };
     let (mut one, mut two) = (0, 0);
-    for k in 0..go(&[]) {
+    let (writes, pruned) = go(&[]);
+    let pairs_from = if old { pruned.unwrap() - 1 } else { 0 };
+    for k in 0..writes {
         for first in BLOWS {
             one += 1;
-            let writes = go(&[(k, first)]).min(60);
-            for j in (k + 1..writes).filter(|_| pairs) {
+            let writes = go(&[(k, first)]).0.min(60);
+            for j in (k + 1..writes).filter(|_| k >= pairs_from) {
                 for second in BLOWS {
                     two += 1;
                     go(&[(k, first), (j, second)]);
@@ -196,21 +213,30 @@ fn sweep(what: &str, hooks: bool, next: Planner<Backup>, pairs: bool) -> Report 
 
 #[test]
 fn a_run_with_hooks_survives_every_blow_and_every_pair() {
-    let report = sweep("with hooks", true, backup::next, true);
+    let report = sweep("with hooks", true, false, backup::next);
     assert!(report.singles > 150 && report.pairs > 20_000, "{} and {}", report.singles, report.pairs);
     assert!(report.red.is_empty());
 }
 
 #[test]
 fn a_run_without_hooks_survives_every_blow_and_every_pair() {
-    let report = sweep("without hooks", false, backup::next, true);
+    let report = sweep("without hooks", false, false, backup::next);
     assert!(report.singles > 100 && report.pairs > 5_000, "{} and {}", report.singles, report.pairs);
     assert!(report.red.is_empty());
 }
 
 #[test]
+fn retention_keeps_and_drops_the_same_after_every_blow_and_every_pair() {
+    for purge in [true, false] {
+        let report = sweep(&format!("old runs, purgeRetained: {purge}"), purge, true, backup::next);
+        assert!(report.singles > 200 && report.pairs > 2_000, "{} and {}", report.singles, report.pairs);
+        assert!(report.red.is_empty());
+    }
+}
+
+#[test]
 fn the_undisturbed_run_reads_nothing_while_frozen() {
-    let world = runtime().block_on(case(&[], true, backup::next));
+    let world = runtime().block_on(case(&[], true, false, backup::next));
     assert_eq!(world.reads_in_freeze, 0, "{}", world.log.join("\n"));
     assert!(world.violations.is_empty());
 }
@@ -218,17 +244,19 @@ fn the_undisturbed_run_reads_nothing_while_frozen() {
 #[test]
 fn one_case() {
     let Ok(text) = std::env::var("SSB_CASE") else { return };
+    let is_set = |name| std::env::var_os(name).is_some();
     let blow = |word: &str| BLOWS.into_iter().find(|blow| format!("{blow:?}") == word);
     let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let blows: Vec<_> = words.chunks(2).map(|pair| (pair[0].parse().unwrap(), blow(pair[1]).unwrap())).collect();
-    let world = runtime().block_on(case(&blows, std::env::var_os("SSB_NO_HOOKS").is_none(), backup::next));
+    let world = runtime().block_on(case(&blows, !is_set("SSB_NO_HOOKS"), !is_set("SSB_NO_OLD_RUNS"), backup::next));
     println!("{}\n{:?}", world.log.join("\n"), world.violations);
 }
 
 #[test]
 fn the_table_names_every_step_with_its_verbs() {
     let names: Vec<_> = Backup::TABLE.iter().map(|row| row.name).collect();
-    let all = ["Lock", "Write", "Hold", "Mark", "Pre", "Post", "Snapshot", "Seal", "Delete", "Unlock"];
+    let all =
+        ["Lock", "Write", "Hold", "Mark", "Pre", "Post", "Snapshot", "Seal", "Delete", "Purge", "Prune", "Unlock"];
     assert_eq!(names, all);
     assert!(Backup::TABLE.iter().all(|row| !row.verbs.is_empty()));
 }

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::rc::Rc;
 
+use super::stock::Old;
 use jiff::{SignedDuration, Timestamp};
 use sts_backup::api::backup::StatefulSetBackupStatus;
 use sts_backup::api::recorded::RecordedClaim;
@@ -38,6 +39,8 @@ pub enum Blow {
     Restart,
     /// The process dies; its request lands a second later, when the successor is at work.
     Straggler,
+    /// A restore comes to use a run that retention is about to delete.
+    Pinned,
 }
 
 pub const PODS: u32 = 2;
@@ -79,10 +82,14 @@ pub struct World {
     pub violations: Vec<&'static str>,
     blows: Vec<(usize, Blow)>,
     mail: Vec<(Timestamp, Holder, Backup)>,
+    pub old: Option<Old>,
+    /// The write with which retention began.
+    pub first_pruned: Option<usize>,
 }
 
 impl World {
-    pub fn new(blows: &[(usize, Blow)], hooks: bool) -> World {
+    /// `old`: with runs of before, and a retention policy.
+    pub fn new(blows: &[(usize, Blow)], hooks: bool, old: bool) -> World {
         World {
             start: Instant::now(),
             hooks,
@@ -104,6 +111,8 @@ impl World {
             violations: vec![],
             blows: blows.to_vec(),
             mail: vec![],
+            old: old.then(|| Old::new(hooks)),
+            first_pruned: None,
         }
     }
 
@@ -186,6 +195,15 @@ impl World {
                 }
                 None => return Err(Fault::Lost),
             },
+            Backup::Purge(_) | Backup::Prune(_) => {
+                let size = keys().len();
+                let runs = self.runs();
+                let complete = |disks: &Vec<&Disk>| {
+                    disks.len() == size && disks.iter().all(|disk| disk.snap.ready && disk.snap.sealed)
+                };
+                let complete = runs.values().any(complete);
+                return self.old.as_mut().unwrap().apply(step, complete);
+            }
             Backup::Delete(doomed) => {
                 self.disks.retain(|_, disk| disk.snap.uid != doomed.uid);
                 Fact::Snap(doomed.name.clone(), None)
@@ -264,9 +282,10 @@ impl World {
             Read::Volume(name) => Fact::Volume(name.clone(), Some(Volume { driver: Some("csi".into()) })),
             Read::Classes => {
                 let (name, driver) = ("class".into(), "csi".into());
-                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false }])
+                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false, retains: false }])
             }
             Read::Snaps => Fact::Snaps(Seen::Known(self.snaps())),
+            Read::Stock | Read::Content(_) | Read::Restores => self.old.as_ref().unwrap().answer(read, &self.disks),
         }
     }
 
@@ -293,7 +312,9 @@ impl World {
     }
 
     fn snaps(&self) -> Snaps {
-        self.disks.iter().map(|(name, disk)| (name.clone(), disk.snap.clone())).collect()
+        let old = self.old.iter().flat_map(|old| &old.pieces);
+        let old = old.filter_map(|(name, piece)| Some((name.clone(), piece.snap.clone()?)));
+        self.disks.iter().map(|(name, disk)| (name.clone(), disk.snap.clone())).chain(old).collect()
     }
 }
 
@@ -340,6 +361,8 @@ impl Process {
                 world.pods[0] = Instance { id: world.pods[0].id + 100, frozen: false };
                 world.thaws += u32::from(thawed);
             }
+            Some(Blow::Pinned) => world.old.iter_mut().for_each(Old::pin),
+            Some(Blow::Refuse) => world.old.iter_mut().for_each(Old::refuse),
             _ => {}
         }
     }
@@ -422,6 +445,9 @@ impl Effect<Backup> for Process {
             let mut world = self.world.borrow_mut();
             let k = world.writes;
             let blow = world.blows.iter().find(|(at, _)| *at == k).map(|(_, blow)| *blow);
+            if matches!(step, Backup::Purge(_) | Backup::Prune(_)) {
+                world.first_pruned.get_or_insert(k);
+            }
             world.writes += 1;
             (blow, k > ENDLESS)
         };
@@ -431,7 +457,7 @@ impl Effect<Backup> for Process {
         }
         self.befall(blow);
         // A straggling write of status or Lease meets a newer version; a straggling hook nothing can prevent.
-        if blow == Some(Blow::Straggler) && matches!(step, Backup::Snapshot(_) | Backup::Delete(_)) {
+        if blow == Some(Blow::Straggler) && matches!(step, Backup::Snapshot(_) | Backup::Delete(_) | Backup::Prune(_)) {
             let at = self.now() + SignedDuration::from_secs(1);
             self.world.borrow_mut().mail.push((at, self.want.me.clone(), step.clone()));
         }
