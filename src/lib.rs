@@ -31,12 +31,16 @@
 //! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
+//! | [`plan::retention`] | which runs a policy keeps, and by which rules |
+//! | [`plan::stock`] | the runs of a `StatefulSet` as their snapshots tell them: whose, and in which state |
+//! | [`plan::prune`] | retention as the last part of a backup: what is deleted next, and what stands in the way |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
 //! | [`plan::name`] | run ids and object names, checked where they are made |
 //! | [`step`] | the driver, and the traits `Io` and `Effect` |
 //! | [`step::observe`], [`step::feed`] | one read, one request, facts; watches that deliver facts while the planner waits |
+//! | [`step::stock`] | what retention reads |
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
-//! | [`run`] | the run-once role: find the object, say who we are, drive the flow to its end |
+//! | [`run`], [`run::file`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
 //! | [`generate`] | the CRDs as text, committed under `manifests/` and compared by a test |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
@@ -58,6 +62,8 @@
 //!   was seen before; who does not hold it writes no journal that is open.
 //! - **Fencing**: each status write carries the resourceVersion that it was decided on, the run ids of one
 //!   `StatefulSet` never repeat, and every `VolumeSnapshot` bears the Lease's transitions under which it was made.
+//! - **Without an object** (a policy in a file) the same record lives in the process; what the next one must know of it
+//!   stands in the Lease's open mark and on the snapshots, and [`plan::journal::recover`] reads it there.
 //! - **Snapshots describe themselves**: which run, how many make it complete, what the claim looked like, when it was
 //!   cut. To restore from them nothing else has to exist any more.
 

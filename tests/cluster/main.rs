@@ -17,3 +17,4 @@ mod lock;
 mod pod;
 mod postgres;
 mod refusal;
+mod retention;

@@ -229,7 +229,7 @@ fn a_run_without_hooks_survives_every_blow_and_every_pair() {
 fn retention_keeps_and_drops_the_same_after_every_blow_and_every_pair() {
     for purge in [true, false] {
         let report = sweep(&format!("old runs, purgeRetained: {purge}"), purge, true, backup::next);
-        assert!(report.singles > 200 && report.pairs > 2_000, "{} and {}", report.singles, report.pairs);
+        assert!(report.singles > 150 && report.pairs > 2_000, "{} and {}", report.singles, report.pairs);
         assert!(report.red.is_empty());
     }
 }

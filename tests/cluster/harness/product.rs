@@ -92,8 +92,14 @@ impl Scene {
     }
 
     pub fn start_as(&self, kubeconfig: &Path, arguments: &[&str]) -> Running {
+        self.start_with(kubeconfig, &[], arguments)
+    }
+
+    /// With more in its environment.
+    pub fn start_with(&self, kubeconfig: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sts-backup"));
         command.args(["--log-format", "json", "--kubeconfig"]).arg(kubeconfig).args(arguments);
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Log { command: arguments.join(" "), ..Log::default() });
