@@ -178,3 +178,76 @@ pub fn overdue(stock: &Stock) -> impl Iterator<Item = (&String, &Piece)> {
         piece.leaving.zip(newest).is_some_and(|(since, newest)| newest.duration_since(since) >= OVERDUE)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn piece(ordinal: u32, change: impl FnOnce(&mut Piece, &mut Snap)) -> (String, Piece) {
+        let run = "20270115-080000".parse().unwrap();
+        let mut snap = Snap {
+            uid: ordinal.to_string(),
+            policy_uid: "u".into(),
+            run,
+            claim: ClaimKey { ordinal, template: "data".into() },
+            epoch: 1,
+            size: 2,
+            sealed: true,
+            created: at(ordinal.into()),
+            cut: None,
+            ready: true,
+            restore_size: None,
+            leaving: false,
+            error: None,
+        };
+        let mut piece = Piece {
+            uid: snap.uid.clone(),
+            version: "1".into(),
+            policy: Policy { namespace: "shop".into(), name: "nightly".into(), uid: "u".into() },
+            run: Some(run),
+            snap: None,
+            pins: BTreeSet::new(),
+            leaving: None,
+            touched: at(0),
+            content: None,
+            class: None,
+            consistency: None,
+        };
+        change(&mut piece, &mut snap);
+        piece.snap = (piece.version != "unreadable").then_some(snap);
+        (format!("snap-{ordinal}"), piece)
+    }
+
+    fn state_of(change: impl FnOnce(&mut Piece, &mut Snap)) -> State {
+        let (one, two) = (piece(0, |_, _| {}), piece(1, change));
+        state(&[(&one.0, &one.1), (&two.0, &two.1)])
+    }
+
+    #[test]
+    fn a_run_is_as_good_as_its_worst_snapshot() {
+        assert_eq!(state_of(|_, _| {}), State::Complete);
+        assert_eq!(state_of(|_, snap| snap.ready = false), State::Uploading);
+        assert_eq!(state_of(|_, snap| snap.sealed = false), State::Sealing);
+        assert_eq!(state_of(|_, snap| snap.epoch = 2), State::Broken);
+        assert_eq!(state_of(|_, snap| snap.leaving = true), State::Broken);
+        assert_eq!(state_of(|_, snap| snap.claim.ordinal = 0), State::Broken, "one claim twice");
+        assert_eq!(state_of(|_, snap| snap.size = 3), State::Unknown, "they contradict each other");
+        assert_eq!(state_of(|piece, _| piece.version = "unreadable".into()), State::Unknown);
+        let (name, alone) = piece(0, |_, _| {});
+        assert_eq!(state(&[(&name, &alone)]), State::Broken);
+    }
+
+    #[test]
+    fn what_goes_is_overdue_after_ten_minutes_of_the_api_servers_time() {
+        let stock = |touched: i64| -> Stock {
+            let leaving = piece(0, |piece, _| piece.leaving = Some(at(100)));
+            [leaving, piece(1, |piece, _| piece.touched = at(touched))].into()
+        };
+        assert_eq!(overdue(&stock(100 + 599)).count(), 0);
+        assert_eq!(overdue(&stock(100 + 600)).map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["snap-0"]);
+    }
+}

@@ -93,6 +93,26 @@ fn piece(kind: &str, day: &str, ordinal: u32) -> Piece {
     }
 }
 
+/// What the world has made, as retention sees it.
+pub fn pieces(new: &BTreeMap<String, Disk>, uid: &str) -> impl Iterator<Item = (String, Piece)> {
+    new.iter().map(move |(name, disk)| {
+        let piece = Piece {
+            uid: disk.snap.uid.clone(),
+            version: "1".into(),
+            policy: Policy { uid: uid.into(), ..policy("") },
+            run: Some(disk.snap.run),
+            snap: Some(disk.snap.clone()),
+            pins: BTreeSet::new(),
+            leaving: None,
+            touched: disk.snap.created,
+            content: None,
+            class: None,
+            consistency: disk.consistency,
+        };
+        (name.clone(), piece)
+    })
+}
+
 impl Old {
     pub fn new(purge: bool) -> Old {
         let mut pieces = Stock::new();
@@ -137,23 +157,7 @@ impl Old {
             Read::Content(name) => prune::Fact::Content(name.clone(), Ok(self.contents.get(name).cloned())),
             Read::Restores => prune::Fact::Restores(Ok(BTreeSet::from([OPEN_RESTORE.into()]))),
             _ => {
-                let piece = |(name, disk): (&String, &Disk)| {
-                    let piece = Piece {
-                        uid: disk.snap.uid.clone(),
-                        version: "1".into(),
-                        policy: policy(""),
-                        run: Some(disk.snap.run),
-                        snap: Some(disk.snap.clone()),
-                        pins: BTreeSet::new(),
-                        leaving: None,
-                        touched: disk.snap.created,
-                        content: None,
-                        class: None,
-                        consistency: None,
-                    };
-                    (name.clone(), piece)
-                };
-                let all = self.pieces.clone().into_iter().chain(new.iter().map(piece));
+                let all = self.pieces.clone().into_iter().chain(pieces(new, "policy"));
                 prune::Fact::Stock(Seen::Known(Ok(all.collect())))
             }
         })

@@ -6,10 +6,12 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::rc::Rc;
 
-use super::stock::Old;
+use super::stock::{Old, pieces};
 use jiff::{SignedDuration, Timestamp};
+use sts_backup::api::FILE_UID;
 use sts_backup::api::backup::StatefulSetBackupStatus;
 use sts_backup::api::recorded::RecordedClaim;
+use sts_backup::api::shared::Consistency;
 use sts_backup::plan::backup::{Backup, NewSnapshot};
 use sts_backup::plan::flow::{Feed, Lost, Step, When};
 use sts_backup::plan::hook::{End, Exec, Tried, Which};
@@ -43,6 +45,33 @@ pub enum Blow {
     Pinned,
 }
 
+/// What a sweep is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Hooks,
+    NoHooks,
+    /// With runs of before and a retention policy, which may purge what the class retains; then with hooks as well.
+    Old {
+        purge: bool,
+    },
+    /// The policy is a file: no object is there.
+    File {
+        hooks: bool,
+    },
+}
+
+impl Kind {
+    fn has_hooks(self) -> bool {
+        matches!(self, Kind::Hooks | Kind::Old { purge: true } | Kind::File { hooks: true })
+    }
+    pub fn is_file(self) -> bool {
+        matches!(self, Kind::File { .. })
+    }
+    pub fn uid(self) -> &'static str {
+        if self.is_file() { FILE_UID } else { "policy" }
+    }
+}
+
 pub const PODS: u32 = 2;
 const TEMPLATES: [&str; 2] = ["data", "wal"];
 /// A process that has sent so many requests is in a loop.
@@ -52,6 +81,7 @@ pub struct Disk {
     pub snap: Snap,
     cut_at: Timestamp,
     ready_at: Timestamp,
+    pub consistency: Option<Consistency>,
     /// At the cut: were all pods frozen, and how many thaws had there been?
     pub evidence: Option<(bool, u32)>,
 }
@@ -63,6 +93,7 @@ struct Instance {
 
 pub struct World {
     start: Instant,
+    pub kind: Kind,
     pub hooks: bool,
     pub status: StatefulSetBackupStatus,
     pub finalizers: Vec<String>,
@@ -88,11 +119,11 @@ pub struct World {
 }
 
 impl World {
-    /// `old`: with runs of before, and a retention policy.
-    pub fn new(blows: &[(usize, Blow)], hooks: bool, old: bool) -> World {
+    pub fn new(blows: &[(usize, Blow)], kind: Kind) -> World {
         World {
             start: Instant::now(),
-            hooks,
+            kind,
+            hooks: kind.has_hooks(),
             status: StatefulSetBackupStatus::default(),
             finalizers: vec![],
             version: 1,
@@ -111,7 +142,7 @@ impl World {
             violations: vec![],
             blows: blows.to_vec(),
             mail: vec![],
-            old: old.then(|| Old::new(hooks)),
+            old: if let Kind::Old { purge } = kind { Some(Old::new(purge)) } else { None },
             first_pruned: None,
         }
     }
@@ -153,6 +184,38 @@ impl World {
         })))
     }
 
+    /// The record of a run without an object: what its process has written, or what a fresh one recovers.
+    fn file_record(&mut self, process: &Process, step: Option<&Backup>) -> Vec<Fact> {
+        let want = &process.want;
+        let mut memory = process.memory.borrow_mut();
+        match step {
+            Some(Backup::Write(write)) => {
+                if self.left_frozen() {
+                    self.violations.push("status written over a frozen pod");
+                }
+                self.status = write.status.clone();
+                *memory = Some((write.status.clone(), memory.take().unwrap_or_default().1));
+            }
+            Some(Backup::Hold(hold)) => *memory = Some((memory.take().unwrap_or_default().0, hold.finalizers.clone())),
+            _ => {}
+        }
+        let (status, finalizers) = memory.clone().unwrap_or_else(|| {
+            let stock = pieces(&self.disks, want.uid.as_str()).collect();
+            (journal::recover(self.open.as_ref(), &stock, want, self.now()), vec![])
+        });
+        let open = status.run.as_ref().map(|run| (run.slot.clone().unwrap(), run.attempt.unwrap().into()));
+        let record = Record {
+            version: String::new(),
+            uid: want.uid.clone(),
+            leaving: false,
+            finalizers,
+            journal: journal::read(&status, &want.slot),
+            open,
+            status,
+        };
+        vec![Fact::Record(Box::new(Seen::Known(record)))]
+    }
+
     fn record(&self) -> Fact {
         let open = self.status.run.as_ref().map(|run| (run.slot.clone().unwrap(), run.attempt.unwrap().into()));
         Fact::Record(Box::new(Seen::Known(Record {
@@ -191,6 +254,7 @@ impl World {
             Backup::Seal(seal) => match self.disks.values_mut().find(|disk| disk.snap.uid == seal.uid) {
                 Some(disk) => {
                     disk.snap.sealed = true;
+                    disk.consistency = Some(seal.consistency);
                     Fact::Sealed(seal.uid.clone())
                 }
                 None => return Err(Fault::Lost),
@@ -241,7 +305,7 @@ impl World {
         self.uids += 1;
         let snap = Snap {
             uid: format!("snap-{}", self.uids),
-            policy_uid: "policy".into(),
+            policy_uid: self.kind.uid().into(),
             run: new.run,
             claim: new.claim.clone(),
             epoch: new.epoch,
@@ -255,7 +319,8 @@ impl World {
             error: None,
         };
         let ready_at = cut_at + SignedDuration::from_secs(60);
-        self.disks.insert(new.name.clone(), Disk { snap: snap.clone(), cut_at, ready_at, evidence: None });
+        self.disks
+            .insert(new.name.clone(), Disk { snap: snap.clone(), cut_at, ready_at, consistency: None, evidence: None });
         Fact::Snap(new.name.clone(), Some(snap))
     }
 
@@ -330,13 +395,15 @@ pub struct Process {
     pub died: Notify,
     dead: Cell<bool>,
     told: RefCell<Snaps>,
+    /// Of a run without an object: status and finalizers, once it has written.
+    memory: RefCell<Option<(StatefulSetBackupStatus, Vec<String>)>>,
 }
 
 impl Process {
     pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
         let stop = watch::Sender::new(None);
         let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
-        Process { world: world.clone(), want, stop, died, dead, told }
+        Process { world: world.clone(), want, stop, died, dead, told, memory: RefCell::default() }
     }
 
     async fn die<T>(&self) -> T {
@@ -391,6 +458,9 @@ impl Io for Process {
         world.settle();
         world.reads_in_freeze += usize::from(world.pods.iter().all(|pod| pod.frozen));
         world.log.push(format!("       read {read:?}"));
+        if world.kind.is_file() && *read == Read::Record {
+            return Ok(world.file_record(self, None));
+        }
         Ok(vec![world.answer(read)])
     }
     async fn feed(&self, on: &[Feed]) -> Vec<Fact> {
@@ -467,6 +537,9 @@ impl Effect<Backup> for Process {
             Some(Blow::Refuse) => {
                 let reason = sts_backup::api::condition::Reason::Forbidden;
                 Err(Fault::Refused(Refusal::new(reason, "the world said no")))
+            }
+            _ if self.world.borrow().kind.is_file() && matches!(step, Backup::Write(_) | Backup::Hold(_)) => {
+                Ok(self.world.borrow_mut().file_record(self, Some(step)))
             }
             _ => self.world.borrow_mut().apply(&self.want.me, step),
         };
