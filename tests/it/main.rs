@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
-mod schedule;
 mod apiserver;
 mod broken;
 mod conformance;
 mod nature;
+mod retention;
+mod schedule;
 mod script;
 mod shop;
 mod singles;
+mod stock;
 mod sweep;
 mod truth;
 mod two;
