@@ -398,13 +398,15 @@ pub struct Process {
     pub died: Notify,
     dead: Cell<bool>,
     told: RefCell<Snaps>,
+    mutant: Option<Mutant>,
 }
 
 impl Process {
     pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
         let stop = watch::Sender::new(None);
         let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
-        Process { world: world.clone(), want, stop, died, dead, told }
+        let mutant = world.borrow().mutant;
+        Process { world: world.clone(), want, stop, died, dead, told, mutant }
     }
 
     /// Waits for our turn; who is not seen to come loses it.
@@ -465,9 +467,8 @@ impl Io for Process {
         tokio::time::sleep(left.try_into().unwrap_or_default()).await;
     }
     fn stop(&self) -> Option<Stop> {
-        let mutant = self.world.borrow().mutant;
         let stop = *self.stop.borrow();
-        mutant.map_or(stop, |mutant| mutant.stop(stop))
+        self.mutant.map_or(stop, |mutant| mutant.stop(stop))
     }
     async fn stopped(&self) {
         let _ = self.stop.subscribe().wait_for(Option::is_some).await;
@@ -483,8 +484,9 @@ impl Io for Process {
         world.log.push(format!("       read {read:?}"));
         let fails = world.fail_read == Some(world.reads);
         world.reads += 1;
-        let reply = if fails { Err(Fault::Lost) } else { Ok(vec![world.as_of(&self.want.me, |world| world.answer(read))]) };
-        match world.mutant {
+        let reply =
+            if fails { Err(Fault::Lost) } else { Ok(vec![world.as_of(&self.want.me, |world| world.answer(read))]) };
+        match self.mutant {
             Some(mutant) => mutant.read(read, reply),
             None => reply,
         }
@@ -585,8 +587,7 @@ impl Effect<Backup> for Process {
             },
             _ => reply,
         };
-        let mutant = self.world.borrow().mutant;
-        match mutant {
+        match self.mutant {
             Some(mutant) => mutant.heard(reply),
             None => reply,
         }
