@@ -30,6 +30,10 @@ sweep:
 e2e:
     tests/run long
 
+# What is measured, on a cluster: the freeze against a bare cut. Prints ratios, fails above the bar.
+bench:
+    tests/run bench
+
 # Bring up the embedded cluster and run the main job on it: PostgreSQL under load is backed up.
 demo: cluster-up build
     tests/cluster/demo {{ target }}/debug/sts-backup

@@ -30,18 +30,25 @@
 //! | [`plan::journal`] | `status.run` as a value: a flow's phase is a variant of it |
 //! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
+//! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed, and what makes a freeze void |
+//! | [`plan::hook`] | hooks: where they run, how they ended, which pod still has to be thawed |
+//! | [`plan::patience`] | how long a run waits for the lock |
+//! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
+//! | [`plan::schedule`] | when a run is due: the dialect and the instants of CronJob; text is kept, never what was parsed from it |
 //! | [`plan::invariant`] | what holds in every reachable state; the sweeps look after every stored write |
 //! | [`plan::name`] | run ids and object names, checked where they are made |
 //! | [`step`] | the driver, and the traits `Io` and `Effect` |
 //! | [`step::observe`], [`step::feed`] | one read, one request, facts; watches that deliver facts while the planner waits |
 //! | [`step::clock`] | the wall clock, read once and carried on by the monotonic one |
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
+//! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end |
 //! | [`run`] | the run-once role: find the object, say who we are, drive the flow to its end |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
 //! | [`generate`] | CRDs, roles and admission policies as text, committed under `manifests/` and compared by `just drift` |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
+//! | `benches/` | the measured bars, one program each, printing ratios |
 //!
 //! Where does a line go? Depends on time, names or policy → [`plan`]. Touches the network → [`step`]. Wire shape →
 //! [`api`]. Text for a human → [`cli`] or [`generate`].

@@ -25,9 +25,6 @@ use crate::step::clock::Clock;
 use crate::step::cluster::Cluster;
 use crate::step::{drive, record};
 
-/// How long a backup without a startingDeadlineSeconds waits for the lock.
-const LOCK_PATIENCE_SECONDS: i64 = 3600;
-
 /// First contact is tried so often, a second apart: a pod may start before its network does.
 const FIRST_TRIES: u32 = 15;
 
@@ -102,7 +99,6 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
         return Err(Error::Refused(Refusal::new(Reason::StatefulSetNotFound, message)));
     }
     let open = object.status.as_ref().and_then(|status| status.run.as_ref());
-    let patience = spec.starting_deadline_seconds.unwrap_or(LOCK_PATIENCE_SECONDS);
     let slot = request.slot.clone().or_else(|| open.and_then(|run| run.slot.clone()));
     let same = open.filter(|run| run.slot == slot).and_then(|run| run.attempt).map(i64::from);
     Ok(Want {
@@ -120,7 +116,7 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
         owned: spec.deletion_policy() == DeletionPolicy::Delete,
         pre: spec.pre_backup_hook.as_ref().map(hook),
         post: spec.post_backup_hook.as_ref().map(hook),
-        lock_by: now + SignedDuration::from_secs(patience),
+        lock_by: now + plan::patience::lock(spec, now),
         max_freeze: SignedDuration::from_secs(spec.max_freeze_seconds()),
         ready_timeout: SignedDuration::from_secs(spec.snapshot_ready_timeout_seconds()),
         namespace,

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{Global, Target};
+use super::{Global, Target, block_on};
 use crate::api::backup::LastRun;
 use crate::api::shared::Trigger;
 use crate::client;
 use crate::config::Settings;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::flow::Exit;
 use crate::plan::noun::Outcome;
 use crate::run::{self, Request};
@@ -63,9 +63,7 @@ pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
     let format = Format::or_default(global.log_format);
     telemetry::start(format);
     let settings = Settings::from_env()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Error::Config(format!("cannot start: {error}")))?;
-    runtime.block_on(async {
+    block_on(async {
         let connection = client::connect(&global.access()).await?;
         let (namespace, name) = backup.target.resolve(global, &connection.namespace)?;
         let request =
@@ -77,7 +75,7 @@ pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
         match &ended.exit {
             Exit::Done(Outcome::Succeeded) => {}
             Exit::Done(Outcome::Failed(why) | Outcome::Superseded(why)) | Exit::Refused(why) => {
-                eprintln!("{}: {}", why.reason, why.message)
+                eprintln!("{}: {}", why.reason, why.message);
             }
             Exit::Again(why) | Exit::Superseded(why) => eprintln!("{why}"),
         }

@@ -144,8 +144,13 @@ spec:
         operations: [UPDATE]
         resources: [statefulsets/scale]
   variables:
+    # request.name is absent while a whole collection is deleted.
+    - name: name
+      expression: >-
+        request.operation != 'DELETE' ? object.metadata.?name.orValue('')
+        : oldObject == null ? '' : oldObject.metadata.?name.orValue('')
     - name: fenced
-      expression: params.metadata.name == 'sts-backup-' + request.name
+      expression: params.metadata.name == 'sts-backup-' + variables.name
     - name: runner
       expression: >-
         request.userInfo.username != ''
@@ -176,9 +181,9 @@ spec:
         the StatefulSet is kept at 0 replicas while a restore swaps its volumes; if that restore is Held or gone:
         sts-backup doctor --lift-fence NAMESPACE/STATEFULSET
       messageExpression: >-
-        'StatefulSet ' + request.namespace + '/' + request.name + ' is kept at 0 replicas by ' + variables.restore
+        'StatefulSet ' + request.namespace + '/' + variables.name + ' is kept at 0 replicas by ' + variables.restore
         + ' while its volumes are swapped; if that restore is Held or gone: sts-backup doctor --lift-fence '
-        + request.namespace + '/' + request.name
+        + request.namespace + '/' + variables.name
 ---
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding
@@ -209,8 +214,13 @@ spec:
         resources: [leases]
   matchConditions:
     - name: lock
-      expression: request.name.startsWith('sts-backup-')
+      expression: >-
+        request.operation != 'DELETE' ? object.metadata.?name.orValue('').startsWith('sts-backup-')
+        : oldObject != null && oldObject.metadata.?name.orValue('').startsWith('sts-backup-')
   variables:
+    - name: lease
+      expression: >-
+        request.namespace + '/' + (request.operation == 'DELETE' ? oldObject : object).metadata.?name.orValue('')
     - name: old
       expression: >-
         oldObject == null ? ' ' : oldObject.metadata.?labels[?'{fence}'].orValue('') + ' '
@@ -234,7 +244,7 @@ spec:
       reason: Forbidden
       message: the fence on the lock of a StatefulSet is changed by its restore, or by sts-backup doctor --lift-fence
       messageExpression: >-
-        'the fence on Lease ' + request.namespace + '/' + request.name + ' is changed by the restore that set it, or by '
+        'the fence on Lease ' + variables.lease + ' is changed by the restore that set it, or by '
         + 'sts-backup doctor --lift-fence, which needs the right to update statefulsetrestores/status'
     - expression: >-
         request.operation != 'DELETE' || !variables.marked || variables.permitted
@@ -242,7 +252,7 @@ spec:
       reason: Forbidden
       message: the lock of a StatefulSet that bears marks of sts-backup is not deleted
       messageExpression: >-
-        'Lease ' + request.namespace + '/' + request.name + ' bears marks of runs of sts-backup: deleting it could start '
+        'Lease ' + variables.lease + ' bears marks of runs of sts-backup: deleting it could start '
         + 'pods in the middle of a restore, or repeat one; it needs the right to update statefulsetrestores/status'
 ---
 apiVersion: admissionregistration.k8s.io/v1

@@ -127,9 +127,12 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
         return leave(v, Stop::LeaseLost, now);
     }
     let void = match (unproven, void) {
-        (Some(exec), _) => Some(Void::Failed(thaw_unproven(v, &exec))),
-        (None, None) if v.mine()? != Some(f.epoch) || !is_proved(v, f)? => Some(interrupted(v, f)),
-        (None, void) => void,
+        // Else it is the post hook that does not end, and that is said already.
+        (Some(exec), void) if void.is_none() || is_at_large(v, f, &exec.place) => {
+            Some(Void::Failed(thaw_unproven(v, &exec)))
+        }
+        (_, None) if v.mine()? != Some(f.epoch) || !is_proved(v, f)? => Some(interrupted(v, f)),
+        (_, void) => void,
     };
     if !f.pods.is_empty() && v.lease()?.is_some_and(|lease| lease.open.is_some()) {
         return one(Backup::Mark(None), now);
@@ -142,13 +145,17 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
     one(write(v, &void.map_or(Journal::Cut(cut), |why| Journal::Void(f.id, why)), now)?, now)
 }
 
-/// Of no pod is the pre hook at large: given up, its end not witnessed.
+/// Of no pod is a hook at large: given up, its end not witnessed.
 fn settled(v: &View, f: &Freeze) -> bool {
-    let at_large = |place: &Place| {
-        let last = v.hooks.of(f.id, place.ordinal, Which::Pre).last();
-        last.map_or(!own(v, f), |tried| tried.end.is_at_large())
-    };
-    v.want.pre.is_none() || !f.pods.iter().any(at_large)
+    let last = |place: &Place, which| v.hooks.of(f.id, place.ordinal, which).last();
+    let thawing = |place: &Place| last(place, Which::Post).is_some_and(|tried| tried.end.is_at_large());
+    !f.pods.iter().any(|place| is_at_large(v, f, place) || thawing(place))
+}
+
+/// The pod's pre hook, if there is one, may still be at work.
+fn is_at_large(v: &View, f: &Freeze, place: &Place) -> bool {
+    let last = v.hooks.of(f.id, place.ordinal, Which::Pre).last();
+    v.want.pre.is_some() && last.map_or(!own(v, f), |tried| tried.end.is_at_large())
 }
 
 /// The pre hook's end did not reach us: worth another freeze, unless that is the rule.
@@ -281,8 +288,7 @@ fn failed_hook(v: &View, f: &Freeze) -> Option<Refusal> {
         // A thaw that got no answer is tried again; only what it said in the end counts.
         let heard = if exec.which == Which::Pre { tried.first() } else { tried.last() };
         let heard = heard?;
-        let late = matches!(heard.end, hook::End::Late(_) | hook::End::Lost(Lost::Late));
-        if late && exec.which == Which::Pre && heard.when.ended >= f.since + v.want.max_freeze {
+        if heard.end.is_late() && exec.which == Which::Pre && heard.when.ended >= f.since + v.want.max_freeze {
             return Some(too_long(v, &format!("the pre hook of pod {}", exec.place.pod), "had not ended"));
         }
         hook::refusal(&exec, &heard.end, hook.timeout)

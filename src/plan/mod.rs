@@ -1,6 +1,7 @@
 //! What to do, and nothing that does it: no clock, no client, no randomness in here. `now` is an argument.
 
 pub mod backup;
+pub mod catalog;
 pub mod flow;
 pub mod freeze;
 pub mod hook;
@@ -9,6 +10,7 @@ pub mod job;
 pub mod journal;
 pub mod name;
 pub mod noun;
+pub mod patience;
 pub mod report;
 pub mod resolve;
 pub mod retention;

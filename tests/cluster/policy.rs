@@ -6,8 +6,9 @@ use std::fmt::Write;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
@@ -175,6 +176,10 @@ async fn behind_the_fence_no_writer_starts_a_pod_and_the_statefulset_survives() 
             let object = typed(&writer(3));
             said.push(denial("apply", async || sets.patch("web", &apply, &Patch::Apply(&object)).await).await);
             said.push(denial("delete", async || sets.delete("web", &DeleteParams::default()).await).await);
+            let ours = ListParams::default().fields("metadata.name=web");
+            said.push(
+                denial("delete all", async || sets.delete_collection(&DeleteParams::default(), &ours).await).await,
+            );
             said.push(denial("patch", async || sets.patch("web", &PatchParams::default(), &one).await).await);
         }
         let expected = format!(
@@ -226,4 +231,25 @@ async fn locked(s: &Scene) {
         assert!(answer.is_some(), "{what} passed");
     }
     leases.patch("sts-backup-web", &params, &renew).await.expect("what leaves the fence alone passes");
+    let all = leases.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+    assert!(all.is_err() && s.api::<Lease>().get("sts-backup-web").await.is_ok(), "deleted among all");
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_its_fences() {
+    scene("going", &[With::Healthy(SIM)], async |s| {
+        let going = s.another_namespace("gone", &[]).await;
+        let sets: Api<StatefulSet> = Api::namespaced(s.client.clone(), &going);
+        sets.create(&PostParams::default(), &ASLEEP.manifest()).await.unwrap();
+        let leases: Api<Lease> = Api::namespaced(s.client.clone(), &going);
+        leases.create(&PostParams::default(), &fenced("nobody")).await.unwrap();
+        let all: Api<Namespace> = Api::all(s.client.clone());
+        all.delete(&going, &DeleteParams::default()).await.unwrap();
+        until("the end of the namespace", 120, async || match all.get_opt(&going).await.unwrap() {
+            None => Ok(()),
+            Some(left) => Err(format!("{:?}", left.status)),
+        })
+        .await;
+    })
+    .await;
 }

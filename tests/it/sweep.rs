@@ -251,7 +251,7 @@ fn a_read_that_fails_once_changes_nothing() {
 }
 
 /// Red cases that are enough to know that a promise is broken.
-const ENOUGH: usize = 10;
+const ENOUGH: usize = 3;
 
 /// How many single blows and failing reads show a broken promise.
 pub fn sweep_broken(mutant: Mutant) -> usize {

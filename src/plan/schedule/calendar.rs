@@ -17,9 +17,10 @@ pub(super) type Wall = i64;
 pub(super) struct Calendar(Vec<cron::Schedule>);
 
 impl Calendar {
-    pub(super) fn of(fields: &Fields) -> Calendar {
+    /// None if there is no date that the fields name: nobody has to look for one.
+    pub(super) fn of(fields: &Fields) -> Option<Calendar> {
         if fields.never().is_some() {
-            return Calendar(Vec::new());
+            return None;
         }
         let (day, weekday) = (list(fields.day, 0), list(fields.weekday, 1));
         let days = if fields.either_day() {
@@ -31,7 +32,7 @@ impl Calendar {
         // An empty day of month is no date, the day of week beside it may be one.
         let some = days.into_iter().filter(|(day, weekday)| !day.is_empty() && !weekday.is_empty());
         let texts = some.map(|(day, weekday)| format!("0 {minute} {hour} {day} {month} {weekday}"));
-        Calendar(texts.filter_map(|text| text.parse().ok()).collect())
+        Some(Calendar(texts.filter_map(|text| text.parse().ok()).collect()))
     }
 
     /// The earliest time from `from` to `to`, both included.

@@ -29,7 +29,7 @@ fn offset(zone: &TimeZone, second: i64) -> Option<i64> {
 
 /// The first date after `after`, up to the end of the fifth year after it.
 pub(super) fn next(fields: &Fields, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
-    let calendar = Calendar::of(fields);
+    let calendar = Calendar::of(fields)?;
     let mut begin = whole_second(after) + 1;
     let horizon: Wall = end_of_year(begin + offset(zone, begin)?, HORIZON)?;
     loop {
@@ -48,7 +48,7 @@ pub(super) fn next(fields: &Fields, zone: &TimeZone, after: Timestamp) -> Option
 
 /// The last date after `after` and not after `until`.
 pub(super) fn newest(fields: &Fields, zone: &TimeZone, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
-    let calendar = Calendar::of(fields);
+    let calendar = Calendar::of(fields)?;
     let mut end = whole_second(until);
     let first = (whole_second(after) + 1).max(end - LONGEST_PAUSE);
     while first <= end {

@@ -146,6 +146,10 @@ fn decisions() {
     assert_eq!(decide("2026-03-03T02:01:00.1Z", Some(60)), Decision::Late { slot: third, next });
     assert_eq!(decide("2026-03-03T02:00:00Z", Some(0)), Decision::Due { slot: third, missed: true });
     assert_eq!(decide("2026-03-03T02:00:01Z", Some(i64::MAX)), Decision::Due { slot: third, missed: true });
+    // However long ago: no date but this one in eight years.
+    let (long_ago, now) = (at("2095-01-01T00:00:00Z"), at("2104-02-28T23:59:59Z"));
+    let leap_day = Decision::Due { slot: at("2096-02-29T00:00:00Z"), missed: false };
+    assert_eq!(due(&utc("0 0 29 2 *"), long_ago, now, None), leap_day);
     // A clock that went back by a week asks for nothing again.
     assert_eq!(decide("2026-02-22T00:00:00Z", None), Decision::Wait(slot));
 }

@@ -64,7 +64,11 @@ pub async fn account(client: &Client, namespace: &str, name: &str) -> PathBuf {
 
 /// The kubeconfig of the cluster under test, changed, as a file of its own. Its first context must be the one in use.
 pub fn write_kubeconfig(name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
-    let path = super::kubeconfig().unwrap();
+    copy_kubeconfig(&super::kubeconfig().unwrap(), name, change)
+}
+
+/// The same of another one.
+pub fn copy_kubeconfig(path: &Path, name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
     let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     change(&mut config);
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.kubeconfig"));

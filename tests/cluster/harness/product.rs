@@ -50,6 +50,13 @@ pub struct Audit {
     pub code: Option<u16>,
     pub duration_ms: u64,
     pub message: Option<String>,
+    // Of hooks.
+    pub pod: Option<String>,
+    pub container: Option<String>,
+    pub argv: Option<String>,
+    pub exit_code: Option<i32>,
+    pub stdout: Option<String>,
+    pub stderr: Option<String>,
 }
 
 /// A process that runs.
