@@ -22,6 +22,10 @@ check: forbid
 test:
     tests/run short
 
+# Every case of every sweep, each failure with the line that shows it alone.
+sweep:
+    SSB_SWEEP=all cargo test --locked --test it -- --nocapture
+
 # Everything, long.
 e2e:
     tests/run long

@@ -184,6 +184,7 @@ impl Door {
             },
             _ => {
                 let outcome = self.server.act(|state| {
+                    let ask = if state.faults.blind { ask.blind() } else { ask };
                     let outcome = request::carry_out(&mut state.store, &ask);
                     let code = outcome.as_ref().map_or_else(|no| no.code, |(code, _)| *code);
                     state.log.push(format!("{line} -> {code}"));

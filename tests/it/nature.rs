@@ -28,8 +28,8 @@ enum Due {
     Ready(String),
     /// The content of a snapshot that is gone goes.
     Forgotten(String),
-    /// What is being deleted is let go.
-    Gone(Key),
+    /// The snapshot of this uid, which is being deleted, is let go.
+    Gone(String),
     Bound(Key),
     Pod(u32),
     Collect,
@@ -150,7 +150,7 @@ impl Nature {
         let leaving = change.object["metadata"]["deletionTimestamp"].is_string();
         match (change.key.kind.resource, change.what) {
             ("volumesnapshots", What::Added) => self.after(now, 10, Due::Content(uid)),
-            ("volumesnapshots", What::Modified) if leaving => self.after(now, 300, Due::Gone(change.key.clone())),
+            ("volumesnapshots", What::Modified) if leaving => self.after(now, 300, Due::Gone(uid)),
             ("volumesnapshots", What::Deleted) => self.after(now, 300, Due::Forgotten(uid)),
             ("persistentvolumeclaims", What::Added) => self.after(now, 100, Due::Bound(change.key.clone())),
             ("persistentvolumeclaims", What::Modified) if leaving => self.after(now, 500, Due::Collect),
@@ -201,6 +201,11 @@ impl Nature {
 }
 
 impl Act {
+    /// It does nothing and says so.
+    pub fn failing(code: i32, stderr: &str) -> Act {
+        Act { code, stderr: stderr.to_owned(), ..Act::default() }
+    }
+
     pub fn take_effect(&self, state: &mut State) {
         let nature = &mut state.nature;
         let locked = nature.is_locked(&self.container);
@@ -237,9 +242,9 @@ impl Due {
                 tell(state, &uid, true);
             }
             Due::Forgotten(uid) => state.store.purge(&content(&uid)),
-            Due::Gone(key) => {
-                let uid = state.store.get(&key).map(|object| text(object, "/metadata/uid").to_owned());
-                state.store.purge(&content(&uid.unwrap_or_default()));
+            Due::Gone(uid) => {
+                state.store.purge(&content(&uid));
+                let Some(key) = state.store.by_uid(&uid).map(|(key, _)| key.clone()) else { return };
                 state.store.change(&key, false, |object| object["metadata"]["finalizers"] = json!([]));
             }
             Due::Bound(key) => state.store.change(&key, true, |object| object["status"] = json!({ "phase": "Bound" })),

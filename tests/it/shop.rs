@@ -6,7 +6,7 @@ use sts_backup::api::annotation;
 
 use crate::apiserver::State;
 use crate::apiserver::kind::Key;
-use crate::apiserver::store::{Preconditions, Store, text};
+use crate::apiserver::store::{Change, Preconditions, Store, What, text};
 
 pub const NAMESPACE: &str = "shop";
 pub const SET: &str = "web";
@@ -188,6 +188,17 @@ impl Deed {
             Deed::ReplaceSnapshot => replace_snapshot(store),
         }
     }
+}
+
+fn is_namesake(object: &Value) -> bool {
+    object["metadata"]["annotations"][annotation::FORMAT] == "none"
+}
+
+/// Somebody deleted what is none of ours.
+pub fn namesakes_lost(store: &Store) -> bool {
+    let lost = |change: &&Change| change.what != What::Added && is_namesake(&change.object);
+    let gone = |change: &Change| change.object["metadata"]["deletionTimestamp"].is_string();
+    store.log.iter().filter(lost).any(gone)
 }
 
 /// The namesake is somebody else's: it has no label of ours.

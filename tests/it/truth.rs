@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sts_backup::api::annotation;
 use sts_backup::api::backup::StatefulSetBackup;
@@ -40,6 +41,14 @@ pub fn snaps(store: &Store) -> Snaps {
     let all = store.all("volumesnapshots");
     let now = store.clock.now();
     all.filter_map(|(key, object)| Some((key.name.clone(), observe::snap(&decode(object), now)?))).collect()
+}
+
+/// Somebody holds the lock and has renewed it within its duration.
+pub fn is_renewed(store: &Store) -> bool {
+    let Some(object) = store.get(&shop::lease()) else { return false };
+    let renewed: Result<Timestamp, _> = text(object, "/spec/renewTime").parse();
+    let fresh = renewed.is_ok_and(|at| store.clock.now().duration_since(at) < SignedDuration::from_secs(30));
+    fresh && !text(object, "/spec/holderIdentity").is_empty()
 }
 
 /// Pods that are frozen now.

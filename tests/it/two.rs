@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use futures::future::join;
 use sts_backup::plan::flow::Exit;
-use sts_backup::step::drive;
 use sts_backup::plan::view::View;
+use sts_backup::step::drive;
 
 use crate::broken::Mutant;
 use crate::sweep::{is_over, runtime, want};
@@ -20,7 +20,7 @@ use crate::world::{Kind, Process, World, keys};
 const FIRST: u32 = 8;
 
 /// Of the orders of a short sweep one in so many is taken.
-const STRIDE: usize = if cfg!(debug_assertions) { 13 } else { 1 };
+const STRIDE: usize = 37;
 
 /// Process after process of one command.
 async fn command(world: &Rc<RefCell<World>>, name: &str, from: usize, mutant: Option<Mutant>) {

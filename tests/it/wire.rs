@@ -39,6 +39,8 @@ pub struct Case {
     pub strikes: Vec<(Class, usize, Strike)>,
     pub deeds: Vec<(usize, Deed)>,
     pub sigterm: Option<usize>,
+    /// Broken on purpose: deletions without their preconditions.
+    pub blind: bool,
 }
 
 impl Case {
@@ -103,6 +105,7 @@ pub fn world(case: &Case) -> (ApiServer, Clock) {
         }
         state.faults.deeds = case.deeds.iter().copied().collect();
         state.faults.sigterm_at = case.sigterm;
+        state.faults.blind = case.blind;
     });
     (server, clock)
 }
@@ -207,6 +210,7 @@ fn verdict(state: &crate::apiserver::State, case: &Case, exits: &[Option<Exit>])
     check(truth::frozen(state) > 0, "left frozen");
     let late = state.nature.answered.is_some_and(|answered| answered > PROMPT);
     check(case.strikes.is_empty() && late, "SIGTERM was answered late");
+    check(shop::namesakes_lost(&state.store), "a namesake was deleted");
     let snaps = truth::snaps(&state.store);
     let contents = state.store.all("volumesnapshotcontents").count();
     check(contents != state.store.all("volumesnapshots").count() && !case.has(&[Deed::DeleteClaim]), "contents leaked");
@@ -220,11 +224,13 @@ fn verdict(state: &crate::apiserver::State, case: &Case, exits: &[Option<Exit>])
     check(!case.refuses() && !record.finalizers.is_empty(), "finalizer left");
     let open = lease.as_ref().is_some_and(|lease| lease.open.is_some());
     check(!case.refuses() && !replaced && open, "open mark left");
-    let held = lease.is_some_and(|lease| lease.holder.is_some());
-    check(!case.refuses() && !replaced && held, "Lease still held");
+    // One that a dead process has left behind runs out; one that is renewed is somebody's for ever.
+    check(!case.refuses() && !replaced && truth::is_renewed(&state.store), "Lease still held");
     let last = record.status.last_run.clone().unwrap_or_default();
+    // A hook whose end nobody witnessed may be at work still: that is no success.
+    let unheard = [Reason::ThawUnproven, Reason::HookTimeout, Reason::ThawFailed].map(Some).contains(&last.reason);
     let may_fail = case.refuses()
-        || case.hides()
+        || case.hides() && unheard
         || case.has(&[
             Deed::DeleteClaim,
             Deed::DeleteSet,
@@ -295,7 +301,7 @@ fn an_id_names_one_freeze_however_soon_the_next_one_is() {
     let case = Case::of(true);
     runtime().block_on(async {
         let (server, clock) = world(&case);
-        let sick = Act { code: 1, stderr: "no".into(), ..Act::default() };
+        let sick = Act::failing(1, "no");
         server.act(|state| state.nature.scripts.insert(("web-0".into(), "freeze".into()), sick));
         let first = process(&server, clock, shop::POLICY, "one").await;
         assert!(matches!(first, Some(Exit::Done(outcome)) if outcome != noun::Outcome::Succeeded));

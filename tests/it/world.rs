@@ -486,13 +486,15 @@ pub struct Process {
     told: RefCell<Snaps>,
     /// Of a run without an object: status and finalizers, once it has written.
     memory: RefCell<Option<(StatefulSetBackupStatus, Vec<String>)>>,
+    mutant: Option<Mutant>,
 }
 
 impl Process {
     pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
         let stop = watch::Sender::new(None);
         let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
-        Process { world: world.clone(), want, stop, died, dead, told, memory: RefCell::default() }
+        let (mutant, memory) = (world.borrow().mutant, RefCell::default());
+        Process { world: world.clone(), want, stop, died, dead, told, memory, mutant }
     }
 
     /// Waits for our turn; who is not seen to come loses it.
@@ -555,9 +557,8 @@ impl Io for Process {
         tokio::time::sleep(left.try_into().unwrap_or_default()).await;
     }
     fn stop(&self) -> Option<Stop> {
-        let mutant = self.world.borrow().mutant;
         let stop = *self.stop.borrow();
-        mutant.map_or(stop, |mutant| mutant.stop(stop))
+        self.mutant.map_or(stop, |mutant| mutant.stop(stop))
     }
     async fn stopped(&self) {
         let _ = self.stop.subscribe().wait_for(Option::is_some).await;
@@ -578,7 +579,7 @@ impl Io for Process {
             Read::Record if world.kind.is_file() => Ok(world.file_record(self, None)),
             _ => Ok(vec![world.as_of(&self.want.me, |world| world.answer(read))]),
         };
-        match world.mutant {
+        match self.mutant {
             Some(mutant) => mutant.read(read, reply),
             None => reply,
         }
@@ -685,8 +686,7 @@ impl Effect<Backup> for Process {
             },
             _ => reply,
         };
-        let mutant = self.world.borrow().mutant;
-        match mutant {
+        match self.mutant {
             Some(mutant) => mutant.heard(reply),
             None => reply,
         }

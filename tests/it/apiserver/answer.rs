@@ -53,7 +53,11 @@ impl No {
         No::new(410, "Expired", message)
     }
 
+    /// Where there is no such resource, nobody speaks its language.
     pub fn body(&self) -> Value {
+        if self.reason.is_empty() {
+            return self.message.clone().into();
+        }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code,

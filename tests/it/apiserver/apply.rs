@@ -37,11 +37,29 @@ pub fn json(old: &Value, patch: &Value) -> Result<Value, No> {
 /// Derived once: it takes longer than many a case.
 static CRDS: LazyLock<[Value; 2]> = LazyLock::new(generate::definitions);
 
-/// The schema of a status, from which follows what is owned as a whole.
-fn schema(key: &Key) -> Value {
-    let of = |crd: &Value| text(crd, "/spec/names/kind") == key.kind.kind;
-    let crd = CRDS.iter().find(|crd| of(crd)).cloned().unwrap_or_default();
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"].clone()
+/// The schema of our kinds, from which follows what is owned as a whole and what has a default.
+fn schema(kind: &str) -> Option<&'static Value> {
+    let crd = CRDS.iter().find(|crd| text(crd, "/spec/names/kind") == kind)?;
+    Some(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+}
+
+/// Puts in what the schema has a default for.
+pub fn defaults(kind: &str, object: &mut Value) {
+    if let Some(schema) = schema(kind) {
+        fill(object, schema);
+    }
+}
+
+fn fill(value: &mut Value, schema: &Value) {
+    let (Some(fields), Some(known)) = (value.as_object_mut(), schema["properties"].as_object()) else { return };
+    for (name, schema) in known {
+        if let (None, Some(default)) = (fields.get(name), schema.get("default")) {
+            fields.insert(name.clone(), default.clone());
+        }
+        if let Some(value) = fields.get_mut(name) {
+            fill(value, schema);
+        }
+    }
 }
 
 pub struct Apply<'a> {
@@ -61,15 +79,15 @@ impl Store {
         if !how.status || !only(body, &known) || !only(&body["metadata"], &metadata) || has_null(&body["status"]) {
             return Err(No::unknown("this kind of server-side apply"));
         }
-        let (old, schema) = (self.find(key)?.clone(), schema(key));
+        let old = self.find(key)?.clone();
+        let schema = schema(key.kind.kind).map_or(&Value::Null, |schema| &schema["properties"]["status"]);
         let mut new = old.clone();
-        for field in ["uid", "resourceVersion"] {
-            if let Some(value) = body["metadata"].get(field) {
-                new["metadata"][field] = value.clone();
-            }
+        // The version is a precondition; a uid is none when a status is applied.
+        if let Some(version) = body["metadata"].get("resourceVersion") {
+            new["metadata"]["resourceVersion"] = version.clone();
         }
         let mut owners = self.owners.get(key).cloned().unwrap_or_default();
-        let mine = leaves(&body["status"], &schema);
+        let mine = leaves(&body["status"], schema);
         let before = owners.remove(how.manager).unwrap_or_default();
         let mut status = match new["status"].take() {
             Value::Null => Value::Object(Map::new()),

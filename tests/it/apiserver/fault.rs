@@ -52,6 +52,8 @@ pub struct Faults {
     pub deeds: BTreeMap<usize, Deed>,
     counts: BTreeMap<Class, usize>,
     pub sigterm_at: Option<usize>,
+    /// Deletions are carried out whatever their preconditions.
+    pub blind: bool,
 }
 
 impl Faults {

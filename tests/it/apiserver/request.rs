@@ -47,6 +47,14 @@ impl Ask {
         !matches!(self.verb, "get" | "list" | "watch")
     }
 
+    /// Without preconditions.
+    pub fn blind(mut self) -> Ask {
+        if let Some(options) = self.body.as_object_mut().filter(|_| self.verb == "delete") {
+            options.remove("preconditions");
+        }
+        self
+    }
+
     pub fn is_dry(&self) -> bool {
         self.word("dryRun") == "All" || self.body["dryRun"] == json!(["All"])
     }
@@ -74,7 +82,7 @@ pub async fn parse(request: Request<Body>) -> Result<Result<Ask, No>, BoxError> 
     let bytes = body.collect_bytes().await?;
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let Some(place) = place(parts.uri.path()) else {
-        return Ok(Err(No::new(404, "NotFound", "the server could not find the requested resource")));
+        return Ok(Err(No::new(404, "", "404 page not found")));
     };
     let query = query(parts.uri.query().unwrap_or_default());
     let watch = query.get("watch").is_some_and(|all| all.iter().any(|word| hex(word)));

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use sts_backup::step::clock::Clock;
 
 use super::answer::{No, deleted};
-use super::apply::Owners;
+use super::apply::{Owners, defaults};
 use super::kind::{Key, Kind};
 use super::select::Selector;
 
@@ -193,6 +193,8 @@ impl Store {
         }
         object["apiVersion"] = key.kind.api_version().into();
         object["kind"] = key.kind.kind.into();
+        defaults(key.kind.kind, &mut object);
+        drop_empty(&mut object);
         valid(key, &object)?;
         Ok(if dry { object } else { self.put(key, object, None) })
     }
@@ -229,9 +231,8 @@ impl Store {
             let why = "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted";
             return Err(No::invalid(key, why));
         }
-        if words(&new, "/metadata/finalizers").is_empty() {
-            new["metadata"].as_object_mut().unwrap().remove("finalizers");
-        }
+        defaults(key.kind.kind, &mut new);
+        drop_empty(&mut new);
         if key.kind.generation && spec(&new) != spec(&old) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or_default();
             new["metadata"]["generation"] = (generation + 1).into();
@@ -288,6 +289,21 @@ impl Store {
         self.change(key, false, |object| drop(object["metadata"].as_object_mut().unwrap().remove("finalizers")));
         if self.get(key).is_some() {
             self.delete(key, &Preconditions::default(), false).unwrap();
+        }
+    }
+}
+
+/// What is empty in the metadata is not there.
+fn drop_empty(object: &mut Value) {
+    let meta = object["metadata"].as_object_mut().unwrap();
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let empty = meta.get(field).is_some_and(|value| match value {
+            Value::Object(fields) => fields.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            value => value.is_null(),
+        });
+        if empty {
+            meta.remove(field);
         }
     }
 }
