@@ -37,6 +37,7 @@
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
 //! | [`plan::schedule`] | when a run is due: the dialect and the instants of CronJob; text is kept, never what was parsed from it |
+//! | [`plan::invariant`] | what holds in every reachable state; the sweeps look after every stored write |
 //! | [`plan::name`] | run ids and object names, checked where they are made |
 //! | [`step`] | the driver, and the traits `Io` and `Effect` |
 //! | [`step::observe`], [`step::feed`] | one read, one request, facts; watches that deliver facts while the planner waits |

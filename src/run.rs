@@ -89,7 +89,8 @@ async fn signals(cluster: &Cluster) -> Result<Infallible> {
     }
 }
 
-fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now: Timestamp) -> Result<Want> {
+/// What the object and the command line ask for.
+pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now: Timestamp) -> Result<Want> {
     let spec = &object.spec;
     let (namespace, name) = (request.namespace.clone(), request.name.clone());
     if spec.stateful_set_ref.name.is_empty() {

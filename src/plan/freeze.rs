@@ -219,7 +219,10 @@ fn execs<'a>(v: &'a View, f: &'a Freeze, which: Which) -> impl Iterator<Item = (
     };
     let place = move |ordinal| {
         let mut of = f.pods.iter().filter(|place| place.ordinal == ordinal);
-        if which == Which::Pre { of.next() } else { of.next_back() }
+        match which {
+            Which::Pre => of.next(),
+            Which::Post => v.hooks.strayed(f.id, ordinal).or_else(|| of.next()),
+        }
     };
     let ordinals: std::collections::BTreeSet<u32> = f.pods.iter().map(|place| place.ordinal).collect();
     let exec = move |place: &Place, hook: &HookSpec| {

@@ -104,7 +104,7 @@ pub struct Tried {
 /// What this process has witnessed, in the order in which it was tried. Nothing is ever taken back: a pre hook that
 /// ended after its time is added behind its own timeout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct History(BTreeMap<(RunId, u32, Which), Vec<Tried>>);
+pub struct History(BTreeMap<(RunId, u32, Which), Vec<Tried>>, BTreeMap<(RunId, u32), Place>);
 
 /// Whether a pod still has to be thawed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,16 @@ impl History {
         self.0.get(&(run, ordinal, which)).map_or(&[], Vec::as_slice)
     }
 
+    /// A pre hook was meant for another container and has entered this one.
+    pub fn stray(&mut self, run: RunId, place: Place) {
+        self.1.insert((run, place.ordinal), place);
+    }
+
+    /// The container that a pre hook entered instead of the one that was meant.
+    pub fn strayed(&self, run: RunId, ordinal: u32) -> Option<&Place> {
+        self.1.get(&(run, ordinal))
+    }
+
     /// From the first pre hook to the end of the last post hook.
     pub fn frozen(&self, run: RunId) -> Option<SignedDuration> {
         let all = || self.0.iter().filter(|((of, ..), _)| *of == run);
@@ -138,6 +148,12 @@ impl History {
         let runs: std::collections::BTreeSet<_> =
             self.0.keys().filter(|(.., which)| *which == Which::Pre).map(|(run, ..)| run).collect();
         runs.len()
+    }
+
+    /// What this process has frozen or tried to: the pre hooks of each run and ordinal.
+    pub fn begun(&self) -> impl Iterator<Item = (RunId, u32, &[Tried])> {
+        let pres = self.0.iter().filter(|((.., which), _)| *which == Which::Pre);
+        pres.map(|((run, ordinal, _), tried)| (*run, *ordinal, tried.as_slice()))
     }
 
     /// When the last hook of the run was over.

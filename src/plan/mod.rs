@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod flow;
 pub mod freeze;
 pub mod hook;
+pub mod invariant;
 pub mod job;
 pub mod journal;
 pub mod name;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::hook::{Exec, History, Tried};
+use super::hook::{Exec, History, Place, Tried};
 use super::journal::{Journal, Record};
 use super::name::RunId;
 use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
@@ -64,6 +64,8 @@ pub enum Fact {
     /// All pods of a watch; of those that are not in it we know that they are gone.
     Pods(BTreeMap<String, Pod>),
     Hook(Box<Exec>, Tried),
+    /// The container was replaced in the instant in which a pre hook entered it: it is this one that may be frozen.
+    Strayed(RunId, Place),
     Claims(BTreeMap<String, Claim>),
     Volume(String, Option<Volume>),
     Classes(Vec<Class>),
@@ -169,6 +171,7 @@ impl View {
                 self.proofs.clear();
                 self.hooks.add(exec.run, exec.place.ordinal, exec.which, tried);
             }
+            Fact::Strayed(run, place) => self.hooks.stray(run, place),
             Fact::Claims(claims) => self.claims = Seen::Known(claims),
             Fact::Volume(name, volume) => drop(self.volumes.insert(name, volume)),
             Fact::Classes(classes) => self.classes = Seen::Known(classes),

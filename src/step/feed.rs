@@ -73,7 +73,7 @@ fn start(c: &Cluster, feed: &Feed) -> Facts {
         }
         Feed::Hook(run, ordinal) => {
             let ends = c.hooks.end(*run, *ordinal);
-            ends.map(|fact| vec![fact]).chain(stream::pending()).boxed_local()
+            ends.chain(stream::pending()).boxed_local()
         }
         Feed::Pods => {
             let api: Api<lean::Pod> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);

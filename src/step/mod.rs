@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use tokio::select;
 
 use crate::plan::flow::{Exit, Feed, Lost, Next, Planner, Step, When};
+use crate::plan::invariant;
 use crate::plan::noun::{Refusal, Stop};
 use crate::plan::view::{Fact, Read, View};
 
@@ -90,6 +91,7 @@ async fn turns<S: Step, I: Effect<S>>(io: &I, next: Planner<S>, view: &mut View)
             }
             Ok(Next::End(exit)) => return exit,
         };
+        debug_assert_eq!(invariant::of_view(view), None);
         pace.turn(io, view, fruitful).await;
     }
 }

@@ -4,7 +4,7 @@
 //! no request can kill what an exec has started. stdout and stderr are drained all the time (an unread stream stops
 //! the whole connection) and kept up to a bound; a connection that ends without a status tells nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::AttachParams;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::clock::Clock;
 use super::cluster::Cluster;
@@ -28,7 +28,7 @@ use crate::api::lean::Pod;
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::{Lost, Row, When};
 use crate::plan::freeze;
-use crate::plan::hook::{End, Exec, Tried, Which};
+use crate::plan::hook::{End, Exec, Place, Tried, Which};
 use crate::plan::name::RunId;
 use crate::plan::view::Fact;
 use crate::telemetry::{Audit, Hook};
@@ -43,7 +43,10 @@ const NOT_STARTED: [&str; 4] =
 /// After the status: what is on its way still.
 const DRAIN: Duration = Duration::from_millis(200);
 
-type Ending = Shared<Pin<Box<dyn Future<Output = Fact>>>>;
+/// Between two looks at a pod, when the API server does not answer.
+const AGAIN: Duration = Duration::from_millis(200);
+
+type Ending = Shared<Pin<Box<dyn Future<Output = Vec<Fact>>>>>;
 
 /// The hooks that were started and whose end may still come.
 #[derive(Default)]
@@ -62,15 +65,17 @@ impl Hooks {
             timer: Instant::now(),
             stdout: Rc::default(),
             stderr: Rc::default(),
+            given_up: Rc::default(),
         };
-        let ending: Pin<Box<dyn Future<Output = Fact>>> = Box::pin(witness(c.client.clone(), session.clone()));
+        let _wanted = Wanted(session.given_up.clone());
+        let ending: Pin<Box<dyn Future<Output = Vec<Fact>>>> = Box::pin(witness(c.client.clone(), session.clone()));
         let ending = ending.shared();
         if exec.which == Which::Pre {
             self.0.borrow_mut().insert((exec.run, exec.place.ordinal), ending.clone());
         }
         let end = tokio::select! {
             biased;
-            fact = ending => return Ok(vec![fact]),
+            facts = ending => return Ok(facts),
             () = c.stopped(), if row.yields => End::Lost(Lost::Stopped),
             () = c.sleep(exec.until) => End::Late(session.stderr.borrow().tail()),
         };
@@ -78,7 +83,7 @@ impl Hooks {
     }
 
     /// The end of a pre hook that was given up, if it was started.
-    pub fn end(&self, run: RunId, ordinal: u32) -> impl Stream<Item = Fact> + use<> {
+    pub fn end(&self, run: RunId, ordinal: u32) -> impl Stream<Item = Vec<Fact>> + use<> {
         stream::iter(self.0.borrow().get(&(run, ordinal)).cloned()).then(|ending| ending)
     }
 }
@@ -95,6 +100,16 @@ struct Session {
     timer: Instant,
     stdout: Rc<RefCell<Kept>>,
     stderr: Rc<RefCell<Kept>>,
+    given_up: Rc<Cell<bool>>,
+}
+
+/// While it lives somebody waits for the hook. A hook that nobody waits for is not begun any more.
+struct Wanted(Rc<Cell<bool>>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
 }
 
 impl Session {
@@ -137,22 +152,24 @@ impl Session {
     }
 }
 
-async fn witness(client: kube::Client, session: Session) -> Fact {
-    match attach(client, &session).await {
+async fn witness(client: kube::Client, session: Session) -> Vec<Fact> {
+    let mut strayed = None;
+    let hook = match attach(client, &session, &mut strayed).await {
         Ok(end) => session.over(end, None),
         Err(why) => session.over(End::Lost(Lost::Reply), Some(format!("{why}: whether the command ran is not known"))),
-    }
+    };
+    let strayed = strayed.map(|place| Fact::Strayed(session.exec.run, place));
+    [hook].into_iter().chain(strayed).collect()
 }
 
 /// How it ended; `Err` says why nobody can tell.
-async fn attach(client: kube::Client, session: &Session) -> Result<End, String> {
+async fn attach(client: kube::Client, session: &Session, strayed: &mut Option<Place>) -> Result<End, String> {
     let exec = &session.exec;
     let api: Api<Pod> = Api::namespaced(client, &session.namespace);
-    match api.get_opt(&exec.place.pod).await {
+    match look(&api, &exec.place.pod, &session.given_up).await {
         Ok(pod) if !is_in(exec, pod.as_ref()) => return Ok(End::Gone),
         Ok(_) => {}
-        Err(error) if is_definite(&error) => return Ok(End::NotStarted(sentence(&error))),
-        Err(error) => return Err(sentence(&error)),
+        Err(error) => return Ok(End::NotStarted(sentence(&error))),
     }
     let params = AttachParams::default().container(&exec.place.container).stdin(false).stdout(true).stderr(true);
     let mut process = match api.exec(&exec.place.pod, &exec.argv, &params).await {
@@ -160,6 +177,7 @@ async fn attach(client: kube::Client, session: &Session) -> Result<End, String> 
         Err(error) if is_definite(&error) => return Ok(End::NotStarted(sentence(&error))),
         Err(error) => return Err(sentence(&error)),
     };
+    *strayed = entered(&api, exec).await;
     let drains = futures::future::join(
         drain(process.stdout(), session.stdout.clone()),
         drain(process.stderr(), session.stderr.clone()),
@@ -178,6 +196,35 @@ async fn attach(client: kube::Client, session: &Session) -> Result<End, String> 
     }
     process.abort();
     end(status, &session.stderr.borrow().tail())
+}
+
+/// Until there is an answer: nothing has been started yet, so to ask again costs nothing but the hook's own time.
+async fn look(api: &Api<Pod>, name: &str, given_up: &Cell<bool>) -> kube::Result<Option<Pod>> {
+    loop {
+        let answer = api.get_opt(name).await;
+        if given_up.get() {
+            return Ok(None);
+        }
+        match answer {
+            Err(error) if !is_definite(&error) => sleep(AGAIN).await,
+            answer => return answer,
+        }
+    }
+}
+
+/// A container that is replaced between the look and the exec: the pre hook has frozen its successor.
+async fn entered(api: &Api<Pod>, exec: &Exec) -> Option<Place> {
+    if exec.which == Which::Post {
+        return None;
+    }
+    let pod = api.get_opt(&exec.place.pod).await.ok()??;
+    if is_in(exec, Some(&pod)) {
+        return None;
+    }
+    let pod = observe::pod(&pod);
+    let container = pod.containers.into_iter().find(|container| container.name == exec.place.container)?;
+    let (container_id, restarts) = (container.id?, container.restarts);
+    Some(Place { uid: pod.uid, container_id, restarts, ..exec.place.clone() })
 }
 
 /// Exec has no precondition: so the container is looked at right before.

@@ -8,6 +8,7 @@
 
 mod api;
 mod backup;
+mod conformance;
 mod cover;
 mod cut;
 mod fault;
@@ -15,6 +16,7 @@ mod harness;
 mod hooks;
 mod kill;
 mod lock;
+mod partition;
 mod pod;
 mod policy;
 mod postgres;

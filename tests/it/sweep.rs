@@ -20,9 +20,10 @@ use sts_backup::step::{Io, drive};
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 
+use super::broken::{self, Mutant};
 use super::world::{Blow, Process, World, keys};
 
-const BLOWS: [Blow; 10] = [
+const BLOWS: [Blow; 11] = [
     Blow::DieBefore,
     Blow::DieAfter,
     Blow::LostBefore,
@@ -33,15 +34,19 @@ const BLOWS: [Blow; 10] = [
     Blow::Stolen,
     Blow::Restart,
     Blow::Straggler,
+    Blow::Twice,
 ];
 
-type Blows = [(usize, Blow)];
+/// From SIGTERM to the thaw, where nothing else goes wrong. A request takes 20 ms here.
+const PROMPT: SignedDuration = SignedDuration::from_millis(150);
 
-fn runtime() -> Runtime {
+pub type Blows = [(usize, Blow)];
+
+pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
-fn want(world: &World, process: usize) -> Want {
+pub fn want(world: &World, process: usize) -> Want {
     let hook = |argv: &str| {
         let argv = vec![argv.to_owned()];
         world.hooks.then(|| HookSpec { argv, container: None, timeout: SignedDuration::from_secs(5) })
@@ -71,7 +76,11 @@ fn want(world: &World, process: usize) -> Want {
 
 /// Process after process, until one ends the run; then what must hold is looked at.
 async fn case(blows: &Blows, hooks: bool, next: Planner<Backup>) -> World {
-    let world = Rc::new(RefCell::new(World::new(blows, hooks)));
+    live(World::new(blows, hooks), blows, next).await
+}
+
+async fn live(world: World, blows: &Blows, next: Planner<Backup>) -> World {
+    let world = Rc::new(RefCell::new(world));
     for n in 1.. {
         let want = want(&world.borrow(), n);
         let process = Process::start(&world, want.clone());
@@ -102,7 +111,7 @@ async fn case(blows: &Blows, hooks: bool, next: Planner<Backup>) -> World {
     world
 }
 
-fn is_over(world: &World) -> bool {
+pub fn is_over(world: &World) -> bool {
     let ended = world.status.last_run.as_ref().is_some_and(|last| last.outcome.is_some());
     ended && world.finalizers.is_empty() && world.open.is_none()
 }
@@ -135,6 +144,8 @@ fn verdict(world: &mut World, blows: &Blows) {
         }
     };
     check(world.left_frozen(), "left frozen");
+    let late = world.answered.is_some_and(|answered| answered > PROMPT);
+    check(blows.len() == 1 && late, "SIGTERM was answered late");
     check(!refused && world.status.run.is_some(), "journal left open");
     check(!refused && !world.finalizers.is_empty(), "finalizer left");
     check(!refused && world.open.is_some(), "open mark left");
@@ -220,6 +231,42 @@ fn the_undisturbed_run_reads_nothing_while_frozen() {
     let world = runtime().block_on(case(&[], true, backup::next));
     assert_eq!(world.reads_in_freeze, 0, "{}", world.log.join("\n"));
     assert!(world.violations.is_empty());
+}
+
+#[test]
+fn a_read_that_fails_once_changes_nothing() {
+    let (rt, mut cases) = (runtime(), 0);
+    for hooks in [true, false] {
+        let reads = rt.block_on(case(&[], hooks, backup::next)).reads;
+        for k in 0..reads {
+            cases += 1;
+            let mut world = World::new(&[], hooks);
+            world.fail_read = Some(k);
+            let world = rt.block_on(live(world, &[], backup::next));
+            assert!(world.violations.is_empty(), "read {k}: {:?}\n{}", world.violations, world.log.join("\n"));
+        }
+    }
+    println!("{cases} reads failed once");
+    assert!(cases > 20, "{cases}");
+}
+
+/// Single blows and failing reads that show a broken promise.
+pub fn sweep_broken(mutant: Mutant) -> usize {
+    let rt = runtime();
+    let mut red = 0;
+    let whole = |blows: &Blows, fail_read| {
+        let mut world = World::new(blows, true);
+        (world.mutant, world.fail_read) = (Some(mutant), fail_read);
+        rt.block_on(live(world, blows, mutant.planner()))
+    };
+    let undisturbed = rt.block_on(case(&[], true, backup::next));
+    for blows in broken::blows(undisturbed.writes, &BLOWS) {
+        red += usize::from(!whole(&blows, None).violations.is_empty());
+    }
+    for k in 0..undisturbed.reads {
+        red += usize::from(!whole(&[], Some(k)).violations.is_empty());
+    }
+    red
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A cluster in memory on a virtual clock, and one process in it as the driver sees it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::future::pending;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use sts_backup::api::recorded::RecordedClaim;
 use sts_backup::plan::backup::{Backup, NewSnapshot};
 use sts_backup::plan::flow::{Feed, Lost, Step, When};
 use sts_backup::plan::hook::{End, Exec, Tried, Which};
+use sts_backup::plan::invariant::{self, Stored};
 use sts_backup::plan::journal::{self, Record};
 use sts_backup::plan::name::{ClaimKey, RunId};
 use sts_backup::plan::noun::{
@@ -21,6 +22,8 @@ use sts_backup::plan::view::{Fact, Read, Seen};
 use sts_backup::step::{Effect, Fault, Io};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+
+use crate::broken::Mutant;
 
 /// What befalls one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub enum Blow {
     Restart,
     /// The process dies; its request lands a second later, when the successor is at work.
     Straggler,
+    /// It is done, and done once more.
+    Twice,
 }
 
 pub const PODS: u32 = 2;
@@ -64,6 +69,9 @@ pub struct World {
     pub status: StatefulSetBackupStatus,
     pub finalizers: Vec<String>,
     version: u64,
+    /// Another object of the same StatefulSet, while it is not its turn: status, finalizers, version.
+    aside: (StatefulSetBackupStatus, Vec<String>, u64),
+    uid: &'static str,
     pub holder: Option<Holder>,
     gone: bool,
     epoch: i64,
@@ -77,6 +85,16 @@ pub struct World {
     pub reads_in_freeze: usize,
     pub log: Vec<String>,
     pub violations: Vec<&'static str>,
+    /// Which of two processes writes next, as long as it lasts: false is the first.
+    pub order: VecDeque<bool>,
+    pub reads: usize,
+    /// This read gets no answer.
+    pub fail_read: Option<usize>,
+    pub mutant: Option<Mutant>,
+    /// When a SIGTERM came while a pod was frozen.
+    alarm: Option<Timestamp>,
+    /// From it to the thaw that it asked for.
+    pub answered: Option<SignedDuration>,
     blows: Vec<(usize, Blow)>,
     mail: Vec<(Timestamp, Holder, Backup)>,
 }
@@ -89,6 +107,8 @@ impl World {
             status: StatefulSetBackupStatus::default(),
             finalizers: vec![],
             version: 1,
+            aside: (StatefulSetBackupStatus::default(), vec![], 1),
+            uid: "policy",
             holder: None,
             gone: false,
             epoch: 0,
@@ -102,6 +122,12 @@ impl World {
             reads_in_freeze: 0,
             log: vec![],
             violations: vec![],
+            order: VecDeque::new(),
+            reads: 0,
+            fail_read: None,
+            mutant: None,
+            alarm: None,
+            answered: None,
             blows: blows.to_vec(),
             mail: vec![],
         }
@@ -134,7 +160,11 @@ impl World {
         self.pods.iter().any(|pod| pod.frozen)
     }
 
-    fn lease(&self) -> Fact {
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn lease(&self) -> Fact {
         Fact::Lease(Seen::Known(Some(Lease {
             holder: self.holder.clone(),
             gone: self.gone,
@@ -144,11 +174,11 @@ impl World {
         })))
     }
 
-    fn record(&self) -> Fact {
+    pub fn record(&self) -> Fact {
         let open = self.status.run.as_ref().map(|run| (run.slot.clone().unwrap(), run.attempt.unwrap().into()));
         Fact::Record(Box::new(Seen::Known(Record {
             version: self.version.to_string(),
-            uid: "policy".into(),
+            uid: self.uid.into(),
             leaving: false,
             finalizers: self.finalizers.clone(),
             journal: journal::read(&self.status, "slot"),
@@ -157,8 +187,63 @@ impl World {
         })))
     }
 
+    /// As it is for this process: of two objects its own is the one that is there.
+    fn as_of<T>(&mut self, me: &Holder, act: impl FnOnce(&mut World) -> T) -> T {
+        let other = me.0.contains("/other/");
+        let turn = |world: &mut World| {
+            std::mem::swap(&mut world.status, &mut world.aside.0);
+            std::mem::swap(&mut world.finalizers, &mut world.aside.1);
+            std::mem::swap(&mut world.version, &mut world.aside.2);
+            world.uid = if world.uid == "policy" { "other" } else { "policy" };
+        };
+        if other {
+            turn(self);
+        }
+        let result = act(self);
+        if other {
+            turn(self);
+        }
+        result
+    }
+
     fn apply(&mut self, me: &Holder, step: &Backup) -> Result<Vec<Fact>, Fault> {
         self.settle();
+        self.as_of(me, |world| {
+            let mutant = world.mutant;
+            if let Some(facts) = mutant.and_then(|mutant| mutant.instead(world, step)) {
+                return Ok(facts);
+            }
+            let step = mutant.map_or_else(|| step.clone(), |mutant| mutant.twist(world, step));
+            let reply = world.carry_out(me, &step);
+            world.look_for_breaches();
+            reply
+        })
+    }
+
+    /// What is stored now is a state that may be.
+    fn look_for_breaches(&mut self) {
+        let (Fact::Record(record), Fact::Lease(Seen::Known(lease))) = (self.record(), self.lease()) else { return };
+        let Seen::Known(record) = *record else { return };
+        let stored = Stored { record: &record, lease: lease.as_ref(), snaps: &self.snaps() };
+        for what in invariant::broken(&stored) {
+            self.log.push(format!("       broken: {what}"));
+            self.violations.push("an invariant is broken");
+        }
+    }
+
+    /// All of this id is cut.
+    pub fn is_cut(&self, run: RunId) -> bool {
+        let cut = self.disks.values().filter(|disk| disk.snap.run == run && disk.snap.cut.is_some());
+        cut.count() == keys().len()
+    }
+
+    /// A hook that ended well, as far as anybody hears.
+    pub fn heard(&self, exec: &Exec) -> Vec<Fact> {
+        let when = When { begun: self.now(), ended: self.now() };
+        vec![Fact::Hook(Box::new(exec.clone()), Tried { when, end: End::Exit(0, String::new()) })]
+    }
+
+    fn carry_out(&mut self, me: &Holder, step: &Backup) -> Result<Vec<Fact>, Fault> {
         let at = self.now().as_millisecond() % 1_000_000;
         self.log.push(format!("{at:>6} {} {step:?}", step.row().name));
         Ok(vec![match step {
@@ -223,7 +308,7 @@ impl World {
         self.uids += 1;
         let snap = Snap {
             uid: format!("snap-{}", self.uids),
-            policy_uid: "policy".into(),
+            policy_uid: self.uid.into(),
             run: new.run,
             claim: new.claim.clone(),
             epoch: new.epoch,
@@ -283,6 +368,9 @@ impl World {
             _ => {}
         }
         pod.frozen = exec.which == Which::Pre;
+        if let Some(alarm) = self.alarm.take_if(|_| exec.which == Which::Post) {
+            self.answered = Some(self.now().duration_since(alarm));
+        }
         Fact::Hook(Box::new(exec.clone()), Tried { when, end: End::Exit(0, String::new()) })
     }
 
@@ -319,6 +407,25 @@ impl Process {
         Process { world: world.clone(), want, stop, died, dead, told }
     }
 
+    /// Waits for our turn; who is not seen to come loses it.
+    async fn turn(&self) {
+        let second = self.want.me.0.rsplit_once('/').is_some_and(|(_, n)| n.len() > 2);
+        for _ in 0..6 {
+            {
+                let mut world = self.world.borrow_mut();
+                match world.order.front() {
+                    None => return,
+                    Some(next) if *next == second => {
+                        world.order.pop_front();
+                        return;
+                    }
+                    Some(_) => {}
+                }
+            }
+            self.sleep(self.now() + SignedDuration::from_millis(10)).await;
+        }
+    }
+
     async fn die<T>(&self) -> T {
         self.dead.set(true);
         self.died.notify_one();
@@ -329,7 +436,10 @@ impl Process {
         let mut world = self.world.borrow_mut();
         world.settle();
         match blow {
-            Some(Blow::Sigterm) => drop(self.stop.send_replace(Some(Stop::Sigterm))),
+            Some(Blow::Sigterm) => {
+                world.alarm = world.left_frozen().then(|| world.now());
+                self.stop.send_replace(Some(Stop::Sigterm));
+            }
             Some(Blow::Stolen) if world.holder.as_ref() == Some(&self.want.me) => {
                 world.holder = None;
                 world.epoch += 1;
@@ -355,7 +465,9 @@ impl Io for Process {
         tokio::time::sleep(left.try_into().unwrap_or_default()).await;
     }
     fn stop(&self) -> Option<Stop> {
-        *self.stop.borrow()
+        let mutant = self.world.borrow().mutant;
+        let stop = *self.stop.borrow();
+        mutant.map_or(stop, |mutant| mutant.stop(stop))
     }
     async fn stopped(&self) {
         let _ = self.stop.subscribe().wait_for(Option::is_some).await;
@@ -369,9 +481,19 @@ impl Io for Process {
         world.settle();
         world.reads_in_freeze += usize::from(world.pods.iter().all(|pod| pod.frozen));
         world.log.push(format!("       read {read:?}"));
-        Ok(vec![world.answer(read)])
+        let fails = world.fail_read == Some(world.reads);
+        world.reads += 1;
+        let reply = if fails { Err(Fault::Lost) } else { Ok(vec![world.as_of(&self.want.me, |world| world.answer(read))]) };
+        match world.mutant {
+            Some(mutant) => mutant.read(read, reply),
+            None => reply,
+        }
     }
     async fn feed(&self, on: &[Feed]) -> Vec<Fact> {
+        if on.contains(&Feed::Lease) {
+            self.sleep(self.now() + SignedDuration::from_millis(500)).await;
+            return vec![Fact::Lease(Seen::Unknown)];
+        }
         loop {
             let (snaps, now, due) = {
                 let mut world = self.world.borrow_mut();
@@ -415,6 +537,7 @@ impl Io for Process {
 
 impl Effect<Backup> for Process {
     async fn effect(&self, step: &Backup) -> Result<Vec<Fact>, Fault> {
+        self.turn().await;
         self.sleep(self.now() + SignedDuration::from_millis(20)).await;
         if self.dead.get() {
             return pending().await;
@@ -443,9 +566,13 @@ impl Effect<Backup> for Process {
                 let reason = sts_backup::api::condition::Reason::Forbidden;
                 Err(Fault::Refused(Refusal::new(reason, "the world said no")))
             }
+            Some(Blow::Twice) if !matches!(step, Backup::Pre(_)) => {
+                let _ = self.world.borrow_mut().apply(&self.want.me, step);
+                self.world.borrow_mut().apply(&self.want.me, step)
+            }
             _ => self.world.borrow_mut().apply(&self.want.me, step),
         };
-        match blow {
+        let reply = match blow {
             Some(Blow::DieAfter) => self.die().await,
             Some(Blow::Hang) => pending().await,
             Some(Blow::LostAfter) => match step {
@@ -457,6 +584,11 @@ impl Effect<Backup> for Process {
                 _ => Err(Fault::Lost),
             },
             _ => reply,
+        };
+        let mutant = self.world.borrow().mutant;
+        match mutant {
+            Some(mutant) => mutant.heard(reply),
+            None => reply,
         }
     }
 }

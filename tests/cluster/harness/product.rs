@@ -99,7 +99,17 @@ impl Scene {
     }
 
     pub fn start_as(&self, kubeconfig: &Path, arguments: &[&str]) -> Running {
+        self.spawn(Command::new(env!("CARGO_BIN_EXE_sts-backup")), kubeconfig, arguments)
+    }
+
+    /// As a process of this group, by which its packets can be told apart.
+    pub fn start_in(&self, group: u32, arguments: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sts-backup"));
+        command.gid(group);
+        self.spawn(command, &self.kubeconfig, arguments)
+    }
+
+    fn spawn(&self, mut command: Command, kubeconfig: &Path, arguments: &[&str]) -> Running {
         command.args(["--log-format", "json", "--kubeconfig"]).arg(kubeconfig).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
