@@ -204,7 +204,8 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     }
     // A run that failed within this second has left no snapshot: status remembers its id.
     let told = v.record()?.status.last_run.as_ref().and_then(|last| last.id.as_ref()?.parse().ok());
-    let newest = v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.iter().copied()).chain(void).chain(told).max();
+    let newest =
+        v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.iter().copied()).chain(void).chain(told).max();
     let Some(epoch) = v.mine()? else { return acquire(v, now) };
     let id = RunId::after(newest, now);
     let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods };

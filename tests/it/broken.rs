@@ -236,8 +236,24 @@ fn red(mutant: Mutant) -> usize {
 fn every_promise_that_is_broken_turns_a_sweep_red() {
     use Mutant::*;
     let all = [
-        NoIntent, ThawOnSuccess, IdReused, FailedIsAbsent, LostIsDone, FinalizerKept, MarkKept, NoMark, NoProof,
-        LostNotStarted, PartialKept, LockKept, NoFreeze, DeafToSigterm, LockIgnored, ForeignIsOwn, SealedEarly, NoPods,
+        NoIntent,
+        ThawOnSuccess,
+        IdReused,
+        FailedIsAbsent,
+        LostIsDone,
+        FinalizerKept,
+        MarkKept,
+        NoMark,
+        NoProof,
+        LostNotStarted,
+        PartialKept,
+        LockKept,
+        NoFreeze,
+        DeafToSigterm,
+        LockIgnored,
+        ForeignIsOwn,
+        SealedEarly,
+        NoPods,
     ];
     let counts = all.map(|mutant| (mutant, red(mutant)));
     counts.iter().for_each(|(mutant, red)| println!("{red:>6} red cases with {mutant:?}"));

@@ -14,7 +14,9 @@ use crate::wire::{Case, judge, runtime, world};
 fn the_double_speaks_as_the_api_server_does() {
     runtime().block_on(async {
         let (server, _) = world(&Case::of(false));
-        server.act(|state| state.store.create(&Key::new("namespaces", "", "talk"), json!({ "metadata": {} }), false).unwrap());
+        server.act(|state| {
+            state.store.create(&Key::new("namespaces", "", "talk"), json!({ "metadata": {} }), false).unwrap()
+        });
         let (admin, runner) = (server.client(None).0, server.client(Some(rbac::runner_verbs())).0);
         let (count, said) = speak(&Both { admin, runner, namespace: "talk".into() }).await;
         println!("{count} scripts");
@@ -43,7 +45,9 @@ fn every_kind_of_request_that_a_run_makes_is_in_a_script() {
     let asked = kinds(judge(&Case::of(true)).log.iter());
     let spoken = runtime().block_on(async {
         let (server, _) = world(&Case::of(false));
-        server.act(|state| state.store.create(&Key::new("namespaces", "", "talk"), json!({ "metadata": {} }), false).unwrap());
+        server.act(|state| {
+            state.store.create(&Key::new("namespaces", "", "talk"), json!({ "metadata": {} }), false).unwrap()
+        });
         let admin = server.client(None).0;
         speak(&Both { admin: admin.clone(), runner: admin, namespace: "talk".into() }).await;
         kinds(server.look().log.iter())
@@ -55,7 +59,8 @@ fn every_kind_of_request_that_a_run_makes_is_in_a_script() {
         let part = rest.split_once('/').map_or("", |(_, part)| part);
         format!("{verb} {} {part}", rest.split_once(' ').map_or("", |(patch, _)| patch))
     };
-    let (asked, spoken): (BTreeSet<_>, BTreeSet<_>) = (asked.iter().map(form).collect(), spoken.iter().map(form).collect());
+    let (asked, spoken): (BTreeSet<_>, BTreeSet<_>) =
+        (asked.iter().map(form).collect(), spoken.iter().map(form).collect());
     let silent: Vec<_> = asked.iter().filter(|kind| !spoken.contains(*kind) && !kind.starts_with("exec")).collect();
     assert!(silent.is_empty(), "no script asks {silent:?}");
     assert!(asked.len() >= 8, "{asked:?}");

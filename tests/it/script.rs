@@ -128,7 +128,8 @@ fn request(method: &str, path: &str, (api, kind, name): (&str, &str, String), bo
     let makes = method == "POST" || content == "application/apply-patch+yaml";
     if let (true, Ok(mut body)) = (makes, serde_json::from_str::<Value>(body)) {
         let name = name.split('/').next().unwrap_or_default();
-        let defaults = [("apiVersion", json!(api.split_once('/').map_or("", |(_, version)| version))), ("kind", json!(kind))];
+        let defaults =
+            [("apiVersion", json!(api.split_once('/').map_or("", |(_, version)| version))), ("kind", json!(kind))];
         for (field, value) in defaults {
             if body[field].is_null() {
                 body[field] = value;

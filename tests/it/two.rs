@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use futures::future::join;
 use sts_backup::plan::flow::Exit;
-use sts_backup::step::drive;
 use sts_backup::plan::view::View;
+use sts_backup::step::drive;
 
 use crate::broken::Mutant;
 use crate::sweep::{is_over, runtime, want};

@@ -483,7 +483,8 @@ impl Io for Process {
         world.log.push(format!("       read {read:?}"));
         let fails = world.fail_read == Some(world.reads);
         world.reads += 1;
-        let reply = if fails { Err(Fault::Lost) } else { Ok(vec![world.as_of(&self.want.me, |world| world.answer(read))]) };
+        let reply =
+            if fails { Err(Fault::Lost) } else { Ok(vec![world.as_of(&self.want.me, |world| world.answer(read))]) };
         match world.mutant {
             Some(mutant) => mutant.read(read, reply),
             None => reply,
