@@ -227,7 +227,7 @@ fn execs<'a>(v: &'a View, f: &'a Freeze, which: Which) -> impl Iterator<Item = (
         let mut of = f.pods.iter().filter(|place| place.ordinal == ordinal);
         match which {
             Which::Pre => of.next(),
-            Which::Post => v.hooks.strayed(f.id, ordinal).or_else(|| of.next()),
+            Which::Post => v.hooks.strayed(f.id, ordinal).or_else(|| of.next_back()),
         }
     };
     let ordinals: std::collections::BTreeSet<u32> = f.pods.iter().map(|place| place.ordinal).collect();

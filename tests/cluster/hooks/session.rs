@@ -41,8 +41,8 @@ async fn a_session_that_outlives_its_hook_holds_its_lock_over_the_cut() {
 
         let load = load(s, "pg-0");
         let backup = async {
-            until("transactions", 60, async || match transactions(s, "pg-0").await {
-                0..500 => Err("too few".into()),
+            until("transactions", 180, async || match transactions(s, "pg-0").await {
+                0..100 => Err("too few".into()),
                 many => Ok(many),
             })
             .await;
