@@ -1,7 +1,14 @@
 //! The command line: what a person or a Job types, in the conventions of kubectl.
 
+mod describe;
 mod generate;
+mod list;
+mod manifest;
+pub mod output;
+mod retention;
 mod run_once;
+mod schedule;
+mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +52,20 @@ enum Command {
     /// Carry out one run here and now, with the rights of the kubeconfig or of the pod
     #[command(subcommand)]
     RunOnce(run_once::RunOnce),
+    /// Show when a schedule fires, or why it is refused; needs no cluster
+    Schedule(schedule::Ask),
+    /// List policies, runs or restores
+    List(list::List),
+    /// Tell all about one StatefulSetBackup: spec, state, newest runs, events
+    Describe(describe::Describe),
+    /// Print version, commit, and the Kubernetes and tz database versions built in
+    Version {
+        /// How it is written
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: output::Output,
+    },
+    /// What a retention policy keeps and drops, with the rules that keep each run
+    Retention(retention::Retention),
     /// Print what is generated from the program itself
     #[command(subcommand)]
     Generate(generate::Generate),
@@ -94,6 +115,12 @@ impl Target {
     }
 }
 
+/// Runs a command that talks to the cluster, on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Error::Config(format!("cannot start: {error}")))?.block_on(work)
+}
+
 /// Parses and runs the command.
 ///
 /// # Errors
@@ -108,6 +135,11 @@ pub fn run() -> Result<ExitCode> {
     };
     match cli.command {
         Command::RunOnce(what) => run_once::run(&cli.global, &what),
+        Command::Schedule(ask) => schedule::run(&ask),
+        Command::List(list) => list::run(&cli.global, &list),
+        Command::Describe(describe) => describe::run(&cli.global, &describe),
+        Command::Version { output } => version::run(output),
+        Command::Retention(asked) => retention::run(&cli.global, &asked),
         Command::Generate(what) => generate::run(&what),
     }
 }

@@ -15,6 +15,8 @@ pub enum Error {
     Usage(String),
     /// A definite no, with its reason.
     Refused(Refusal),
+    /// What was asked for does not exist.
+    Absent(String),
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -28,7 +30,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 64,
-            Error::Config(_) | Error::Refused(_) => 10,
+            Error::Config(_) | Error::Refused(_) | Error::Absent(_) => 10,
             Error::Api { source, .. } if is_definite(source) => 10,
             Error::Api { .. } => 20,
         }
@@ -44,7 +46,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Error::Api { verb, object, source } => write!(f, "cannot {verb} {object}: {}", sentence(source)),
-            Error::Config(message) | Error::Usage(message) => f.write_str(message),
+            Error::Config(message) | Error::Usage(message) | Error::Absent(message) => f.write_str(message),
             Error::Refused(Refusal { reason, message }) => write!(f, "{reason}: {message}"),
         }
     }

@@ -14,8 +14,8 @@
 //! 3. Every effect is preceded by a persisted intent, or has a deterministic name, so that doing it again is
 //!    harmless; every destructive request carries a uid or resourceVersion precondition.
 //! 4. One file writes status: `step/record.rs`. Everybody else hands it a value.
-//! 5. Imports point one way: [`api`] ← [`plan`] ← [`step`] ← [`run`] ← [`cli`] ← `main`. [`generate`] reads [`api`]
-//!    and [`plan`].
+//! 5. Imports point one way: [`api`] ← [`plan`] ← [`step`] ← [`run`] ← [`cli`] ← `main`. [`generate`] reads [`api`],
+//!    [`plan`] and the verbs that [`step`] declares.
 //! 6. A file over 400 lines or a function over 60 is two things: it is split along a noun.
 //! 7. Waiting is not an error, success is not an error, and a failed GET is never "the object does not exist".
 //!
@@ -30,19 +30,32 @@
 //! | [`plan::journal`] | `status.run` as a value: a flow's phase is a variant of it |
 //! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
+//! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed, and what makes a freeze void |
+//! | [`plan::hook`] | hooks: where they run, how they ended, which pod still has to be thawed |
+//! | [`plan::patience`] | how long a run waits for the lock |
+//! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
 //! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state |
 //! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once |
 //! | [`plan::topology`], [`plan::quantity`] | which nodes reach a volume; sizes |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
+//! | [`plan::retention`] | which runs a policy keeps, and by which rules |
+//! | [`plan::stock`] | the runs of a `StatefulSet` as their snapshots tell them: whose, and in which state |
+//! | [`plan::prune`] | retention as the last part of a backup: what is deleted next, and what stands in the way |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
+//! | [`plan::schedule`] | when a run is due: the dialect and the instants of CronJob; text is kept, never what was parsed from it |
+//! | [`plan::invariant`] | what holds in every reachable state; the sweeps look after every stored write |
 //! | [`plan::name`] | run ids and object names, checked where they are made |
 //! | [`step`] | the driver, and the traits `Io` and `Effect` |
 //! | [`step::observe`], `step/lens.rs`, [`step::feed`] | one read, one request, facts; what a core object says; watches that deliver facts while the planner waits |
+//! | [`step::clock`] | the wall clock, read once and carried on by the monotonic one |
+//! | [`step::stock`] | what retention reads |
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
-//! | [`run`] | the run-once role: find the object, say who we are, drive the flow to its end |
+//! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end |
+//! | [`run`], [`run::file`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
-//! | [`generate`] | the CRDs as text, committed under `manifests/` and compared by a test |
+//! | [`generate`] | CRDs, roles and admission policies as text, committed under `manifests/` and compared by `just drift` |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
+//! | `benches/` | the measured bars, one program each, printing ratios |
 //!
 //! Where does a line go? Depends on time, names or policy → [`plan`]. Touches the network → [`step`]. Wire shape →
 //! [`api`]. Text for a human → [`cli`] or [`generate`].
@@ -61,6 +74,8 @@
 //!   was seen before; who does not hold it writes no journal that is open.
 //! - **Fencing**: each status write carries the resourceVersion that it was decided on, the run ids of one
 //!   `StatefulSet` never repeat, and every `VolumeSnapshot` bears the Lease's transitions under which it was made.
+//! - **Without an object** (a policy in a file) the same record lives in the process; what the next one must know of it
+//!   stands in the Lease's open mark and on the snapshots, and [`plan::journal::recover`] reads it there.
 //! - **Snapshots describe themselves**: which run, how many make it complete, what the claim looked like, when it was
 //!   cut. To restore from them nothing else has to exist any more.
 

@@ -1,16 +1,20 @@
 //! The run-once role: find the object, say who we are, drive the flow to its end.
 
+pub mod file;
+
 use std::collections::hash_map::RandomState;
 use std::convert::Infallible;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-use crate::api::backup::{self, DeletionPolicy, LastRun, StatefulSetBackup};
+use crate::api::annotation;
+use crate::api::backup::{self, DeletionPolicy, LastRun, StatefulSetBackup, StatefulSetBackupSpec};
 use crate::api::condition::Reason;
 use crate::api::shared::Trigger;
 use crate::client::Connection;
@@ -19,13 +23,11 @@ use crate::error::{Error, Result, is_definite};
 use crate::plan;
 use crate::plan::flow::Exit;
 use crate::plan::hook::HookSpec;
-use crate::plan::noun::{BackupWant, Holder, Refusal, RestoreWant, Stop, Want};
+use crate::plan::noun::{BackupWant, Holder, Keep, Refusal, RestoreWant, Stop, Want};
 use crate::plan::view::{Fact, Seen, View};
+use crate::step::clock::Clock;
 use crate::step::cluster::Cluster;
 use crate::step::{drive, record};
-
-/// How long a backup without a startingDeadlineSeconds waits for the lock.
-const LOCK_PATIENCE_SECONDS: i64 = 3600;
 
 /// First contact is tried so often, a second apart: a pod may start before its network does.
 const FIRST_TRIES: u32 = 15;
@@ -51,13 +53,18 @@ pub struct Ended {
 
 pub async fn run_backup(connection: &Connection, settings: &Settings, request: &Request) -> Result<Ended> {
     let object = find(connection, request).await?;
-    let want = want(&object, settings, request, Timestamp::now())?;
-    let cluster = Cluster::new(connection.client.clone(), want.clone());
+    let clock = Clock::start();
+    let want = want(&object, settings, request, clock.now())?;
+    let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
     let mut view = View::new(want);
     view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, &view.want.slot)))));
+    Box::pin(carry_out(&cluster, view)).await
+}
+
+async fn carry_out(cluster: &Cluster, view: View) -> Result<Ended> {
     let (exit, view) = tokio::select! {
-        ended = drive(&cluster, plan::backup::next, view) => ended,
-        never = signals(&cluster) => match never? {},
+        ended = drive(cluster, plan::backup::next, view) => ended,
+        never = signals(cluster) => match never? {},
     };
     let last_run = view.record().ok().and_then(|record| record.status.last_run.clone());
     let ours = |last: &LastRun| last.slot.as_deref() == Some(&view.want.slot);
@@ -90,7 +97,8 @@ async fn signals(cluster: &Cluster) -> Result<Infallible> {
     }
 }
 
-fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now: Timestamp) -> Result<Want> {
+/// What the object and the command line ask for.
+pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now: Timestamp) -> Result<Want> {
     let spec = &object.spec;
     let (namespace, name) = (request.namespace.clone(), request.name.clone());
     if spec.stateful_set_ref.name.is_empty() {
@@ -99,7 +107,6 @@ fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now:
         return Err(Error::Refused(Refusal::new(Reason::StatefulSetNotFound, message)));
     }
     let open = object.status.as_ref().and_then(|status| status.run.as_ref());
-    let patience = spec.starting_deadline_seconds.unwrap_or(LOCK_PATIENCE_SECONDS);
     let slot = request.slot.clone().or_else(|| open.and_then(|run| run.slot.clone()));
     let same = open.filter(|run| run.slot == slot).and_then(|run| run.attempt).map(i64::from);
     Ok(Want {
@@ -111,7 +118,7 @@ fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now:
         slot: slot.unwrap_or_else(|| format!("{now:.3}")),
         attempt: request.attempt.or(same).unwrap_or(1),
         job: settings.job_name.clone(),
-        lock_by: now + SignedDuration::from_secs(patience),
+        lock_by: now + plan::patience::lock(spec, now),
         backup: BackupWant {
             trigger: request.trigger,
             templates: spec.claim_templates.clone(),
@@ -121,11 +128,20 @@ fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now:
             post: spec.post_backup_hook.as_ref().map(hook),
             max_freeze: SignedDuration::from_secs(spec.max_freeze_seconds()),
             ready_timeout: SignedDuration::from_secs(spec.snapshot_ready_timeout_seconds()),
+            keep: keep(spec),
+            adopt: object.annotations().get(annotation::ADOPT).map(|uid| uid.trim().to_owned()),
         },
         restore: RestoreWant::default(),
         namespace,
         name,
     })
+}
+
+/// What retention goes by; without a policy nothing is ever deleted.
+fn keep(spec: &StatefulSetBackupSpec) -> Option<Keep> {
+    let zone_name = spec.time_zone().to_owned();
+    let zone = TimeZone::get(&zone_name).ok();
+    spec.retention_policy.clone().map(|policy| Keep { policy, zone_name, zone })
 }
 
 fn hook(hook: &backup::Hook) -> HookSpec {

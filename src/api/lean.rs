@@ -94,6 +94,7 @@ impl kube::api::Execute for Pod {}
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     pub containers: Vec<ContainerName>,
+    pub init_containers: Vec<ContainerName>,
     pub volumes: Vec<PodVolume>,
     pub node_name: Option<String>,
 }
@@ -114,9 +115,11 @@ pub struct ClaimSource {
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ContainerName {
     pub name: String,
+    /// Of init containers: `Always` makes it a sidecar.
+    pub restart_policy: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -125,6 +128,7 @@ pub struct PodStatus {
     /// Pending, Running, Succeeded, Failed or Unknown.
     pub phase: Option<String>,
     pub container_statuses: Vec<ContainerStatus>,
+    pub init_container_statuses: Vec<ContainerStatus>,
     pub conditions: Vec<PlainCondition>,
 }
 

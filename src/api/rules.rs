@@ -20,12 +20,12 @@ pub(super) const OBJECT_NAME: &str = "metadata.name must have at most 52 charact
     Jobs and snapshots fit; choose a shorter name";
 pub(super) const NAMESPACE: &str = "statefulSetRef.namespace must be the name of a namespace: lower-case letters, \
     digits and '-', with a letter or digit at both ends; leave it out for the namespace of this object";
-pub(super) const SCHEDULE_ZONE: &str =
+pub(crate) const SCHEDULE_ZONE: &str =
     "schedule must not contain TZ or CRON_TZ; write the name of the time zone into timeZone";
 pub(super) const SCHEDULE_FIELDS: &str = "schedule must have five fields (minute, hour, day of month, month, day of \
     week), such as \"30 2 * * *\", or be a descriptor such as @daily or @every 6h; leave it out for a single run";
-pub(super) const ZONE_EMPTY: &str = "timeZone must not be empty; leave it out for Etc/UTC";
-pub(super) const ZONE_LOCAL: &str =
+pub(crate) const ZONE_EMPTY: &str = "timeZone must not be empty; leave it out for Etc/UTC";
+pub(crate) const ZONE_LOCAL: &str =
     "timeZone must not be Local, which means another zone on every machine; write an IANA name such as Europe/Berlin";
 pub(super) const ZONE_NAME: &str =
     "timeZone must be the name of a zone of the IANA time zone database, such as Europe/Berlin or Etc/UTC";

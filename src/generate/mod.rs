@@ -3,5 +3,9 @@
 //! Role: strings only. What is committed under `manifests/` is compared with it by a test.
 
 mod crds;
+mod policies;
+pub mod rbac;
 
 pub use crds::{crds, definitions};
+pub use policies::policies;
+pub use rbac::rbac;

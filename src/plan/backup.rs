@@ -1,7 +1,7 @@
 //! The story of a backup. Pure: `next` looks at the view and says what comes next.
 //!
 //! lock → resolve → write the intent → create every snapshot at once → wait only for the cut → prove that the lock
-//! was held throughout → record the cut → unlock → seal → wait for readiness → close.
+//! was held throughout → record the cut → seal → unlock → wait for readiness → prune → close.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,19 +11,23 @@ use super::hook::{End, Exec, Place, Tried};
 use super::journal::{Cut, Freeze, Journal, Record, Void};
 use super::name::{self, ClaimKey, RunId};
 use super::noun::{Lease, Open, Outcome, Refusal, Snap, Stop};
+use super::prune::{self, Prune, Purge};
 use super::report::{self, Write};
 use super::resolve::{self, resolve};
 use super::view::{Fact, Read, Seen, View};
 use crate::api::FINALIZER;
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
-use crate::api::shared::Consistency;
+use crate::api::shared::{Consistency, Trigger};
 
 /// One API call.
 pub const CALL: SignedDuration = SignedDuration::from_secs(30);
 
 /// A driver's complaint that its sidecar's retries have not healed for so long is an answer.
 pub const LASTING: SignedDuration = SignedDuration::from_secs(30);
+
+/// A container that went in the freeze is waited for so long.
+pub const REBORN: SignedDuration = SignedDuration::from_mins(1);
 
 /// A websocket is opened by a GET, and asks for `create` as well since Kubernetes 1.35.
 const EXEC: [Verb; 2] = [("", "pods/exec", "get"), ("", "pods/exec", "create")];
@@ -41,11 +45,16 @@ steps! {
         Mark(Option<Box<Open>>) => [("coordination.k8s.io", "leases", "patch")];
         Pre(Box<Exec>) => EXEC, yields;
         Post(Box<Exec>) => EXEC;
-        Snapshot(Box<NewSnapshot>) => [("snapshot.storage.k8s.io", "volumesnapshots", "create")];
+        /// A name that is taken is looked at: is it our own, from a reply that was lost?
+        Snapshot(Box<NewSnapshot>) => [("snapshot.storage.k8s.io", "volumesnapshots", "create"), ("snapshot.storage.k8s.io", "volumesnapshots", "get")];
         /// Say on the snapshot when it was cut: from now on it may count.
         Seal(Seal) => [("snapshot.storage.k8s.io", "volumesnapshots", "patch")];
         /// By uid.
         Delete(Doomed) => [("snapshot.storage.k8s.io", "volumesnapshots", "delete")];
+        /// Let the content take the storage's snapshot along. By uid and resourceVersion.
+        Purge(Purge) => [("snapshot.storage.k8s.io", "volumesnapshotcontents", "patch")];
+        /// What retention lets go. By uid and resourceVersion: what changes meanwhile (a restore's pin) forbids it.
+        Prune(Prune) => [("snapshot.storage.k8s.io", "volumesnapshots", "delete")];
         /// Give the Lease of this epoch back.
         Unlock(i64) => [("coordination.k8s.io", "leases", "patch")];
     }
@@ -54,6 +63,13 @@ steps! {
         Self::Write(_) | Self::Hold(_) => Fact::Record(Box::new(Seen::Unknown)),
         Self::Pre(exec) | Self::Post(exec) => Fact::Hook(exec.clone(), Tried { when, end: End::Lost(how) }),
         Self::Snapshot(_) | Self::Seal(_) | Self::Delete(_) => Fact::Snaps(Seen::Unknown),
+        Self::Purge(purge) => Fact::Prune(prune::Fact::Failed(purge.snapshot.clone(), None)),
+        Self::Prune(prune) => Fact::Prune(prune::Fact::Failed(prune.name.clone(), None)),
+    }
+    refused(why) {
+        Self::Purge(Purge { snapshot: name, .. }) | Self::Prune(Prune { name, .. }) => {
+            return Fact::Prune(prune::Fact::Failed(name.clone(), Some(why.clone())));
+        }
     }
 }
 
@@ -118,15 +134,20 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
             Some(hold) => one(Backup::Hold(hold), now),
             None => end(Exit::Refused(leaving(v))),
         },
+        Journal::Idle if let Some(later) = overtaken(v, record) => {
+            end(Exit::Superseded(format!("slot {} is over: a run for the later slot {later} has ended", v.want.slot)))
+        }
         Journal::Idle if let Some(refusal) = &v.refused => close(v, Outcome::Failed(refusal.clone()), now),
         Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),
+        Journal::Cut(cut) if let Some(seals) = seals(v, cut)? => act(seals, now + CALL),
         Journal::Cut(_) | Journal::Closed(_) if let Some(epoch) = v.to_release()? => one(Backup::Unlock(epoch), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(lease) = v.left_behind()? => {
             one(Backup::Lock(Some(lease.clone())), now)
         }
         Journal::Cut(cut) => keep(v, cut, now),
-        Journal::Closed(outcome) => end(Exit::Done(outcome.clone())),
+        Journal::Closed(outcome) if v.acted => end(Exit::Done(outcome.clone())),
+        Journal::Closed(_) => end(Exit::Superseded(format!("the run for slot {} has ended already", v.want.slot))),
         _ if v.mine()?.is_none() => acquire(v, now),
         Journal::Frozen(f) => freeze(v, f, now),
         Journal::Void(id, why) => clean(v, *id, why, now),
@@ -136,17 +157,31 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
 
 fn acquire(v: &View, now: Timestamp) -> Plan<Backup> {
     let lease = v.lease()?;
-    if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| open.uid != v.want.uid) {
-        return if now < v.want.lock_by { wait([Feed::Lease], v.want.lock_by) } else { barred(v, open) };
-    }
-    match lease.and_then(|lease| Some((lease.holder.as_ref()?, lease))) {
-        Some((_, lease)) if !lease.gone && now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
+    let refusal = if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| !open.is_of(&v.want)) {
+        barred(v, open)
+    } else if let Some((holder, lease)) = lease.and_then(|lease| Some((lease.holder.as_ref()?, lease)))
+        && !lease.gone
+    {
+        let waited = format!("{holder} has held the lock {} all the time", name::lease(&v.want.statefulset));
+        Refusal::new(Reason::Skipped, format!("{waited} that this run could wait for it"))
+    } else {
+        return one(Backup::Lock(lease.cloned()), now);
+    };
+    match v.record()?.journal {
+        _ if now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
+        Journal::Idle => close(v, Outcome::Superseded(refusal), now),
         // No write: the journal is the holder's, and may be its intent.
-        Some((holder, lease)) if !lease.gone => {
-            end(Exit::Superseded(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
-        }
-        _ => one(Backup::Lock(lease.cloned()), now),
+        _ => end(Exit::Superseded(format!("{}: {}", refusal.reason, refusal.message))),
     }
+}
+
+/// A later slot of the schedule has had its run: ours is over, and its Job's pod has come back.
+fn overtaken(v: &View, record: &Record) -> Option<Timestamp> {
+    let planned = |trigger: Trigger| !matches!(trigger, Trigger::Manual | Trigger::Command);
+    let last = record.status.last_run.as_ref().filter(|last| last.trigger.is_some_and(planned))?;
+    let instant = |slot: &str| slot.parse::<Timestamp>().ok();
+    let (ours, theirs) = (instant(&v.want.slot)?, instant(last.slot.as_deref()?)?);
+    (planned(v.want.backup.trigger) && last.outcome.is_some() && ours < theirs).then_some(theirs)
 }
 
 /// A freeze that another process began. Only the same attempt of the same run may freeze again.
@@ -168,6 +203,9 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     };
     let pods = match resolve::places(v, &covered)? {
         Ok(pods) => pods,
+        Err(_) if let Some(until) = void.and_then(|id| restarting(v, id)).filter(|until| now < *until) => {
+            return wait([Feed::Pods], until);
+        }
         Err(refusal) => return close(v, Outcome::Failed(refusal), now),
     };
     if let Some(quiet) = quiet_until(v).filter(|quiet| *quiet > now) {
@@ -176,11 +214,19 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     if let Some(hold) = to_hold(v.record()?, &pods) {
         return one(Backup::Hold(hold), now);
     }
-    let newest = v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.iter().copied()).chain(void).max();
+    // A run that failed within this second has left no snapshot: status remembers its id.
+    let told = v.record()?.status.last_run.as_ref().and_then(|last| last.id.as_ref()?.parse().ok());
+    let newest =
+        v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.iter().copied()).chain(void).chain(told).max();
     let Some(epoch) = v.mine()? else { return acquire(v, now) };
     let id = RunId::after(newest, now);
     let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods };
     one(write(v, &Journal::Frozen(freeze), now)?, now)
+}
+
+/// A freeze that a restart has interrupted is worth some patience with the container that comes back.
+fn restarting(v: &View, id: RunId) -> Option<Timestamp> {
+    Some(v.hooks.last(id)? + REBORN)
 }
 
 /// Partial snapshots go first, then the run ends or begins anew.
@@ -193,7 +239,24 @@ fn clean(v: &View, id: RunId, why: &Void, now: Timestamp) -> Plan<Backup> {
     }
 }
 
-/// Cut, and the lock given back: say so on the snapshots, wait until they are ready, close.
+/// Says on the snapshots that their run is proved, before the lock is given back: who takes it next need not wonder.
+fn seals(v: &View, cut: &Cut) -> Result<Option<Vec<Backup>>, Read> {
+    if v.refused.is_some() {
+        return Ok(None);
+    }
+    let run = v.run(cut.id)?.filter(|(_, snap)| !snap.leaving && snap.epoch == cut.epoch);
+    if run.clone().count() < cut.size {
+        return Ok(None);
+    }
+    let seal = |(name, snap): (&String, &Snap)| {
+        let (name, uid) = (name.clone(), snap.uid.clone());
+        Some(Backup::Seal(Seal { name, uid, cut: v.cut(snap)?, consistency: cut.consistency }))
+    };
+    let seals: Vec<_> = run.filter(|(_, snap)| !snap.sealed).filter_map(seal).collect();
+    Ok((!seals.is_empty()).then_some(seals))
+}
+
+/// Cut, proved, and the lock given back: wait until all of it is ready, prune, close.
 fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
     if let Some(refusal) = &v.refused {
         return close(v, Outcome::Failed(refusal.clone()), now);
@@ -211,16 +274,11 @@ fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
     if !untold.is_empty() && now < by {
         return wait(untold.into_iter().chain([Feed::Snaps]), by);
     }
-    let unsealed = run.iter().filter(|(_, snap)| !snap.sealed).filter_map(|(name, snap)| {
-        let (name, uid) = ((*name).clone(), snap.uid.clone());
-        Some(Backup::Seal(Seal { name, uid, cut: v.cut(snap)?, consistency: cut.consistency }))
-    });
-    let unsealed: Vec<_> = unsealed.collect();
-    if !unsealed.is_empty() {
-        return act(unsealed, now + CALL);
-    }
-    let Some((name, snap)) = run.iter().find(|(_, snap)| !snap.ready) else {
-        return close(v, Outcome::Succeeded, now);
+    let Some((name, snap)) = run.iter().find(|(_, snap)| !snap.ready || !snap.sealed) else {
+        return match prune::prune(v, cut, now)? {
+            Some(next) => Ok(next),
+            None => close(v, Outcome::Succeeded, now),
+        };
     };
     if now < by {
         return wait([Feed::Snaps], by);

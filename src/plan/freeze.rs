@@ -4,21 +4,25 @@
 //! a lost POST costs one LIST. After the last thaw the Lease and the pods are read once more: only if all of them
 //! are still what they were was it one freeze.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::backup::{Backup, CALL, LASTING, NewSnapshot, leave, one, write};
-use super::flow::{Exit, Feed, Lost, Plan, act, end, wait};
+use super::flow::{Feed, Lost, Plan, act, wait};
 use super::hook::{self, Exec, HookSpec, Owed, Place, Which};
-use super::journal::{Cut, Freeze, Journal, Void};
+use super::journal::{self, Cut, Freeze, Journal, Void};
 use super::name;
 use super::noun::{Open, Refusal, Snap, Stop};
 use super::resolve::{Covered, resolve};
 use super::view::{Read, View};
+use crate::api::FILE_UID;
 use crate::api::condition::Reason;
 use crate::api::shared::Consistency;
 
-/// Freezes that containers may interrupt before the run gives up: each one costs the application a pause.
+/// Freezes that may be interrupted before the run gives up: each one costs the application a pause.
 const FREEZES: usize = 3;
+
+/// How much later than the hook itself its effect is given up: it has the last word of what the hook said.
+const HEARD: SignedDuration = SignedDuration::from_secs(2);
 
 /// From the intent to the record of what came of it.
 pub fn freeze(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
@@ -38,7 +42,7 @@ fn own(v: &View, f: &Freeze) -> bool {
 /// Another holds the lock; but while the open mark names our run nobody else has thawed, so we do.
 fn still_open(v: &View, f: &Freeze) -> Result<bool, Read> {
     let open = v.lease()?.and_then(|lease| lease.open.as_ref());
-    Ok(open.is_some_and(|open| open.uid == v.want.uid && open.run == f.id.to_string()))
+    Ok(open.is_some_and(|open| open.is_of(&v.want) && open.run == f.id.to_string()))
 }
 
 /// Mark, freeze, cut.
@@ -51,7 +55,8 @@ fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
     if let Some((exec, hook)) =
         execs(v, f, Which::Pre).find(|(exec, _)| v.hooks.of(f.id, exec.place.ordinal, Which::Pre).is_empty())
     {
-        return act([Backup::Pre(Box::new(exec))], by.min(now + hook.timeout));
+        let until = by.min(now + hook.timeout);
+        return act([Backup::Pre(Box::new(Exec { until, ..exec }))], until + HEARD);
     }
     let Ok(covered) = resolve(v)? else { return thaw(v, f, Some(Void::Interrupted), now) };
     let made: Vec<_> = v.run(f.id)?.map(|(_, snap)| &snap.claim).collect();
@@ -68,6 +73,10 @@ fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
 }
 
 fn mark(v: &View, f: &Freeze) -> Open {
+    let want = &v.want;
+    let frozen = || Journal::Frozen(f.clone());
+    let journal =
+        (want.uid == FILE_UID).then(|| journal::write(&frozen(), &want.slot, want.attempt, &want.me, f.since));
     Open {
         kind: "StatefulSetBackup".into(),
         namespace: v.want.namespace.clone(),
@@ -75,6 +84,7 @@ fn mark(v: &View, f: &Freeze) -> Open {
         uid: v.want.uid.clone(),
         run: f.id.to_string(),
         pods: f.pods.iter().map(|place| place.pod.clone()).collect(),
+        journal: journal.flatten().map(Box::new),
     }
 }
 
@@ -102,7 +112,10 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
         if own(v, f) || is_same(v.pod(&exec.place.pod)?, frozen(f, exec.place.ordinal)) {
             let hurry = v.stop.is_some();
             match v.hooks.owed(f.id, exec.place.ordinal, v.want.backup.pre.as_ref(), own(v, f), hurry, now) {
-                Owed::Now => return act([Backup::Post(Box::new(exec))], now + hook.timeout),
+                Owed::Now => {
+                    let until = now + hook.timeout;
+                    return act([Backup::Post(Box::new(Exec { until, ..exec }))], until + HEARD);
+                }
                 Owed::At(at) => later = Some(later.map_or(at, |later| later.min(at))),
                 Owed::Unproven => unproven = unproven.or(Some(exec)),
                 Owed::Nothing => {}
@@ -120,9 +133,12 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
         return leave(v, Stop::LeaseLost, now);
     }
     let void = match (unproven, void) {
-        (Some(exec), _) => Some(Void::Failed(thaw_unproven(v, &exec))),
-        (None, None) if v.mine()? != Some(f.epoch) || !is_proved(v, f)? => Some(interrupted(v, f)),
-        (None, void) => void,
+        // Else it is the post hook that does not end, and that is said already.
+        (Some(exec), void) if void.is_none() || is_at_large(v, f, &exec.place) => {
+            Some(Void::Failed(thaw_unproven(v, &exec)))
+        }
+        (_, None) if v.mine()? != Some(f.epoch) || !is_proved(v, f)? => Some(interrupted(v, f)),
+        (_, void) => void,
     };
     if !f.pods.is_empty() && v.lease()?.is_some_and(|lease| lease.open.is_some()) {
         return one(Backup::Mark(None), now);
@@ -135,13 +151,29 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
     one(write(v, &void.map_or(Journal::Cut(cut), |why| Journal::Void(f.id, why)), now)?, now)
 }
 
-/// Of no pod is the pre hook at large: given up, its end not witnessed.
+/// Of no pod is a hook at large: given up, its end not witnessed.
 fn settled(v: &View, f: &Freeze) -> bool {
-    let at_large = |place: &Place| {
-        let last = v.hooks.of(f.id, place.ordinal, Which::Pre).last();
-        last.map_or(!own(v, f), |tried| matches!(tried.end, hook::End::Lost(_)))
-    };
-    v.want.backup.pre.is_none() || !f.pods.iter().any(at_large)
+    let last = |place: &Place, which| v.hooks.of(f.id, place.ordinal, which).last();
+    let thawing = |place: &Place| last(place, Which::Post).is_some_and(|tried| tried.end.is_at_large());
+    !f.pods.iter().any(|place| is_at_large(v, f, place) || thawing(place))
+}
+
+/// The pod's pre hook, if there is one, may still be at work.
+fn is_at_large(v: &View, f: &Freeze, place: &Place) -> bool {
+    let last = v.hooks.of(f.id, place.ordinal, Which::Pre).last();
+    v.want.backup.pre.is_some() && last.map_or(!own(v, f), |tried| tried.end.is_at_large())
+}
+
+/// The pre hook's end did not reach us: worth another freeze, unless that is the rule.
+fn cut_off(v: &View, f: &Freeze, exec: &Exec) -> Void {
+    let gone = |tried: &hook::Tried| tried.end == hook::End::Gone;
+    if v.hooks.freezes() < FREEZES || v.hooks.of(f.id, exec.place.ordinal, Which::Pre).iter().any(gone) {
+        return interrupted(v, f);
+    }
+    let Place { pod, container, .. } = &exec.place;
+    let what = format!("pre hook {:?} in container {container} of pod {pod}", exec.argv);
+    let message = format!("the end of the {what} could not be learnt, in {FREEZES} freezes in a row");
+    Void::Failed(Refusal::new(Reason::HookFailed, message))
 }
 
 /// What froze is not there any more, so nothing is frozen; but it was no freeze either.
@@ -193,11 +225,16 @@ fn execs<'a>(v: &'a View, f: &'a Freeze, which: Which) -> impl Iterator<Item = (
     };
     let place = move |ordinal| {
         let mut of = f.pods.iter().filter(|place| place.ordinal == ordinal);
-        if which == Which::Pre { of.next() } else { of.next_back() }
+        match which {
+            Which::Pre => of.next(),
+            Which::Post => v.hooks.strayed(f.id, ordinal).or_else(|| of.next_back()),
+        }
     };
     let ordinals: std::collections::BTreeSet<u32> = f.pods.iter().map(|place| place.ordinal).collect();
-    let exec =
-        move |place: &Place, hook: &HookSpec| Exec { run: f.id, which, place: place.clone(), argv: hook.argv.clone() };
+    let exec = move |place: &Place, hook: &HookSpec| {
+        let (place, argv) = (place.clone(), hook.argv.clone());
+        Exec { run: f.id, which, place, argv, until: Timestamp::MIN }
+    };
     ordinals.into_iter().filter_map(move |ordinal| Some((exec(place(ordinal)?, hook?), hook?)))
 }
 
@@ -213,12 +250,15 @@ fn void(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Void>, Read> {
     if !own(v, f) {
         return super::backup::inherited(v).map(Some);
     }
-    let lost = execs(v, f, Which::Pre).any(|(exec, _)| {
+    let lost = execs(v, f, Which::Pre).find(|(exec, _)| {
         let tried = v.hooks.of(f.id, exec.place.ordinal, Which::Pre).first();
         tried.is_some_and(|tried| matches!(tried.end, hook::End::Gone | hook::End::Lost(Lost::Reply | Lost::Stopped)))
     });
-    if v.stop.is_some() || v.foreign.contains(&f.id) || lost {
+    if v.stop.is_some() || v.foreign.contains(&f.id) {
         return Ok(Some(Void::Interrupted));
+    }
+    if let Some((exec, _)) = lost {
+        return Ok(Some(cut_off(v, f, &exec)));
     }
     for place in &f.pods {
         if !is_same(v.pod(&place.pod)?, Some(place)) {
@@ -233,8 +273,12 @@ fn void(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Void>, Read> {
     if now < by {
         return Ok(None);
     }
-    let behind = uncut(v, f)?.next().map_or("the snapshots".to_owned(), |(name, _)| format!("VolumeSnapshot {name}"));
-    Ok(Some(Void::Failed(too_long(v, &behind, "was not cut"))))
+    let behind = uncut(v, f)?.next().map(|(name, _)| format!("VolumeSnapshot {name}"));
+    Ok(Some(Void::Failed(match behind {
+        Some(behind) => too_long(v, &behind, "was not cut"),
+        None if is_cut(v, f)? => too_long(v, "the post hooks", "had not ended"),
+        None => too_long(v, "the snapshots", "were not made"),
+    })))
 }
 
 fn too_long(v: &View, who: &str, what: &str) -> Refusal {
@@ -250,8 +294,7 @@ fn failed_hook(v: &View, f: &Freeze) -> Option<Refusal> {
         // A thaw that got no answer is tried again; only what it said in the end counts.
         let heard = if exec.which == Which::Pre { tried.first() } else { tried.last() };
         let heard = heard?;
-        let in_time = heard.when.ended.duration_since(heard.when.begun) < hook.timeout;
-        if in_time && exec.which == Which::Pre && heard.end == hook::End::Lost(Lost::Late) {
+        if heard.end.is_late() && exec.which == Which::Pre && heard.when.ended >= f.since + v.want.backup.max_freeze {
             return Some(too_long(v, &format!("the pre hook of pod {}", exec.place.pod), "had not ended"));
         }
         hook::refusal(&exec, &heard.end, hook.timeout)
@@ -293,13 +336,12 @@ pub fn quiet_until(v: &View) -> Option<Timestamp> {
     Some(v.hooks.quiet_from()? + longest)
 }
 
-/// For [`Exit`] of a lock that another object's open freeze bars.
-pub fn barred(v: &View, open: &Open) -> Plan<Backup> {
-    end(Exit::Superseded(format!(
-        "{}: {} {}/{} has left run {} open on StatefulSet {}/{}; pods that may be frozen: {}. Only its own run may take \
+/// The lock that another object's open freeze bars.
+pub fn barred(v: &View, open: &Open) -> Refusal {
+    let message = format!(
+        "{} {}/{} has left run {} open on StatefulSet {}/{}; pods that may be frozen: {}. Only its own run may take \
          the lock: start it again, or thaw the pods by hand and remove the annotation backup.sts-backup.io/open from \
          Lease {}",
-        Reason::LockedByOpenRun,
         open.kind,
         open.namespace,
         open.name,
@@ -308,5 +350,6 @@ pub fn barred(v: &View, open: &Open) -> Plan<Backup> {
         v.want.statefulset,
         open.pods.join(", "),
         name::lease(&v.want.statefulset),
-    )))
+    );
+    Refusal::new(Reason::LockedByOpenRun, message)
 }

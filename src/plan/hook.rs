@@ -63,6 +63,8 @@ pub struct Exec {
     pub which: Which,
     pub place: Place,
     pub argv: Vec<String>,
+    /// When it is given up: its own time, or the freeze's.
+    pub until: Timestamp,
 }
 
 /// How a hook ended, as far as this process knows.
@@ -76,6 +78,20 @@ pub enum End {
     NotStarted(String),
     /// It counts as started, and may be at work still.
     Lost(Lost),
+    /// The same, after all the time that it was given; with the tail of its stderr so far.
+    Late(String),
+}
+
+impl End {
+    /// Nobody knows whether its process has ended.
+    pub fn is_at_large(&self) -> bool {
+        matches!(self, End::Lost(_) | End::Late(_))
+    }
+
+    /// It had all the time that it was given.
+    pub fn is_late(&self) -> bool {
+        matches!(self, End::Lost(Lost::Late) | End::Late(_))
+    }
 }
 
 /// A hook's attempt: begun, ended (or given up), by our own clock.
@@ -88,7 +104,7 @@ pub struct Tried {
 /// What this process has witnessed, in the order in which it was tried. Nothing is ever taken back: a pre hook that
 /// ended after its time is added behind its own timeout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct History(BTreeMap<(RunId, u32, Which), Vec<Tried>>);
+pub struct History(BTreeMap<(RunId, u32, Which), Vec<Tried>>, BTreeMap<(RunId, u32), Place>);
 
 /// Whether a pod still has to be thawed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +125,16 @@ impl History {
         self.0.get(&(run, ordinal, which)).map_or(&[], Vec::as_slice)
     }
 
+    /// A pre hook was meant for another container and has entered this one.
+    pub fn stray(&mut self, run: RunId, place: Place) {
+        self.1.insert((run, place.ordinal), place);
+    }
+
+    /// The container that a pre hook entered instead of the one that was meant.
+    pub fn strayed(&self, run: RunId, ordinal: u32) -> Option<&Place> {
+        self.1.get(&(run, ordinal))
+    }
+
     /// From the first pre hook to the end of the last post hook.
     pub fn frozen(&self, run: RunId) -> Option<SignedDuration> {
         let all = || self.0.iter().filter(|((of, ..), _)| *of == run);
@@ -122,6 +148,18 @@ impl History {
         let runs: std::collections::BTreeSet<_> =
             self.0.keys().filter(|(.., which)| *which == Which::Pre).map(|(run, ..)| run).collect();
         runs.len()
+    }
+
+    /// What this process has frozen or tried to: the pre hooks of each run and ordinal.
+    pub fn begun(&self) -> impl Iterator<Item = (RunId, u32, &[Tried])> {
+        let pres = self.0.iter().filter(|((.., which), _)| *which == Which::Pre);
+        pres.map(|((run, ordinal, _), tried)| (*run, *ordinal, tried.as_slice()))
+    }
+
+    /// When the last hook of the run was over.
+    pub fn last(&self, run: RunId) -> Option<Timestamp> {
+        let of = self.0.iter().filter(|((of, ..), _)| *of == run);
+        of.flat_map(|(_, tried)| tried).map(|tried| tried.when.ended).max()
     }
 
     /// When the last thaw of a freeze that we inherited began to be over: a hook of the dead process may come late,
@@ -155,10 +193,13 @@ impl History {
             return Owed::Nothing;
         }
         let over = matches!(last.end, End::Exit(..) | End::NotStarted(_));
+        if hurry && last.end.is_late() {
+            return Owed::Nothing; // it has had all its time: the next process tries again
+        }
         let bound = first.when.begun + UNPROVEN;
         // From when on the pre hook's process cannot freeze any more, where that is known.
         let rest = match (pres.last(), pre) {
-            (Some(tried), _) => (!matches!(tried.end, End::Lost(_))).then_some(tried.when.ended),
+            (Some(tried), _) => (!tried.end.is_at_large()).then_some(tried.when.ended),
             (None, None) => Some(Timestamp::MIN),
             // It was another process's: a well-behaved one ends in its time.
             (None, Some(pre)) => Some(bound.min(first.when.begun + pre.timeout)),
@@ -184,7 +225,7 @@ pub fn refusal(exec: &Exec, end: &End, timeout: SignedDuration) -> Option<Refusa
     Some(match end {
         End::Exit(0, _) | End::Gone | End::Lost(Lost::Stopped | Lost::Reply) => return None,
         End::Exit(code, tail) => {
-            let tail = if tail.is_empty() { "nothing on stderr".into() } else { format!("stderr: {tail}") };
+            let tail = said(tail);
             let reason = if post { Reason::ThawFailed } else { Reason::HookFailed };
             Refusal::new(reason, format!("{what} ended with exit code {code}; {tail}"))
         }
@@ -192,10 +233,130 @@ pub fn refusal(exec: &Exec, end: &End, timeout: SignedDuration) -> Option<Refusa
             let reason = if post { Reason::ThawFailed } else { Reason::HookFailed };
             Refusal::new(reason, format!("{what} could not be started: {why}"))
         }
-        End::Lost(Lost::Late) => {
+        End::Late(_) | End::Lost(Lost::Late) => {
             let reason = if post { Reason::ThawFailed } else { Reason::HookTimeout };
-            let seconds = timeout.as_secs();
-            Refusal::new(reason, format!("{what} did not end within its timeoutSeconds ({seconds} s)"))
+            let (seconds, tail) = (timeout.as_secs(), if let End::Late(tail) = end { said(tail) } else { said("") });
+            Refusal::new(reason, format!("{what} did not end within its timeoutSeconds ({seconds} s); {tail}"))
         }
     })
+}
+
+fn said(tail: &str) -> String {
+    if tail.is_empty() { "nothing on stderr".to_owned() } else { format!("stderr: {tail}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn run() -> RunId {
+        RunId::after(None, at(0))
+    }
+
+    fn ok() -> End {
+        End::Exit(0, String::new())
+    }
+
+    /// What is owed after these hooks, each a second long: which, begun, how it ended.
+    fn owed(hooks: &[(Which, i64, End)], own: bool, hurry: bool, now: i64) -> Owed {
+        let pre = HookSpec { argv: vec!["freeze".into()], container: None, timeout: SignedDuration::from_secs(60) };
+        let mut history = History::default();
+        for (which, begun, end) in hooks {
+            let when = When { begun: at(*begun), ended: at(begun + 1) };
+            history.add(run(), 0, *which, Tried { when, end: end.clone() });
+        }
+        history.owed(run(), 0, Some(&pre), own, hurry, at(now))
+    }
+
+    #[test]
+    fn what_was_not_started_is_owed_nothing_and_all_else_is_thawed() {
+        use Which::{Post, Pre};
+        let not = End::NotStarted("no such command".into());
+        assert_eq!(owed(&[], true, false, 0), Owed::Nothing, "ours, and not begun");
+        assert_eq!(owed(&[], false, false, 0), Owed::Now, "another's: who knows");
+        assert_eq!(owed(&[(Pre, 0, not)], true, false, 1), Owed::Nothing);
+        assert_eq!(owed(&[(Pre, 0, End::Gone)], true, false, 1), Owed::Nothing);
+        let failed = End::Exit(1, String::new());
+        for end in [ok(), failed.clone(), End::Lost(Lost::Reply), End::Lost(Lost::Stopped), End::Late(String::new())] {
+            assert_eq!(owed(&[(Pre, 0, end.clone())], true, false, 1), Owed::Now, "{end:?}");
+        }
+        assert_eq!(owed(&[(Pre, 0, ok()), (Post, 1, ok())], true, false, 2), Owed::Nothing);
+        assert_eq!(owed(&[(Pre, 0, ok()), (Post, 1, failed)], true, false, 2), Owed::Nothing, "it has had its say");
+        assert_eq!(owed(&[(Pre, 0, ok()), (Post, 1, End::Gone)], true, false, 2), Owed::Nothing);
+    }
+
+    #[test]
+    fn until_the_pre_hook_is_known_to_have_ended_the_pod_is_thawed_again() {
+        use Which::{Post, Pre};
+        let late = || (Pre, 0, End::Late(String::new()));
+        assert_eq!(owed(&[late(), (Post, 1, ok())], true, false, 2), Owed::At(at(12)));
+        assert_eq!(owed(&[late(), (Post, 1, ok())], true, false, 12), Owed::Now);
+        assert_eq!(owed(&[late(), (Post, 1, ok())], true, true, 2), Owed::Nothing, "in a hurry once must do");
+        let heard = (Pre, 4, ok());
+        assert_eq!(
+            owed(&[late(), (Post, 1, ok()), heard.clone()], true, false, 5),
+            Owed::Now,
+            "it froze after the thaw"
+        );
+        assert_eq!(owed(&[late(), (Post, 1, ok()), heard, (Post, 5, ok())], true, false, 6), Owed::Nothing);
+        let posts = (0..31).map(|n| (Post, 1 + 10 * n, ok()));
+        let all: Vec<_> = std::iter::once(late()).chain(posts).collect();
+        assert_eq!(owed(&all[..31], true, false, 310), Owed::Now, "five minutes are not over");
+        assert_eq!(owed(&all, true, false, 310), Owed::Unproven);
+    }
+
+    #[test]
+    fn a_thaw_without_an_answer_is_tried_again_soon_but_not_by_a_process_that_must_go() {
+        use Which::{Post, Pre};
+        let hooks = |end: End| [(Pre, 0, ok()), (Post, 1, end)];
+        assert_eq!(owed(&hooks(End::Lost(Lost::Reply)), true, false, 2), Owed::At(at(3)));
+        assert_eq!(owed(&hooks(End::Lost(Lost::Reply)), true, true, 3), Owed::Now);
+        assert_eq!(owed(&hooks(End::Late(String::new())), true, false, 3), Owed::Now);
+        assert_eq!(owed(&hooks(End::Late(String::new())), true, true, 3), Owed::Nothing, "it has had all its time");
+    }
+
+    #[test]
+    fn another_process_s_pre_hook_is_given_its_own_time() {
+        use Which::Post;
+        assert_eq!(owed(&[(Post, 0, ok())], false, false, 1), Owed::At(at(11)));
+        assert_eq!(owed(&[(Post, 0, ok()), (Post, 50, ok())], false, false, 51), Owed::At(at(60)));
+        assert_eq!(owed(&[(Post, 0, ok()), (Post, 60, ok())], false, false, 61), Owed::Nothing);
+    }
+
+    #[test]
+    fn a_refusal_names_pod_container_command_and_the_tail_of_stderr() {
+        let place = Place {
+            ordinal: 0,
+            pod: "pg-0".into(),
+            uid: String::new(),
+            container: "db".into(),
+            container_id: String::new(),
+            restarts: 0,
+        };
+        let argv = vec!["psql".into(), "-c".into(), "CHECKPOINT".into()];
+        let exec = |which| Exec { run: run(), which, place: place.clone(), argv: argv.clone(), until: at(60) };
+        let said = |which, end: End| {
+            let refusal = refusal(&exec(which), &end, SignedDuration::from_secs(60)).unwrap();
+            format!("{}: {}", refusal.reason, refusal.message)
+        };
+        let what = "hook [\"psql\", \"-c\", \"CHECKPOINT\"] in container db of pod pg-0";
+        let code = End::Exit(2, "FATAL: no".into());
+        assert_eq!(
+            said(Which::Pre, code.clone()),
+            format!("HookFailed: pre {what} ended with exit code 2; stderr: FATAL: no")
+        );
+        assert_eq!(
+            said(Which::Post, code),
+            format!("ThawFailed: post {what} ended with exit code 2; stderr: FATAL: no")
+        );
+        assert_eq!(
+            said(Which::Pre, End::Late("waiting".into())),
+            format!("HookTimeout: pre {what} did not end within its timeoutSeconds (60 s); stderr: waiting")
+        );
+        assert!(refusal(&exec(Which::Pre), &ok(), SignedDuration::from_secs(60)).is_none());
+    }
 }

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::hook::{Exec, History, Tried};
+use super::hook::{Exec, History, Place, Tried};
 use super::journal::{Journal, Record};
 use super::name::RunId;
 use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
+use super::prune::{self, Pruning};
 use super::restore::sight::{Look, Sight, Sights};
 
 /// Of what is `Unknown` nothing is decided: it is read first. Absence is knowledge: `Known(None)`, a missing key.
@@ -55,6 +56,24 @@ pub enum Read {
     Snaps,
     /// What only a restore asks for.
     Restore(Look),
+    /// The same as retention sees them: with whose they are, and what cannot be read among them.
+    Stock,
+    /// One `VolumeSnapshotContent`.
+    Content(String),
+    /// Which restores have not ended.
+    Restores,
+}
+
+impl Read {
+    /// What a definite no to it means: for retention less to go by, for all else the end of the run.
+    pub fn refused(&self, refusal: Refusal) -> Fact {
+        match self {
+            Read::Stock => Fact::Prune(prune::Fact::Stock(Seen::Known(Err(refusal)))),
+            Read::Content(name) => Fact::Prune(prune::Fact::Content(name.clone(), Err(refusal))),
+            Read::Restores => Fact::Prune(prune::Fact::Restores(Err(refusal))),
+            _ => Fact::Refused(refusal),
+        }
+    }
 }
 
 /// How knowledge changes. Effects, reads and feeds return these; [`View::fold`] is their one meaning.
@@ -69,6 +88,8 @@ pub enum Fact {
     /// All pods of a watch; of those that are not in it we know that they are gone.
     Pods(BTreeMap<String, Pod>),
     Hook(Box<Exec>, Tried),
+    /// The container was replaced in the instant in which a pre hook entered it: it is this one that may be frozen.
+    Strayed(RunId, Place),
     Claims(BTreeMap<String, Claim>),
     Volume(String, Option<Volume>),
     Classes(Vec<Class>),
@@ -85,6 +106,8 @@ pub enum Fact {
     Restore(Box<Sight>),
     /// This was changed, or may have been: it is read when next asked for.
     Stale(Read),
+    /// What only retention wants to know.
+    Prune(prune::Fact),
     /// A name of this run is taken by an object that is not ours.
     Foreign(RunId, String),
     /// A definite no; the first one counts.
@@ -94,6 +117,8 @@ pub enum Fact {
     Stop(Stop),
     /// Nothing has been heard from the API server since then; `None`: it has answered.
     Silence(Option<Timestamp>),
+    /// This process has sent a write.
+    Acted,
 }
 
 /// How long an API server that does not answer is asked again, while nothing of ours is at stake.
@@ -122,11 +147,14 @@ pub struct View {
     pub restore: Sights,
     /// By uid: once cut, cut for good.
     cuts: BTreeMap<String, Timestamp>,
+    pub prune: Pruning,
     pub foreign: BTreeSet<RunId>,
     pub refused: Option<Refusal>,
     pub mute: Option<Refusal>,
     pub stop: Option<Stop>,
     silence: Option<Timestamp>,
+    /// Whether this process has had a hand in the run, or only looked at it.
+    pub acted: bool,
 }
 
 impl View {
@@ -149,11 +177,13 @@ impl View {
             roster: Seen::Unknown,
             restore: Sights::default(),
             cuts: BTreeMap::new(),
+            prune: Pruning::default(),
             foreign: BTreeSet::new(),
             refused: None,
             mute: None,
             stop: None,
             silence: None,
+            acted: false,
         }
     }
 
@@ -177,6 +207,7 @@ impl View {
                 self.proofs.clear();
                 self.hooks.add(exec.run, exec.place.ordinal, exec.which, tried);
             }
+            Fact::Strayed(run, place) => self.hooks.stray(run, place),
             Fact::Claims(claims) => self.fold_claims(claims),
             Fact::Claim(name, claim) => self.fold_claim(&name, claim),
             Fact::Restore(sight) => self.fold_sight(*sight),
@@ -205,6 +236,7 @@ impl View {
                     snaps.values_mut().filter(|snap| snap.uid == uid).for_each(|snap| snap.sealed = true);
                 }
             }
+            Fact::Prune(fact) => self.prune.fold(fact),
             Fact::Foreign(run, _) => drop(self.foreign.insert(run)),
             Fact::Refused(refusal) => drop(self.refused.get_or_insert(refusal)),
             Fact::Mute(refusal) => drop(self.mute.get_or_insert(refusal)),
@@ -215,6 +247,7 @@ impl View {
                 self.stop = self.stop.max(Some(stop));
             }
             Fact::Silence(since) => self.silence = since,
+            Fact::Acted => self.acted = true,
         }
     }
 

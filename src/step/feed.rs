@@ -84,21 +84,24 @@ fn start(c: &Cluster, feed: &Feed) -> Facts {
         }
         Feed::Hook(run, ordinal) => {
             let ends = c.hooks.end(*run, *ordinal);
-            ends.map(|fact| vec![fact]).chain(stream::pending()).boxed_local()
+            ends.chain(stream::pending()).boxed_local()
         }
         Feed::Pods => {
             let api: Api<lean::Pod> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
             let events = watcher(api, watcher::Config::default()).default_backoff();
-            let facts = events.scan(BTreeMap::new(), |list, event| {
-                std::future::ready(Some(event.map(|event| fold_pod(list, event)).unwrap_or_default()))
+            let clock = c.clock;
+            let facts = events.scan(BTreeMap::new(), move |list, event| {
+                let facts = event.map(|event| fold_pod(list, event, clock.now())).unwrap_or_default();
+                std::future::ready(Some(facts))
             });
             facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
         }
         Feed::Snaps => {
             let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
             let events = watcher(api, watcher::Config::default().labels(&selector(c))).default_backoff();
-            let facts = events.scan(Snaps::new(), |list, event| {
-                let facts = event.map(|event| fold(list, event)).unwrap_or_default();
+            let clock = c.clock;
+            let facts = events.scan(Snaps::new(), move |list, event| {
+                let facts = event.map(|event| fold(list, event, clock.now())).unwrap_or_default();
                 std::future::ready(Some(facts))
             });
             facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
@@ -141,8 +144,10 @@ fn storage(c: &Cluster, feed: &Feed) -> Facts {
         _ => {
             let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), namespace);
             let events = watcher(api, watcher::Config::default()).default_backoff();
-            let facts = events.scan(BTreeMap::new(), |list, event| {
-                std::future::ready(Some(event.map(|event| fold_claim(list, event)).unwrap_or_default()))
+            let clock = c.clock;
+            let facts = events.scan(BTreeMap::new(), move |list, event| {
+                let facts = event.map(|event| fold_claim(list, event, clock.now())).unwrap_or_default();
+                std::future::ready(Some(facts))
             });
             facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
         }
@@ -150,17 +155,17 @@ fn storage(c: &Cluster, feed: &Feed) -> Facts {
 }
 
 /// A watch begins with all that is there; from then on each change is an entry of its own.
-fn fold(list: &mut Snaps, event: Event<VolumeSnapshot>) -> Vec<Fact> {
+fn fold(list: &mut Snaps, event: Event<VolumeSnapshot>, now: Timestamp) -> Vec<Fact> {
     match event {
         Event::Init => list.clear(),
         Event::InitApply(object) => {
-            if let Some(snap) = snap(&object) {
+            if let Some(snap) = snap(&object, now) {
                 list.insert(object.name_any(), snap);
             }
         }
         Event::InitDone => return vec![Fact::Snaps(Seen::Known(std::mem::take(list)))],
         Event::Apply(object) => {
-            if let Some(snap) = snap(&object) {
+            if let Some(snap) = snap(&object, now) {
                 return vec![Fact::Snap(object.name_any(), Some(snap))];
             }
         }
@@ -169,23 +174,23 @@ fn fold(list: &mut Snaps, event: Event<VolumeSnapshot>) -> Vec<Fact> {
     vec![]
 }
 
-fn fold_claim(list: &mut BTreeMap<String, Claim>, event: Event<PersistentVolumeClaim>) -> Vec<Fact> {
+fn fold_claim(list: &mut BTreeMap<String, Claim>, event: Event<PersistentVolumeClaim>, now: Timestamp) -> Vec<Fact> {
     match event {
         Event::Init => list.clear(),
-        Event::InitApply(object) => drop(list.insert(object.name_any(), claim(&object))),
+        Event::InitApply(object) => drop(list.insert(object.name_any(), claim(&object, now))),
         Event::InitDone => return vec![Fact::Claims(std::mem::take(list))],
-        Event::Apply(object) => return vec![Fact::Claim(object.name_any(), Some(claim(&object)))],
+        Event::Apply(object) => return vec![Fact::Claim(object.name_any(), Some(claim(&object, now)))],
         Event::Delete(object) => return vec![Fact::Claim(object.name_any(), None)],
     }
     vec![]
 }
 
-fn fold_pod(list: &mut BTreeMap<String, Pod>, event: Event<lean::Pod>) -> Vec<Fact> {
+fn fold_pod(list: &mut BTreeMap<String, Pod>, event: Event<lean::Pod>, now: Timestamp) -> Vec<Fact> {
     match event {
         Event::Init => list.clear(),
-        Event::InitApply(object) => drop(list.insert(object.name_any(), pod(&object))),
+        Event::InitApply(object) => drop(list.insert(object.name_any(), pod(&object, now))),
         Event::InitDone => return vec![Fact::Pods(std::mem::take(list))],
-        Event::Apply(object) => return vec![Fact::Pod(object.name_any(), Some(pod(&object)))],
+        Event::Apply(object) => return vec![Fact::Pod(object.name_any(), Some(pod(&object, now)))],
         Event::Delete(object) => return vec![Fact::Pod(object.name_any(), None)],
     }
     vec![]

@@ -45,6 +45,7 @@ pub fn target(object: &StatefulSet) -> Target {
         replicas: spec.replicas.unwrap_or(1),
         start: spec.ordinals.start,
         templates: spec.volume_claim_templates.iter().map(|template| template.metadata.name.clone()).collect(),
+        outside: outside(&spec.template),
         hash: hex(&hash[..5]),
         version: version(&object.metadata),
         observed: object.metadata.generation.is_none_or(|generation| object.status.observed_generation >= generation),
@@ -54,6 +55,13 @@ pub fn target(object: &StatefulSet) -> Target {
         governor: governor(&object.metadata),
         manifest: manifest(object),
     }
+}
+
+/// The claims that a pod template names itself.
+fn outside(template: &Value) -> Vec<String> {
+    let volumes = template["spec"]["volumes"].as_array().map_or(&[][..], Vec::as_slice);
+    let named = |volume: &Value| Some(volume["persistentVolumeClaim"]["claimName"].as_str()?.to_owned());
+    volumes.iter().filter_map(named).collect()
 }
 
 /// What is recorded of it: enough to make it again, nothing that the server owns.
@@ -98,10 +106,15 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The pod with its containers in the order of the spec; what has no status yet does not run.
-pub fn pod(object: &lean::Pod) -> Pod {
-    let statuses = &object.status.container_statuses;
+/// `now`: since when it is known to be ready.
+pub fn pod(object: &lean::Pod, now: Timestamp) -> Pod {
+    let (spec, status) = (&object.spec, &object.status);
+    let statuses: Vec<_> = status.container_statuses.iter().chain(&status.init_container_statuses).collect();
+    // Init containers that go on beside the others can be entered as well, by their names.
+    let sidecars = spec.init_containers.iter().filter(|one| one.restart_policy.as_deref() == Some("Always"));
     let container = |name: &lean::ContainerName| {
-        let status = statuses.iter().find(|status| status.name == name.name).cloned().unwrap_or_default();
+        let status = statuses.iter().find(|status| status.name == name.name).map(|found| (*found).clone());
+        let status = status.unwrap_or_default();
         let id = status.container_id.filter(|_| status.state.running.is_some());
         Container { name: name.name.clone(), id, restarts: status.restart_count }
     };
@@ -110,23 +123,24 @@ pub fn pod(object: &lean::Pod) -> Pod {
         let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
         named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", object.name_any(), volume.name)))
     };
-    let phase = object.status.phase.as_deref();
-    let is_ready = object.status.conditions.iter().any(|of| of.kind == "Ready" && of.status == "True");
+    let phase = status.phase.as_deref();
+    let is_ready = status.conditions.iter().any(|of| of.kind == "Ready" && of.status == "True");
     Pod {
         uid: object.uid().unwrap_or_default(),
-        ready_since: is_ready.then(Timestamp::now),
+        ready_since: is_ready.then_some(now),
         running: phase == Some("Running"),
         default: object.annotations().get(foreign::DEFAULT_CONTAINER).cloned(),
-        containers: object.spec.containers.iter().map(container).collect(),
+        containers: spec.containers.iter().chain(sidecars).map(container).collect(),
         leaving: object.metadata.deletion_timestamp.is_some(),
         finished: matches!(phase, Some("Succeeded" | "Failed")),
-        claims: object.spec.volumes.iter().filter_map(own).collect(),
+        claims: spec.volumes.iter().filter_map(own).collect(),
         owner: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()),
-        node: object.spec.node_name.clone().filter(|name| !name.is_empty()),
+        node: spec.node_name.clone().filter(|name| !name.is_empty()),
     }
 }
 
-pub fn claim(object: &PersistentVolumeClaim) -> Claim {
+/// `now`: since when it is known to go.
+pub fn claim(object: &PersistentVolumeClaim, now: Timestamp) -> Claim {
     let phase = object.status.phase.as_deref();
     let asked = object.spec.volume_name.clone().filter(|name| !name.is_empty());
     let note = |key: &str| object.annotations().get(key).cloned();
@@ -142,7 +156,7 @@ pub fn claim(object: &PersistentVolumeClaim) -> Claim {
         version: version(&object.metadata),
         asked,
         lost: phase == Some("Lost"),
-        leaving_since: leaving.then(Timestamp::now),
+        leaving_since: leaving.then_some(now),
         restore: object.labels().get(label::RESTORE).cloned(),
         restored_by: note(annotation::RESTORED_BY),
         snapshot: snapshot.map(|source| source.name),

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease as Object, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -19,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Fault;
 use super::call::{Call, No, call};
+use super::clock::Clock;
 use super::cluster::Cluster;
 use crate::api::{annotation, label, manager};
 use crate::plan::flow::Row;
@@ -35,6 +35,7 @@ pub(super) struct Lock {
     name: String,
     namespace: String,
     me: Holder,
+    clock: Clock,
     held: RefCell<Option<Held>>,
     sight: RefCell<Option<Sight>>,
 }
@@ -88,7 +89,8 @@ struct MarkingMeta {
     annotations: BTreeMap<&'static str, Option<String>>,
 }
 
-fn open(object: &Object) -> Option<Open> {
+/// The open mark.
+pub fn open(object: &Object) -> Option<Open> {
     let text = object.annotations().get(annotation::OPEN)?;
     // A mark that we cannot read still bars the way.
     Some(serde_json::from_str(text).unwrap_or_else(|_| Open { kind: "unreadable".into(), ..Open::default() }))
@@ -131,12 +133,13 @@ impl Serialize for Change {
 }
 
 impl Lock {
-    pub fn new(client: Client, want: &Want) -> Lock {
+    pub fn new(client: Client, want: &Want, clock: Clock) -> Lock {
         Lock {
             api: Api::namespaced(client, &want.statefulset_namespace),
             name: name::lease(&want.statefulset),
             namespace: want.statefulset_namespace.clone(),
             me: want.me.clone(),
+            clock,
             held: RefCell::default(),
             sight: RefCell::default(),
         }
@@ -192,7 +195,7 @@ impl Lock {
         row: &'static Row,
         seen: Option<&Lease>,
     ) -> Result<Vec<Fact>, Fault> {
-        let now = MicroTime(Timestamp::now());
+        let now = MicroTime(self.clock.now());
         let epoch = seen.map_or(0, |lease| lease.epoch) + 1;
         let holder = self.me.to_string();
         let asked = |verb| Call { step: row.name, verb, object: self.path(), uid: None, message: None };
@@ -269,7 +272,7 @@ impl Lock {
             metadata: ObjectMeta { resource_version: Some(held.version), ..ObjectMeta::default() },
             spec: Spec {
                 holder_identity: Change::Clear,
-                renew_time: Some(MicroTime(Timestamp::now())),
+                renew_time: Some(MicroTime(self.clock.now())),
                 ..Spec::default()
             },
         };
@@ -287,7 +290,7 @@ impl Lock {
             let Some(held) = self.held.borrow().clone() else { continue };
             let patch = Renewal {
                 metadata: ObjectMeta { resource_version: Some(held.version), ..ObjectMeta::default() },
-                spec: Spec { renew_time: Some(MicroTime(Timestamp::now())), ..Spec::default() },
+                spec: Spec { renew_time: Some(MicroTime(self.clock.now())), ..Spec::default() },
             };
             let left = DURATION.saturating_sub(held.renewed.elapsed());
             let reply = tokio::time::timeout(left.min(RENEWAL), self.patch(&patch)).await;
@@ -339,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_release_sends_null_and_a_renewal_leaves_the_holder_out() {
-        let now = MicroTime(Timestamp::UNIX_EPOCH);
+        let now = MicroTime(jiff::Timestamp::UNIX_EPOCH);
         let json = |spec: Spec| serde_json::to_string(&spec).unwrap();
         let renewal = json(Spec { renew_time: Some(now.clone()), ..Spec::default() });
         assert_eq!(renewal, r#"{"renewTime":"1970-01-01T00:00:00.000000Z"}"#);

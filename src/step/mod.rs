@@ -1,6 +1,7 @@
 //! The driver: reads what the planner lacks, runs what it asks for, folds what comes back. It decides nothing.
 
 pub mod call;
+pub mod clock;
 pub mod cluster;
 pub mod feed;
 mod lens;
@@ -9,6 +10,7 @@ pub mod observe;
 pub mod quiesce;
 pub mod record;
 pub mod snapshot;
+pub mod stock;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use jiff::Timestamp;
 use tokio::select;
 
 use crate::plan::flow::{Exit, Feed, Lost, Next, Planner, Step, When};
+use crate::plan::invariant;
 use crate::plan::noun::{Refusal, Stop};
 use crate::plan::view::{Fact, Read, View};
 
@@ -68,8 +71,9 @@ async fn turns<S: Step, I: Effect<S>>(io: &I, next: Planner<S>, view: &mut View)
             view.fold(Fact::Stop(stop));
         }
         let fruitful = match next(view, io.now()) {
-            Err(read) => fold(view, io.read(&read).await),
+            Err(read) => fold(view, &read, io.read(&read).await),
             Ok(Next::Do { batch, until }) => {
+                view.fold(Fact::Acted);
                 let mut running: FuturesUnordered<_> = batch.into_iter().map(|step| run(io, step, until)).collect();
                 let mut fruitful = true;
                 while let Some((facts, ok)) = running.next().await {
@@ -89,18 +93,19 @@ async fn turns<S: Step, I: Effect<S>>(io: &I, next: Planner<S>, view: &mut View)
             }
             Ok(Next::End(exit)) => return exit,
         };
+        debug_assert_eq!(invariant::of_view(view), None);
         pace.turn(io, view, fruitful).await;
     }
 }
 
-fn fold(view: &mut View, reply: Result<Vec<Fact>, Fault>) -> bool {
+fn fold(view: &mut View, read: &Read, reply: Result<Vec<Fact>, Fault>) -> bool {
     match reply {
         Ok(facts) => {
             view.fold_all(facts);
             true
         }
         Err(Fault::Refused(refusal)) => {
-            view.fold(Fact::Refused(refusal));
+            view.fold(read.refused(refusal));
             false
         }
         Err(Fault::Lost) => false,
@@ -115,7 +120,7 @@ async fn run<S: Step, I: Effect<S>>(io: &I, step: S, until: Timestamp) -> (Vec<F
         biased;
         reply = io.effect(&step) => reply.map_err(|fault| match fault {
             Fault::Lost => lost(Lost::Reply),
-            Fault::Refused(refusal) => Fact::Refused(refusal),
+            Fault::Refused(refusal) => step.refused(refusal),
         }),
         () = io.stopped(), if step.row().yields => Err(lost(Lost::Stopped)),
         () = io.sleep(until) => Err(lost(Lost::Late)),

@@ -12,15 +12,15 @@ use serde::de::DeserializeOwned;
 use super::call::refusal;
 use super::cluster::Cluster;
 use super::lens::{claim, pod, target, volume};
-use super::{Fault, record};
+use super::{Fault, record, stock};
 use crate::api::backup::StatefulSetBackup;
 use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
-use crate::api::{annotation, label, lean};
+use crate::api::{FORMAT, annotation, label, lean};
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::name::{ClaimKey, RunId};
-use crate::plan::noun::{Class, Pod, Refusal, Snap, Snaps};
+use crate::plan::noun::{Class, Pod, RETAIN, Refusal, Snap, Snaps};
 use crate::plan::view::{Fact, Read, Seen};
 
 /// Objects per page of a list.
@@ -37,21 +37,15 @@ pub const VERBS: &[Verb] = &[
     ("", "persistentvolumes", "get"),
     ("snapshot.storage.k8s.io", "volumesnapshotclasses", "list"),
     ("snapshot.storage.k8s.io", "volumesnapshots", "list"),
+    ("snapshot.storage.k8s.io", "volumesnapshotcontents", "get"),
+    ("backup.sts-backup.io", "statefulsetrestores", "list"),
 ];
 
 pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
     let want = &c.want;
     let namespace = &want.statefulset_namespace;
     Ok(vec![match read {
-        Read::Record => {
-            let path = format!("statefulsetbackup/{}/{}", want.namespace, want.name);
-            let found = get(&own(c), &want.name, &path).await;
-            match found {
-                Ok(object) => record::fact(c, object.as_ref()),
-                Err(Fault::Refused(refusal)) => Fact::Mute(refusal),
-                Err(Fault::Lost) => return Err(Fault::Lost),
-            }
-        }
+        Read::Record => return record::read(c).await,
         Read::Lease => c.lock.see(get(c.lock.api(), c.lock.name(), &c.lock.path()).await?.as_ref()),
         Read::Target => {
             let api: Api<StatefulSet> = Api::namespaced(c.client.clone(), namespace);
@@ -68,7 +62,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
         Read::Claims => {
             let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), namespace);
             let claims = list(&api, ListParams::default(), &format!("persistentvolumeclaims/{namespace}")).await?;
-            Fact::Claims(claims.iter().map(|claim| (claim.name_any(), self::claim(claim))).collect())
+            Fact::Claims(claims.iter().map(|claim| (claim.name_any(), self::claim(claim, c.clock.now()))).collect())
         }
         Read::Volume(name) => {
             let api: Api<PersistentVolume> = Api::all(c.client.clone());
@@ -84,9 +78,10 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
             let params = ListParams::default().labels(&selector(c));
             let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
-            Fact::Snaps(Seen::Known(snaps(&found)))
+            Fact::Snaps(Seen::Known(snaps(&found, c.clock.now())))
         }
         Read::Restore(_) => return Err(Fault::Lost),
+        Read::Stock | Read::Content(_) | Read::Restores => Fact::Prune(stock::read(c, read).await?),
     }])
 }
 
@@ -99,7 +94,7 @@ pub fn selector(c: &Cluster) -> String {
     format!("{}={}", label::STATEFULSET, c.want.statefulset)
 }
 
-async fn get<K>(api: &Api<K>, name: &str, path: &str) -> Result<Option<K>, Fault>
+pub(super) async fn get<K>(api: &Api<K>, name: &str, path: &str) -> Result<Option<K>, Fault>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -107,7 +102,7 @@ where
 }
 
 /// All of it, page after page; a list that expires between two pages begins anew with the next try.
-async fn list<K>(api: &Api<K>, params: ListParams, path: &str) -> Result<Vec<K>, Fault>
+pub(super) async fn list<K>(api: &Api<K>, params: ListParams, path: &str) -> Result<Vec<K>, Fault>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -140,7 +135,7 @@ fn grant(namespace: &Namespace) -> Vec<String> {
 async fn pod_of(c: &Cluster, name: &str) -> Result<Option<Pod>, Fault> {
     let namespace = &c.want.statefulset_namespace;
     let api: Api<lean::Pod> = Api::namespaced(c.client.clone(), namespace);
-    Ok(get(&api, name, &format!("pod/{namespace}/{name}")).await?.as_ref().map(pod))
+    Ok(get(&api, name, &format!("pod/{namespace}/{name}")).await?.as_ref().map(|object| pod(object, c.clock.now())))
 }
 
 fn class(object: &VolumeSnapshotClass) -> Class {
@@ -148,21 +143,27 @@ fn class(object: &VolumeSnapshotClass) -> Class {
         name: object.name_any(),
         driver: object.driver.clone(),
         is_default: object.is_default(),
+        retains: object.deletion_policy == RETAIN,
         thaw_at_ready: object.annotations().get(annotation::THAW_AT).is_some_and(|at| at == "Ready"),
     }
 }
 
-fn snaps(objects: &[VolumeSnapshot]) -> Snaps {
-    objects.iter().filter_map(|object| Some((object.name_any(), snap(object)?))).collect()
+fn snaps(objects: &[VolumeSnapshot], now: Timestamp) -> Snaps {
+    objects.iter().filter_map(|object| Some((object.name_any(), snap(object, now)?))).collect()
 }
 
 /// A snapshot as it describes itself; none when it lacks what every one of ours carries (a legacy or foreign one).
-pub fn snap(object: &VolumeSnapshot) -> Option<Snap> {
+/// `now`: since when a complaint of the driver is known to this process.
+pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
     let labels = object.labels();
     let notes: &BTreeMap<String, String> = object.annotations();
+    let newer = |format: &String| format.parse::<u32>().ok() > FORMAT.parse().ok() || format.parse::<u32>().is_err();
+    if notes.get(annotation::FORMAT).is_some_and(newer) {
+        return None; // what a later version wrote may mean what we do not know
+    }
     let run: RunId = labels.get(label::RUN)?.parse().ok()?;
     let ordinal = labels.get(label::ORDINAL)?.parse().ok()?;
-    let created = object.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let created = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let status = object.status.clone().unwrap_or_default();
     let error = status.error.map(|error| error.message.unwrap_or_else(|| "unknown error".into()));
     Some(Snap {
@@ -178,7 +179,7 @@ pub fn snap(object: &VolumeSnapshot) -> Option<Snap> {
         ready: status.ready_to_use == Some(true),
         restore_size: status.restore_size.map(|size| size.0),
         leaving: object.metadata.deletion_timestamp.is_some(),
-        error: error.map(|message| (message, Timestamp::now())),
+        error: error.map(|message| (message, now)),
     })
 }
 

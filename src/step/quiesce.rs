@@ -4,7 +4,7 @@
 //! no request can kill what an exec has started. stdout and stderr are drained all the time (an unread stream stops
 //! the whole connection) and kept up to a bound; a connection that ends without a status tells nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,20 +13,22 @@ use std::time::Duration;
 
 use futures::future::{FusedFuture, FutureExt, Shared, pending};
 use futures::stream::{self, Stream, StreamExt};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::AttachParams;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::Fault;
+use super::clock::Clock;
 use super::cluster::Cluster;
 use super::lens;
+use super::{Fault, Io};
 use crate::api::lean::Pod;
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::{Lost, Row, When};
 use crate::plan::freeze;
-use crate::plan::hook::{End, Exec, Tried, Which};
+use crate::plan::hook::{End, Exec, Place, Tried, Which};
 use crate::plan::name::RunId;
 use crate::plan::view::Fact;
 use crate::telemetry::{Audit, Hook};
@@ -35,102 +37,151 @@ use crate::telemetry::{Audit, Hook};
 const KEPT: usize = 64 * 1024;
 /// Bytes of stderr that a failure's sentence repeats.
 const TAIL: usize = 512;
+/// How runtimes say that they could not start a command.
+const NOT_STARTED: [&str; 4] =
+    ["failed to start exec", "OCI runtime exec failed", "executable file not found", "container not found"];
 /// After the status: what is on its way still.
 const DRAIN: Duration = Duration::from_millis(200);
 
-type Ending = Shared<Pin<Box<dyn Future<Output = Fact>>>>;
+/// Between two looks at a pod, when the API server does not answer.
+const AGAIN: Duration = Duration::from_millis(200);
+
+type Ending = Shared<Pin<Box<dyn Future<Output = Vec<Fact>>>>>;
 
 /// The hooks that were started and whose end may still come.
 #[derive(Default)]
 pub(super) struct Hooks(RefCell<BTreeMap<(RunId, u32), Ending>>);
 
 impl Hooks {
-    /// Post: the hook's end, also when it comes after everybody has stopped waiting for it.
+    /// Post: the hook's end, or that nobody waits for it any more. It is kept and may be heard of later.
     pub async fn run(&self, c: &Cluster, row: &'static Row, exec: &Exec) -> Result<Vec<Fact>, Fault> {
-        let ending: Pin<Box<dyn Future<Output = Fact>>> =
-            Box::pin(witness(c.client.clone(), c.want.statefulset_namespace.clone(), c.run(), row.name, exec.clone()));
+        let session = Session {
+            namespace: c.want.statefulset_namespace.clone(),
+            run: c.run(),
+            step: row.name,
+            exec: exec.clone(),
+            begun: c.clock.now(),
+            clock: c.clock,
+            timer: Instant::now(),
+            stdout: Rc::default(),
+            stderr: Rc::default(),
+            given_up: Rc::default(),
+        };
+        let _wanted = Wanted(session.given_up.clone());
+        let ending: Pin<Box<dyn Future<Output = Vec<Fact>>>> = Box::pin(witness(c.client.clone(), session.clone()));
         let ending = ending.shared();
         if exec.which == Which::Pre {
             self.0.borrow_mut().insert((exec.run, exec.place.ordinal), ending.clone());
         }
-        Ok(vec![ending.await])
+        let end = tokio::select! {
+            biased;
+            facts = ending => return Ok(facts),
+            () = c.stopped(), if row.yields => End::Lost(Lost::Stopped),
+            () = c.sleep(exec.until) => End::Late(session.stderr.borrow().tail()),
+        };
+        Ok(vec![session.over(end, Some("given up, and perhaps at work still".to_owned()))])
     }
 
     /// The end of a pre hook that was given up, if it was started.
-    pub fn end(&self, run: RunId, ordinal: u32) -> impl Stream<Item = Fact> + use<> {
+    pub fn end(&self, run: RunId, ordinal: u32) -> impl Stream<Item = Vec<Fact>> + use<> {
         stream::iter(self.0.borrow().get(&(run, ordinal)).cloned()).then(|ending| ending)
     }
 }
 
-async fn witness(client: kube::Client, namespace: String, run: Option<String>, step: &'static str, exec: Exec) -> Fact {
-    let (begun, clock) = (jiff::Timestamp::now(), Instant::now());
-    let seen = attach(client, &namespace, &exec).await;
-    let (outcome, code) = match &seen.end {
-        End::Exit(0, _) => ("ok", Some(0)),
-        End::Exit(code, _) => ("error", Some(*code)),
-        End::NotStarted(_) | End::Gone => ("refused", None),
-        End::Lost(_) => ("unknown", None),
-    };
-    let message = match &seen.end {
-        End::NotStarted(why) => Some(why.clone()),
-        End::Lost(_) => Some("the connection ended without a status: whether the command ran is not known".to_owned()),
-        End::Gone => Some("the container of the intent is not there any more".to_owned()),
-        End::Exit(..) => None,
-    };
-    let object = format!("pod/{namespace}/{}", exec.place.pod);
-    let hook = Hook {
-        pod: &exec.place.pod,
-        container: &exec.place.container,
-        argv: &format!("{:?}", exec.argv),
-        exit_code: code,
-        stdout: &seen.stdout.text(),
-        stderr: &seen.stderr.text(),
-    };
-    let line = Audit {
-        run,
-        step,
-        verb: "exec",
-        object: &object,
-        uid: Some(&exec.place.uid),
-        outcome,
-        code: None,
-        duration: clock.elapsed(),
-        message,
-    };
-    line.write_hook(&hook);
-    let when = When { begun, ended: jiff::Timestamp::now() };
-    Fact::Hook(Box::new(exec), Tried { when, end: seen.end })
+/// A hook under way, with what it has said so far.
+#[derive(Clone)]
+struct Session {
+    namespace: String,
+    run: Option<String>,
+    step: &'static str,
+    exec: Exec,
+    begun: Timestamp,
+    clock: Clock,
+    timer: Instant,
+    stdout: Rc<RefCell<Kept>>,
+    stderr: Rc<RefCell<Kept>>,
+    given_up: Rc<Cell<bool>>,
 }
 
-struct Seen {
-    end: End,
-    stdout: Kept,
-    stderr: Kept,
-}
+/// While it lives somebody waits for the hook. A hook that nobody waits for is not begun any more.
+struct Wanted(Rc<Cell<bool>>);
 
-impl Seen {
-    fn nothing(end: End) -> Seen {
-        Seen { end, stdout: Kept::default(), stderr: Kept::default() }
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.set(true);
     }
 }
 
-async fn attach(client: kube::Client, namespace: &str, exec: &Exec) -> Seen {
-    let api: Api<Pod> = Api::namespaced(client, namespace);
-    match api.get_opt(&exec.place.pod).await {
-        Ok(pod) if !is_in(exec, pod.as_ref()) => return Seen::nothing(End::Gone),
+impl Session {
+    /// Writes the audit line, which ends what is told of the hook, and makes the fact.
+    fn over(&self, end: End, message: Option<String>) -> Fact {
+        let Session { exec, .. } = self;
+        let (outcome, code) = match &end {
+            End::Exit(0, _) => ("ok", Some(0)),
+            End::Exit(code, _) => ("error", Some(*code)),
+            End::NotStarted(_) | End::Gone => ("refused", None),
+            End::Lost(_) | End::Late(_) => ("unknown", None),
+        };
+        let message = message.or_else(|| match &end {
+            End::NotStarted(why) => Some(why.clone()),
+            End::Gone => Some("the container of the intent is not there any more".to_owned()),
+            _ => None,
+        });
+        let hook = Hook {
+            pod: &exec.place.pod,
+            container: &exec.place.container,
+            argv: &format!("{:?}", exec.argv),
+            exit_code: code,
+            stdout: &self.stdout.borrow().text(),
+            stderr: &self.stderr.borrow().text(),
+        };
+        let line = Audit {
+            run: self.run.clone(),
+            step: self.step,
+            verb: "exec",
+            object: &format!("pod/{}/{}", self.namespace, exec.place.pod),
+            uid: Some(&exec.place.uid),
+            outcome,
+            code: None,
+            duration: self.timer.elapsed(),
+            message,
+        };
+        line.write_hook(&hook);
+        let when = When { begun: self.begun, ended: self.clock.now() };
+        Fact::Hook(Box::new(exec.clone()), Tried { when, end })
+    }
+}
+
+async fn witness(client: kube::Client, session: Session) -> Vec<Fact> {
+    let mut strayed = None;
+    let hook = match attach(client, &session, &mut strayed).await {
+        Ok(end) => session.over(end, None),
+        Err(why) => session.over(End::Lost(Lost::Reply), Some(format!("{why}: whether the command ran is not known"))),
+    };
+    let strayed = strayed.map(|place| Fact::Strayed(session.exec.run, place));
+    [hook].into_iter().chain(strayed).collect()
+}
+
+/// How it ended; `Err` says why nobody can tell.
+async fn attach(client: kube::Client, session: &Session, strayed: &mut Option<Place>) -> Result<End, String> {
+    let exec = &session.exec;
+    let api: Api<Pod> = Api::namespaced(client, &session.namespace);
+    match look(&api, &exec.place.pod, &session.given_up).await {
+        Ok(pod) if !is_in(exec, pod.as_ref(), session.clock.now()) => return Ok(End::Gone),
         Ok(_) => {}
-        Err(error) if is_definite(&error) => return Seen::nothing(End::NotStarted(sentence(&error))),
-        Err(_) => return Seen::nothing(End::Lost(Lost::Reply)),
+        Err(error) => return Ok(End::NotStarted(sentence(&error))),
     }
     let params = AttachParams::default().container(&exec.place.container).stdin(false).stdout(true).stderr(true);
     let mut process = match api.exec(&exec.place.pod, &exec.argv, &params).await {
         Ok(process) => process,
-        Err(error) if is_definite(&error) => return Seen::nothing(End::NotStarted(sentence(&error))),
-        Err(_) => return Seen::nothing(End::Lost(Lost::Reply)),
+        Err(error) if is_definite(&error) => return Ok(End::NotStarted(sentence(&error))),
+        Err(error) => return Err(sentence(&error)),
     };
-    let (stdout, stderr) = (Rc::new(RefCell::new(Kept::default())), Rc::new(RefCell::new(Kept::default())));
-    let drains =
-        futures::future::join(drain(process.stdout(), stdout.clone()), drain(process.stderr(), stderr.clone()));
+    *strayed = entered(&api, exec, session.clock.now()).await;
+    let drains = futures::future::join(
+        drain(process.stdout(), session.stdout.clone()),
+        drain(process.stderr(), session.stderr.clone()),
+    );
     let mut drains = Box::pin(drains.fuse());
     let status = match process.take_status() {
         Some(status) => tokio::select! {
@@ -144,26 +195,60 @@ async fn attach(client: kube::Client, namespace: &str, exec: &Exec) -> Seen {
         let _ = timeout(DRAIN, drains).await;
     }
     process.abort();
-    let (stdout, stderr) = (stdout.take(), stderr.take());
-    Seen { end: end(status, &stderr.tail(TAIL)), stdout, stderr }
+    end(status, &session.stderr.borrow().tail())
+}
+
+/// Until there is an answer: nothing has been started yet, so to ask again costs nothing but the hook's own time.
+async fn look(api: &Api<Pod>, name: &str, given_up: &Cell<bool>) -> kube::Result<Option<Pod>> {
+    loop {
+        let answer = api.get_opt(name).await;
+        if given_up.get() {
+            return Ok(None);
+        }
+        match answer {
+            Err(error) if !is_definite(&error) => sleep(AGAIN).await,
+            answer => return answer,
+        }
+    }
+}
+
+/// A container that is replaced between the look and the exec: the pre hook has frozen its successor.
+async fn entered(api: &Api<Pod>, exec: &Exec, now: Timestamp) -> Option<Place> {
+    if exec.which == Which::Post {
+        return None;
+    }
+    let pod = api.get_opt(&exec.place.pod).await.ok()??;
+    if is_in(exec, Some(&pod), now) {
+        return None;
+    }
+    let pod = lens::pod(&pod, now);
+    let container = pod.containers.into_iter().find(|container| container.name == exec.place.container)?;
+    let (container_id, restarts) = (container.id?, container.restarts);
+    Some(Place { uid: pod.uid, container_id, restarts, ..exec.place.clone() })
 }
 
 /// Exec has no precondition: so the container is looked at right before.
-fn is_in(exec: &Exec, pod: Option<&Pod>) -> bool {
-    pod.is_some_and(|pod| freeze::is_same(Some(&lens::pod(pod)), Some(&exec.place)))
+fn is_in(exec: &Exec, pod: Option<&Pod>, now: Timestamp) -> bool {
+    pod.is_some_and(|pod| freeze::is_same(Some(&lens::pod(pod, now)), Some(&exec.place)))
 }
 
-/// What the kubelet's last word says of the process.
-fn end(status: Option<Status>, tail: &str) -> End {
-    let Some(status) = status else { return End::Lost(Lost::Reply) };
+/// What the last word of the connection says of the process.
+///
+/// A status that is neither success nor an exit code comes from the runtime, which could not start the command, or
+/// from anybody between it and us whose connection broke, while the command goes on. Only the former's own words
+/// tell them apart; in doubt it was started.
+fn end(status: Option<Status>, tail: &str) -> Result<End, String> {
+    let Some(status) = status else { return Err("the connection ended without a status".to_owned()) };
     if status.status.as_deref() == Some("Success") {
-        return End::Exit(0, String::new());
+        return Ok(End::Exit(0, String::new()));
     }
     let causes = status.details.as_ref().and_then(|details| details.causes.clone()).unwrap_or_default();
     let code = causes.iter().find(|cause| cause.reason.as_deref() == Some("ExitCode"));
+    let message = status.message.unwrap_or_else(|| "no reason was given".into());
     match (status.reason.as_deref(), code.and_then(|cause| cause.message.as_ref()?.parse().ok())) {
-        (Some("NonZeroExitCode"), Some(code)) => End::Exit(code, tail.to_owned()),
-        _ => End::NotStarted(status.message.unwrap_or_else(|| "the kubelet gave no reason".into())),
+        (Some("NonZeroExitCode"), Some(code)) => Ok(End::Exit(code, tail.to_owned())),
+        _ if NOT_STARTED.iter().any(|words| message.contains(words)) => Ok(End::NotStarted(message)),
+        _ => Err(message),
     }
 }
 
@@ -201,9 +286,8 @@ impl Kept {
         }
     }
 
-    fn tail(&self, most: usize) -> String {
-        let from = self.tail.len().saturating_sub(most);
-        String::from_utf8_lossy(&self.tail[from..]).trim().to_owned()
+    fn tail(&self) -> String {
+        String::from_utf8_lossy(&self.tail).trim().to_owned()
     }
 }
 
@@ -220,16 +304,31 @@ mod tests {
         kept.add(b"the end");
         assert_eq!(kept.head.len(), KEPT);
         assert!(kept.text().ends_with(&format!("[{} more bytes left out]", 200_007 - KEPT)));
-        assert!(kept.tail(TAIL).ends_with("the end"));
+        assert!(kept.tail().ends_with("the end"));
         assert_eq!(kept.tail.len(), TAIL);
     }
 
     #[test]
     fn no_status_is_neither_success_nor_failure() {
-        assert_eq!(end(None, ""), End::Lost(Lost::Reply));
+        assert!(end(None, "").is_err());
         let ok = Status { status: Some("Success".into()), ..Status::default() };
-        assert_eq!(end(Some(ok), ""), End::Exit(0, String::new()));
-        let odd = Status { status: Some("Failure".into()), reason: Some("InternalError".into()), ..Status::default() };
-        assert!(matches!(end(Some(odd), ""), End::NotStarted(_)));
+        assert_eq!(end(Some(ok), ""), Ok(End::Exit(0, String::new())));
+    }
+
+    #[test]
+    fn only_the_runtime_s_own_words_say_that_nothing_was_started() {
+        let failure = |message: &str| Status {
+            status: Some("Failure".into()),
+            reason: Some("InternalError".into()),
+            message: Some(message.into()),
+            ..Status::default()
+        };
+        let absent = "error executing command in container: failed to exec in container: failed to start exec \"1\": OCI \
+                      runtime exec failed: exec failed: unable to start container process: exec: \"no\": executable file \
+                      not found in $PATH: unknown";
+        assert_eq!(end(Some(failure(absent)), ""), Ok(End::NotStarted(absent.to_owned())));
+        for broken in ["error reading from error stream: connection reset by peer", "unexpected EOF"] {
+            assert_eq!(end(Some(failure(broken)), ""), Err(broken.to_owned()));
+        }
     }
 }

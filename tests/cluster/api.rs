@@ -44,7 +44,7 @@ fn text(value: &Value) -> &str {
 }
 
 /// A client of a cluster that serves our kinds.
-async fn cluster() -> Option<Client> {
+pub async fn cluster() -> Option<Client> {
     let client = crate::harness::client().await?;
     for definition in generate::definitions() {
         install(&client, &definition).await;

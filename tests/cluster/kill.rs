@@ -21,16 +21,16 @@ async fn a_run_that_is_killed_anywhere_is_finished_by_the_same_command() {
 #[tokio::test]
 async fn a_run_that_is_killed_anywhere_is_finished_by_the_same_command_many_times() {
     if is_long() {
-        kills("killed-long", setting("SSB_KILLS", 40)).await;
+        kills("killed-long", setting("SSB_KILLS", 50)).await;
     }
 }
 
-fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+pub fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// As many as run at once, each on a StatefulSet of its own: most of their time they wait for a dead holder's Lease.
-const LANES: usize = 5;
+pub const LANES: usize = 5;
 
 async fn kills(name: &str, count: usize) {
     let slow = With::Faulty(TWO, json!({ "cutDelay": "700ms", "readyDelay": "1s" }));
@@ -67,7 +67,7 @@ async fn kills(name: &str, count: usize) {
 }
 
 /// Small numbers that look random, the same for the same seed.
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
@@ -78,7 +78,7 @@ impl Chance {
     }
 
     /// An instant in the n-th of `count` parts of the span, so that all of it is met.
-    fn part(&mut self, span: Duration, n: usize, count: usize) -> Duration {
+    pub fn part(&mut self, span: Duration, n: usize, count: usize) -> Duration {
         let within = f64::from(u16::try_from(self.next() % 1000).unwrap()) / 1000.0;
         let (n, count) = (f64::from(u32::try_from(n).unwrap()), f64::from(u32::try_from(count).unwrap()));
         span.mul_f64((n + within) / count)

@@ -8,12 +8,19 @@
 
 mod api;
 mod backup;
+mod conformance;
 mod cover;
 mod cut;
 mod fault;
 mod harness;
+mod hooks;
 mod kill;
 mod lock;
+mod partition;
 mod pod;
+mod policy;
 mod postgres;
 mod refusal;
+mod retention;
+mod schedule;
+mod show;

@@ -13,7 +13,7 @@ use crate::harness::driver::SIM;
 use crate::harness::make::is_ready;
 use crate::harness::{Scene, With, scene, until};
 
-const MANIFEST: &str = include_str!("../../manifests/demo/postgres.yaml");
+pub const MANIFEST: &str = include_str!("../../manifests/demo/postgres.yaml");
 const PODS: [&str; 3] = ["pg-0", "pg-1", "pg-2"];
 
 /// pgbench adds one number to an account, a teller and a branch, and writes it down, in one transaction.
@@ -31,18 +31,24 @@ async fn databases_under_load_are_whole_in_every_snapshot() {
         s.ready("pg").await;
         let make = "createdb bench && pgbench -q -i -s 5 bench && psql -d bench -c 'create extension amcheck'";
         join_all(PODS.map(|pod| s.exec(pod, make))).await;
-        s.policy("nightly", "pg", &json!({})).await;
+        let checkpoint = json!({ "command": ["psql", "-c", "CHECKPOINT"] });
+        s.policy("nightly", "pg", &json!({ "preBackupHook": checkpoint })).await;
 
-        let load = join_all(PODS.map(|pod| s.exec(pod, "pgbench -n -c 4 -T 20 bench")));
+        let load = join_all(PODS.map(|pod| load(s, pod)));
         let backup = async {
-            until("transactions everywhere", 60, async || {
+            until("transactions everywhere", 180, async || {
                 let counts = join_all(PODS.map(|pod| transactions(s, pod))).await;
-                counts.iter().all(|count| *count > 500).then_some(()).ok_or_else(|| format!("{counts:?}"))
+                counts.iter().all(|count| *count > 100).then_some(()).ok_or_else(|| format!("{counts:?}"))
             })
             .await;
-            s.backup("nightly", &[]).await.expect(0)
+            let ended = s.backup("nightly", &[]).await.expect(0);
+            join_all(PODS.map(|pod| unload(s, pod))).await;
+            ended
         };
-        let _ = tokio::join!(load, backup);
+        let (_, ended) = tokio::join!(load, backup);
+        let hooks = ended.audit.iter().filter(|line| line.step == "Pre" && line.exit_code == Some(0));
+        let said: Vec<_> = hooks.filter_map(|line| line.stdout.as_deref()).map(str::trim).collect();
+        assert_eq!(said, ["CHECKPOINT"; PODS.len()], "a checkpoint in every pod, before the cut");
         let snapshots = s.snapshots().await;
         assert_eq!(snapshots.len(), PODS.len());
         assert!(snapshots.iter().all(is_ready));
@@ -51,17 +57,33 @@ async fn databases_under_load_are_whole_in_every_snapshot() {
     .await;
 }
 
+/// Transactions until `unload`.
+pub async fn load(s: &Scene, pod: &str) {
+    s.exec(pod, "pgbench -n -c 4 -T 300 bench > /tmp/pgbench 2>&1 & echo $! > /tmp/load; wait; true").await;
+}
+
+/// Ends the load after one transaction more.
+pub async fn unload(s: &Scene, pod: &str) {
+    let before = transactions(s, pod).await;
+    until("another transaction", 60, async || match transactions(s, pod).await {
+        more if more > before => Ok(()),
+        same => Err(format!("{same}")),
+    })
+    .await;
+    s.exec(pod, "kill $(cat /tmp/load)").await;
+}
+
 /// Sums by account, teller, branch and history; transactions.
 async fn sums(s: &Scene, pod: &str) -> Vec<i64> {
     s.exec(pod, SUMS).await.trim().split('|').map(|number| number.parse().unwrap()).collect()
 }
 
-async fn transactions(s: &Scene, pod: &str) -> i64 {
+pub async fn transactions(s: &Scene, pod: &str) -> i64 {
     s.exec(pod, "psql -At -d bench -c 'select count(*) from pgbench_history'").await.trim().parse().unwrap()
 }
 
-/// A server on a volume made from the snapshot.
-async fn recovers(s: &Scene, set: &StatefulSet, snapshot: &VolumeSnapshot) {
+/// A server on a volume made from the snapshot; its pod.
+pub async fn clone_of(s: &Scene, set: &StatefulSet, snapshot: &VolumeSnapshot) -> String {
     let claim = snapshot.spec.source.persistent_volume_claim_name.clone().unwrap();
     let source = claim.strip_prefix("data-").unwrap();
     let name = format!("clone-of-{source}");
@@ -80,6 +102,12 @@ async fn recovers(s: &Scene, set: &StatefulSet, snapshot: &VolumeSnapshot) {
         status.conditions.iter().flatten().any(ready).then_some(()).ok_or_else(|| format!("{status:?}"))
     })
     .await;
+    name
+}
+
+async fn recovers(s: &Scene, set: &StatefulSet, snapshot: &VolumeSnapshot) {
+    let name = clone_of(s, set, snapshot).await;
+    let source = name.strip_prefix("clone-of-").unwrap();
     let log = s.api::<Pod>().logs(&name, &LogParams::default()).await.unwrap();
     assert!(log.contains("redo starts at") && log.contains("redo done at"), "{name} had nothing to recover:\n{log}");
     let (cut, end) = (sums(s, &name).await, sums(s, source).await);

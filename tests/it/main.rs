@@ -1,9 +1,22 @@
-//! What can be proven without a cluster: the flows against a world in memory, on a virtual clock.
+//! What can be proven without a cluster: the flows against a world in memory, on a virtual clock, and what a question costs.
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
+mod apiserver;
+mod broken;
+mod conformance;
+mod nature;
 mod restore_process;
 mod restore_sweep;
 mod restore_world;
+mod retention;
+mod schedule;
+mod script;
+mod shop;
+mod singles;
+mod stock;
 mod sweep;
+mod truth;
+mod two;
+mod wire;
 mod world;

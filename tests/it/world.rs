@@ -1,17 +1,21 @@
 //! A cluster in memory on a virtual clock, and one process in it as the driver sees it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::future::pending;
 use std::rc::Rc;
 
+use super::stock::{Old, pieces};
 use jiff::{SignedDuration, Timestamp};
+use sts_backup::api::FILE_UID;
 use sts_backup::api::backup::StatefulSetBackupStatus;
 use sts_backup::api::recorded::RecordedClaim;
+use sts_backup::api::shared::Consistency;
 use sts_backup::plan::backup::{Backup, NewSnapshot};
 use sts_backup::plan::flow::{Feed, Lost, Step, When};
 use sts_backup::plan::hook::{End, Exec, Tried, Which};
+use sts_backup::plan::invariant::{self, Stored};
 use sts_backup::plan::journal::{self, Record};
 use sts_backup::plan::name::{ClaimKey, RunId};
 use sts_backup::plan::noun::{
@@ -21,6 +25,8 @@ use sts_backup::plan::view::{Fact, Read, Seen};
 use sts_backup::step::{Effect, Fault, Io};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+
+use crate::broken::Mutant;
 
 /// What befalls one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +44,37 @@ pub enum Blow {
     Restart,
     /// The process dies; its request lands a second later, when the successor is at work.
     Straggler,
+    /// It is done, and done once more.
+    Twice,
+    /// A restore comes to use a run that retention is about to delete.
+    Pinned,
+}
+
+/// What a sweep is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Hooks,
+    NoHooks,
+    /// With runs of before and a retention policy, which may purge what the class retains; then with hooks as well.
+    Old {
+        purge: bool,
+    },
+    /// The policy is a file: no object is there.
+    File {
+        hooks: bool,
+    },
+}
+
+impl Kind {
+    fn has_hooks(self) -> bool {
+        matches!(self, Kind::Hooks | Kind::Old { purge: true } | Kind::File { hooks: true })
+    }
+    pub fn is_file(self) -> bool {
+        matches!(self, Kind::File { .. })
+    }
+    pub fn uid(self) -> &'static str {
+        if self.is_file() { FILE_UID } else { "policy" }
+    }
 }
 
 pub const PODS: u32 = 2;
@@ -49,6 +86,7 @@ pub struct Disk {
     pub snap: Snap,
     cut_at: Timestamp,
     ready_at: Timestamp,
+    pub consistency: Option<Consistency>,
     /// At the cut: were all pods frozen, and how many thaws had there been?
     pub evidence: Option<(bool, u32)>,
 }
@@ -60,10 +98,14 @@ struct Instance {
 
 pub struct World {
     start: Instant,
+    pub kind: Kind,
     pub hooks: bool,
     pub status: StatefulSetBackupStatus,
     pub finalizers: Vec<String>,
     version: u64,
+    /// Another object of the same StatefulSet, while it is not its turn: status, finalizers, version.
+    aside: (StatefulSetBackupStatus, Vec<String>, u64),
+    uid: &'static str,
     pub holder: Option<Holder>,
     gone: bool,
     epoch: i64,
@@ -77,18 +119,34 @@ pub struct World {
     pub reads_in_freeze: usize,
     pub log: Vec<String>,
     pub violations: Vec<&'static str>,
+    /// Which of two processes writes next, as long as it lasts: false is the first.
+    pub order: VecDeque<bool>,
+    pub reads: usize,
+    /// This read gets no answer.
+    pub fail_read: Option<usize>,
+    pub mutant: Option<Mutant>,
+    /// When a SIGTERM came while a pod was frozen.
+    alarm: Option<Timestamp>,
+    /// From it to the thaw that it asked for.
+    pub answered: Option<SignedDuration>,
     blows: Vec<(usize, Blow)>,
     mail: Vec<(Timestamp, Holder, Backup)>,
+    pub old: Option<Old>,
+    /// The write with which retention began.
+    pub first_pruned: Option<usize>,
 }
 
 impl World {
-    pub fn new(blows: &[(usize, Blow)], hooks: bool) -> World {
+    pub fn new(blows: &[(usize, Blow)], kind: Kind) -> World {
         World {
             start: Instant::now(),
-            hooks,
+            kind,
+            hooks: kind.has_hooks(),
             status: StatefulSetBackupStatus::default(),
             finalizers: vec![],
             version: 1,
+            aside: (StatefulSetBackupStatus::default(), vec![], 1),
+            uid: kind.uid(),
             holder: None,
             gone: false,
             epoch: 0,
@@ -102,8 +160,16 @@ impl World {
             reads_in_freeze: 0,
             log: vec![],
             violations: vec![],
+            order: VecDeque::new(),
+            reads: 0,
+            fail_read: None,
+            mutant: None,
+            alarm: None,
+            answered: None,
             blows: blows.to_vec(),
             mail: vec![],
+            old: if let Kind::Old { purge } = kind { Some(Old::new(purge)) } else { None },
+            first_pruned: None,
         }
     }
 
@@ -134,7 +200,11 @@ impl World {
         self.pods.iter().any(|pod| pod.frozen)
     }
 
-    fn lease(&self) -> Fact {
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn lease(&self) -> Fact {
         Fact::Lease(Seen::Known(Some(Lease {
             holder: self.holder.clone(),
             gone: self.gone,
@@ -145,11 +215,43 @@ impl World {
         })))
     }
 
-    fn record(&self) -> Fact {
+    /// The record of a run without an object: what its process has written, or what a fresh one recovers.
+    fn file_record(&mut self, process: &Process, step: Option<&Backup>) -> Vec<Fact> {
+        let want = &process.want;
+        let mut memory = process.memory.borrow_mut();
+        match step {
+            Some(Backup::Write(write)) => {
+                if self.left_frozen() {
+                    self.violations.push("status written over a frozen pod");
+                }
+                self.status = write.status.clone();
+                *memory = Some((write.status.clone(), memory.take().unwrap_or_default().1));
+            }
+            Some(Backup::Hold(hold)) => *memory = Some((memory.take().unwrap_or_default().0, hold.finalizers.clone())),
+            _ => {}
+        }
+        let (status, finalizers) = memory.clone().unwrap_or_else(|| {
+            let stock = pieces(&self.disks, want.uid.as_str()).collect();
+            (journal::recover(self.open.as_ref(), &stock, want, self.now()), vec![])
+        });
+        let open = status.run.as_ref().map(|run| (run.slot.clone().unwrap(), run.attempt.unwrap().into()));
+        let record = Record {
+            version: String::new(),
+            uid: want.uid.clone(),
+            leaving: false,
+            finalizers,
+            journal: journal::read(&status, &want.slot),
+            open,
+            status,
+        };
+        vec![Fact::Record(Box::new(Seen::Known(record)))]
+    }
+
+    pub fn record(&self) -> Fact {
         let open = self.status.run.as_ref().map(|run| (run.slot.clone().unwrap(), run.attempt.unwrap().into()));
         Fact::Record(Box::new(Seen::Known(Record {
             version: self.version.to_string(),
-            uid: "policy".into(),
+            uid: self.uid.into(),
             leaving: false,
             finalizers: self.finalizers.clone(),
             journal: journal::read(&self.status, "slot"),
@@ -158,8 +260,63 @@ impl World {
         })))
     }
 
+    /// As it is for this process: of two objects its own is the one that is there.
+    fn as_of<T>(&mut self, me: &Holder, act: impl FnOnce(&mut World) -> T) -> T {
+        let other = me.0.contains("/other/");
+        let turn = |world: &mut World| {
+            std::mem::swap(&mut world.status, &mut world.aside.0);
+            std::mem::swap(&mut world.finalizers, &mut world.aside.1);
+            std::mem::swap(&mut world.version, &mut world.aside.2);
+            world.uid = if world.uid == "policy" { "other" } else { "policy" };
+        };
+        if other {
+            turn(self);
+        }
+        let result = act(self);
+        if other {
+            turn(self);
+        }
+        result
+    }
+
     fn apply(&mut self, me: &Holder, step: &Backup) -> Result<Vec<Fact>, Fault> {
         self.settle();
+        self.as_of(me, |world| {
+            let mutant = world.mutant;
+            if let Some(facts) = mutant.and_then(|mutant| mutant.instead(world, step)) {
+                return Ok(facts);
+            }
+            let step = mutant.map_or_else(|| step.clone(), |mutant| mutant.twist(world, step));
+            let reply = world.carry_out(me, &step);
+            world.look_for_breaches();
+            reply
+        })
+    }
+
+    /// What is stored now is a state that may be.
+    fn look_for_breaches(&mut self) {
+        let (Fact::Record(record), Fact::Lease(Seen::Known(lease))) = (self.record(), self.lease()) else { return };
+        let Seen::Known(record) = *record else { return };
+        let stored = Stored { record: &record, lease: lease.as_ref(), snaps: &self.snaps() };
+        for what in invariant::broken(&stored) {
+            self.log.push(format!("       broken: {what}"));
+            self.violations.push("an invariant is broken");
+        }
+    }
+
+    /// All of this id is cut.
+    pub fn is_cut(&self, run: RunId) -> bool {
+        let cut = self.disks.values().filter(|disk| disk.snap.run == run && disk.snap.cut.is_some());
+        cut.count() == keys().len()
+    }
+
+    /// A hook that ended well, as far as anybody hears.
+    pub fn heard(&self, exec: &Exec) -> Vec<Fact> {
+        let when = When { begun: self.now(), ended: self.now() };
+        vec![Fact::Hook(Box::new(exec.clone()), Tried { when, end: End::Exit(0, String::new()) })]
+    }
+
+    fn carry_out(&mut self, me: &Holder, step: &Backup) -> Result<Vec<Fact>, Fault> {
         let at = self.now().as_millisecond() % 1_000_000;
         self.log.push(format!("{at:>6} {} {step:?}", step.row().name));
         Ok(vec![match step {
@@ -183,10 +340,20 @@ impl World {
             Backup::Seal(seal) => match self.disks.values_mut().find(|disk| disk.snap.uid == seal.uid) {
                 Some(disk) => {
                     disk.snap.sealed = true;
+                    disk.consistency = Some(seal.consistency);
                     Fact::Sealed(seal.uid.clone())
                 }
                 None => return Err(Fault::Lost),
             },
+            Backup::Purge(_) | Backup::Prune(_) => {
+                let size = keys().len();
+                let runs = self.runs();
+                let complete = |disks: &Vec<&Disk>| {
+                    disks.len() == size && disks.iter().all(|disk| disk.snap.ready && disk.snap.sealed)
+                };
+                let complete = runs.values().any(complete);
+                return self.old.as_mut().unwrap().apply(step, complete);
+            }
             Backup::Delete(doomed) => {
                 self.disks.retain(|_, disk| disk.snap.uid != doomed.uid);
                 Fact::Snap(doomed.name.clone(), None)
@@ -224,7 +391,7 @@ impl World {
         self.uids += 1;
         let snap = Snap {
             uid: format!("snap-{}", self.uids),
-            policy_uid: "policy".into(),
+            policy_uid: self.kind.uid().into(),
             run: new.run,
             claim: new.claim.clone(),
             epoch: new.epoch,
@@ -238,7 +405,8 @@ impl World {
             error: None,
         };
         let ready_at = cut_at + SignedDuration::from_secs(60);
-        self.disks.insert(new.name.clone(), Disk { snap: snap.clone(), cut_at, ready_at, evidence: None });
+        self.disks
+            .insert(new.name.clone(), Disk { snap: snap.clone(), cut_at, ready_at, consistency: None, evidence: None });
         Fact::Snap(new.name.clone(), Some(snap))
     }
 
@@ -270,10 +438,11 @@ impl World {
             }
             Read::Classes => {
                 let (name, driver) = ("class".into(), "csi".into());
-                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false }])
+                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false, retains: false }])
             }
             Read::Snaps => Fact::Snaps(Seen::Known(self.snaps())),
             Read::Restore(look) => unreachable!("no backup asks for {look:?}"),
+            Read::Stock | Read::Content(_) | Read::Restores => self.old.as_ref().unwrap().answer(read, &self.disks),
         }
     }
 
@@ -289,6 +458,9 @@ impl World {
             _ => {}
         }
         pod.frozen = exec.which == Which::Pre;
+        if let Some(alarm) = self.alarm.take_if(|_| exec.which == Which::Post) {
+            self.answered = Some(self.now().duration_since(alarm));
+        }
         Fact::Hook(Box::new(exec.clone()), Tried { when, end: End::Exit(0, String::new()) })
     }
 
@@ -300,7 +472,9 @@ impl World {
     }
 
     fn snaps(&self) -> Snaps {
-        self.disks.iter().map(|(name, disk)| (name.clone(), disk.snap.clone())).collect()
+        let old = self.old.iter().flat_map(|old| &old.pieces);
+        let old = old.filter_map(|(name, piece)| Some((name.clone(), piece.snap.clone()?)));
+        self.disks.iter().map(|(name, disk)| (name.clone(), disk.snap.clone())).chain(old).collect()
     }
 }
 
@@ -316,13 +490,36 @@ pub struct Process {
     pub died: Notify,
     dead: Cell<bool>,
     told: RefCell<Snaps>,
+    /// Of a run without an object: status and finalizers, once it has written.
+    memory: RefCell<Option<(StatefulSetBackupStatus, Vec<String>)>>,
+    mutant: Option<Mutant>,
 }
 
 impl Process {
     pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
         let stop = watch::Sender::new(None);
         let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
-        Process { world: world.clone(), want, stop, died, dead, told }
+        let (mutant, memory) = (world.borrow().mutant, RefCell::default());
+        Process { world: world.clone(), want, stop, died, dead, told, memory, mutant }
+    }
+
+    /// Waits for our turn; who is not seen to come loses it.
+    async fn turn(&self) {
+        let second = self.want.me.0.rsplit_once('/').is_some_and(|(_, n)| n.len() > 2);
+        for _ in 0..6 {
+            {
+                let mut world = self.world.borrow_mut();
+                match world.order.front() {
+                    None => return,
+                    Some(next) if *next == second => {
+                        world.order.pop_front();
+                        return;
+                    }
+                    Some(_) => {}
+                }
+            }
+            self.sleep(self.now() + SignedDuration::from_millis(10)).await;
+        }
     }
 
     async fn die<T>(&self) -> T {
@@ -335,7 +532,10 @@ impl Process {
         let mut world = self.world.borrow_mut();
         world.settle();
         match blow {
-            Some(Blow::Sigterm) => drop(self.stop.send_replace(Some(Stop::Sigterm))),
+            Some(Blow::Sigterm) => {
+                world.alarm = world.left_frozen().then(|| world.now());
+                self.stop.send_replace(Some(Stop::Sigterm));
+            }
             Some(Blow::Stolen) if world.holder.as_ref() == Some(&self.want.me) => {
                 world.holder = None;
                 world.epoch += 1;
@@ -347,6 +547,8 @@ impl Process {
                 world.pods[0] = Instance { id: world.pods[0].id + 100, frozen: false };
                 world.thaws += u32::from(thawed);
             }
+            Some(Blow::Pinned) => world.old.iter_mut().for_each(Old::pin),
+            Some(Blow::Refuse) => world.old.iter_mut().for_each(Old::refuse),
             _ => {}
         }
     }
@@ -361,7 +563,8 @@ impl Io for Process {
         tokio::time::sleep(left.try_into().unwrap_or_default()).await;
     }
     fn stop(&self) -> Option<Stop> {
-        *self.stop.borrow()
+        let stop = *self.stop.borrow();
+        self.mutant.map_or(stop, |mutant| mutant.stop(stop))
     }
     async fn stopped(&self) {
         let _ = self.stop.subscribe().wait_for(Option::is_some).await;
@@ -375,9 +578,23 @@ impl Io for Process {
         world.settle();
         world.reads_in_freeze += usize::from(world.pods.iter().all(|pod| pod.frozen));
         world.log.push(format!("       read {read:?}"));
-        Ok(vec![world.answer(read)])
+        let fails = world.fail_read == Some(world.reads);
+        world.reads += 1;
+        let reply = match read {
+            _ if fails => Err(Fault::Lost),
+            Read::Record if world.kind.is_file() => Ok(world.file_record(self, None)),
+            _ => Ok(vec![world.as_of(&self.want.me, |world| world.answer(read))]),
+        };
+        match self.mutant {
+            Some(mutant) => mutant.read(read, reply),
+            None => reply,
+        }
     }
     async fn feed(&self, on: &[Feed]) -> Vec<Fact> {
+        if on.contains(&Feed::Lease) {
+            self.sleep(self.now() + SignedDuration::from_millis(500)).await;
+            return vec![Fact::Lease(Seen::Unknown)];
+        }
         loop {
             let (snaps, now, due) = {
                 let mut world = self.world.borrow_mut();
@@ -421,6 +638,7 @@ impl Io for Process {
 
 impl Effect<Backup> for Process {
     async fn effect(&self, step: &Backup) -> Result<Vec<Fact>, Fault> {
+        self.turn().await;
         self.sleep(self.now() + SignedDuration::from_millis(20)).await;
         if self.dead.get() {
             return pending().await;
@@ -429,6 +647,9 @@ impl Effect<Backup> for Process {
             let mut world = self.world.borrow_mut();
             let k = world.writes;
             let blow = world.blows.iter().find(|(at, _)| *at == k).map(|(_, blow)| *blow);
+            if matches!(step, Backup::Purge(_) | Backup::Prune(_)) {
+                world.first_pruned.get_or_insert(k);
+            }
             world.writes += 1;
             (blow, k > ENDLESS)
         };
@@ -438,7 +659,7 @@ impl Effect<Backup> for Process {
         }
         self.befall(blow);
         // A straggling write of status or Lease meets a newer version; a straggling hook nothing can prevent.
-        if blow == Some(Blow::Straggler) && matches!(step, Backup::Snapshot(_) | Backup::Delete(_)) {
+        if blow == Some(Blow::Straggler) && matches!(step, Backup::Snapshot(_) | Backup::Delete(_) | Backup::Prune(_)) {
             let at = self.now() + SignedDuration::from_secs(1);
             self.world.borrow_mut().mail.push((at, self.want.me.clone(), step.clone()));
         }
@@ -449,9 +670,16 @@ impl Effect<Backup> for Process {
                 let reason = sts_backup::api::condition::Reason::Forbidden;
                 Err(Fault::Refused(Refusal::new(reason, "the world said no")))
             }
+            _ if self.world.borrow().kind.is_file() && matches!(step, Backup::Write(_) | Backup::Hold(_)) => {
+                Ok(self.world.borrow_mut().file_record(self, Some(step)))
+            }
+            Some(Blow::Twice) if !matches!(step, Backup::Pre(_)) => {
+                let _ = self.world.borrow_mut().apply(&self.want.me, step);
+                self.world.borrow_mut().apply(&self.want.me, step)
+            }
             _ => self.world.borrow_mut().apply(&self.want.me, step),
         };
-        match blow {
+        let reply = match blow {
             Some(Blow::DieAfter) => self.die().await,
             Some(Blow::Hang) => pending().await,
             Some(Blow::LostAfter) => match step {
@@ -463,6 +691,10 @@ impl Effect<Backup> for Process {
                 _ => Err(Fault::Lost),
             },
             _ => reply,
+        };
+        match self.mutant {
+            Some(mutant) => mutant.heard(reply),
+            None => reply,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::api::recorded::RecordedClaim;
 use crate::plan::noun::{Marks, Open, Retention};
 
 /// All that the lock Lease is to say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Signs {
     pub open: Option<Open>,
     /// The fence, and who may pass it.

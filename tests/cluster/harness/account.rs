@@ -1,7 +1,6 @@
 //! Accounts: a ServiceAccount that may do exactly what the product's steps, reads and feeds declare, so that every
 //! test also proves the declarations; and one that may do nothing.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -10,15 +9,10 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
-use sts_backup::plan::backup::Backup;
-use sts_backup::plan::flow::{Step, Verb};
-use sts_backup::step::{feed, observe};
+use sts_backup::generate::rbac;
 
 /// The ServiceAccount and the ClusterRole of the product in tests.
 pub const RUNNER: &str = "sts-backup-tests";
-
-/// Events are best effort and belong to no step.
-const EVENTS: Verb = ("events.k8s.io", "events", "create");
 
 /// The product's account in a namespace, with its rights in the whole cluster; a kubeconfig that uses it.
 pub async fn runner(client: &Client, namespace: &str) -> PathBuf {
@@ -44,25 +38,11 @@ pub async fn runner(client: &Client, namespace: &str) -> PathBuf {
     path
 }
 
-/// Just what is declared, nothing more.
+/// What `sts-backup generate rbac` grants, under a name of the tests' own.
 fn role() -> Value {
-    let steps = Backup::TABLE.iter().flat_map(|row| row.verbs);
-    let mut rules: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-    for (group, resource, verb) in steps.chain(observe::VERBS).chain(feed::VERBS).chain([&EVENTS]) {
-        let verbs = rules.entry((group, resource)).or_default();
-        if !verbs.contains(verb) {
-            verbs.push(verb);
-        }
-    }
-    let rules = rules
-        .iter()
-        .map(|((group, resource), verbs)| json!({ "apiGroups": [group], "resources": [resource], "verbs": verbs }));
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": { "name": RUNNER },
-        "rules": rules.collect::<Vec<_>>(),
-    })
+    let mut role = json!(rbac::runner());
+    role["metadata"]["name"] = RUNNER.into();
+    role
 }
 
 /// A ServiceAccount without any right, and a kubeconfig that uses it.
@@ -84,7 +64,11 @@ pub async fn account(client: &Client, namespace: &str, name: &str) -> PathBuf {
 
 /// The kubeconfig of the cluster under test, changed, as a file of its own. Its first context must be the one in use.
 pub fn write_kubeconfig(name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
-    let path = super::kubeconfig().unwrap();
+    copy_kubeconfig(&super::kubeconfig().unwrap(), name, change)
+}
+
+/// The same of another one.
+pub fn copy_kubeconfig(path: &Path, name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
     let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     change(&mut config);
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.kubeconfig"));

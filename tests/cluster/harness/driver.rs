@@ -1,10 +1,11 @@
 //! The CSI drivers of the embedded cluster: what they did (the journal), and the faults that a test asks them for.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::skipped;
 
@@ -29,11 +30,13 @@ pub enum With {
     Healthy(Driver),
     /// With this control file, and no other test on it.
     Faulty(Driver, Value),
+    /// With this control file, which never changes, and only tests that want the same.
+    Alike(Driver, Value),
 }
 
 impl With {
     fn driver(&self) -> Driver {
-        let (With::Healthy(driver) | With::Faulty(driver, _)) = self;
+        let (With::Healthy(driver) | With::Faulty(driver, _) | With::Alike(driver, _)) = self;
         *driver
     }
 }
@@ -43,7 +46,13 @@ pub struct Hold {
     pub driver: Driver,
     _shared: Option<RwLockReadGuard<'static, ()>>,
     alone: Option<RwLockWriteGuard<'static, ()>>,
+    _alike: Option<Arc<Hold>>,
 }
+
+/// What tests that want the same share, while one of them goes on.
+type Alike = Mutex<Option<(Value, Weak<Hold>)>>;
+static SIM_ALIKE: Alike = Mutex::const_new(None);
+static TWO_ALIKE: Alike = Mutex::const_new(None);
 
 /// All of them, or none and a sentence where they are not to be had.
 pub async fn hold(with: &[With]) -> Option<Vec<Hold>> {
@@ -54,17 +63,30 @@ pub async fn hold(with: &[With]) -> Option<Vec<Hold>> {
     let mut holds = Vec::new();
     for driver in [SIM, TWO] {
         let Some(want) = with.iter().find(|want| want.driver() == driver) else { continue };
-        let lock = if driver == SIM { &SIM_USE } else { &TWO_USE };
+        let (lock, alike) = if driver == SIM { (&SIM_USE, &SIM_ALIKE) } else { (&TWO_USE, &TWO_ALIKE) };
+        let none = || Hold { driver, _shared: None, alone: None, _alike: None };
         holds.push(match want {
-            With::Healthy(_) => Hold { driver, _shared: Some(lock.read().await), alone: None },
-            With::Faulty(_, control) => {
-                let hold = Hold { driver, _shared: None, alone: Some(lock.write().await) };
-                hold.control(control);
-                hold
+            With::Healthy(_) => Hold { driver, _shared: Some(lock.read().await), alone: None, _alike: None },
+            With::Faulty(_, control) => alone(lock, none(), control).await,
+            With::Alike(_, control) => {
+                let mut kept = alike.lock().await;
+                let same = kept.as_ref().filter(|(theirs, _)| theirs == control).and_then(|(_, hold)| hold.upgrade());
+                let shared = match same {
+                    Some(shared) => shared,
+                    None => Arc::new(alone(lock, none(), control).await),
+                };
+                *kept = Some((control.clone(), Arc::downgrade(&shared)));
+                Hold { driver, _shared: None, alone: None, _alike: Some(shared) }
             }
         });
     }
     Some(holds)
+}
+
+async fn alone(lock: &'static RwLock<()>, mut hold: Hold, control: &Value) -> Hold {
+    hold.alone = Some(lock.write().await);
+    hold.control(control);
+    hold
 }
 
 fn folder(driver: Driver) -> Option<PathBuf> {
@@ -119,6 +141,11 @@ impl Driver {
     pub fn cuts(self, volumes: &[String]) -> Vec<Entry> {
         let entries = self.journal().into_iter();
         entries.filter(|entry| entry.op == "cut" && volumes.contains(&entry.volume)).collect()
+    }
+
+    /// Where the files of a snapshot are, seen from inside the cluster.
+    pub fn snapshot(self, handle: &str) -> PathBuf {
+        folder(self).unwrap().join("pool/snapshots").join(handle)
     }
 
     /// The WaitForFirstConsumer class.

@@ -6,7 +6,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use sts_backup::api::backup::StatefulSetBackup;
 use sts_backup::api::label;
@@ -83,8 +83,27 @@ pub fn policy(name: &str, statefulset: &str, more: &Value) -> StatefulSetBackup 
 impl Scene {
     /// The application, and every replica of it ready.
     pub async fn app(&self, app: &App<'_>) {
-        self.create(&app.manifest()).await;
-        self.ready(app.name).await;
+        self.app_of(&app.manifest()).await;
+    }
+
+    /// The same of a changed manifest.
+    pub async fn app_of(&self, manifest: &StatefulSet) {
+        self.create(manifest).await;
+        self.ready(&manifest.name_any()).await;
+    }
+
+    pub async fn patch_app(&self, name: &str, patch: &Value) {
+        self.api::<StatefulSet>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// The claim has its volume.
+    pub async fn bound(&self, claim: &str) {
+        until(&format!("{claim} to be bound"), 60, async || {
+            let found = self.api::<PersistentVolumeClaim>().get_opt(claim).await.unwrap();
+            let phase = found.and_then(|claim| claim.status?.phase).unwrap_or_default();
+            (phase == "Bound").then_some(()).ok_or(phase)
+        })
+        .await;
     }
 
     pub async fn policy(&self, name: &str, statefulset: &str, more: &Value) -> StatefulSetBackup {

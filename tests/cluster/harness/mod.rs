@@ -7,6 +7,7 @@ mod dump;
 pub mod exec;
 pub mod make;
 pub mod product;
+pub mod proxy;
 pub mod run;
 pub mod watch;
 
@@ -19,8 +20,10 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
 use kube::{Api, Client, Config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -142,7 +145,10 @@ impl Scene {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let ours = [self.namespace.clone()];
         for name in self.others.take().iter().chain(&ours) {
-            api.delete(name, &DeleteParams::background()).await.unwrap();
+            match api.delete(name, &DeleteParams::background()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {} // the test was about its end
+                reply => drop(reply.unwrap()),
+            }
         }
         let _ = std::fs::remove_file(&self.kubeconfig);
     }
@@ -155,12 +161,24 @@ async fn create_namespace(client: &Client, name: &str) {
     api.create(&PostParams::default(), &object).await.unwrap();
 }
 
-/// Our kinds are served, as this program generates them.
+/// One of the admission policies, or its binding.
+async fn policy_of(client: &Client, object: &Value) {
+    let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+    let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&gvk));
+    let params = PatchParams::apply("sts-backup/tests").force();
+    api.patch(name, &params, &Patch::Apply(object)).await.unwrap();
+}
+
+/// Our kinds are served, and guarded, as this program generates them.
 async fn definitions(client: &Client) {
     static DONE: OnceCell<()> = OnceCell::const_new();
     let install = async || {
         for definition in sts_backup::generate::definitions() {
             crate::api::install(client, &definition).await;
+        }
+        for policy in sts_backup::generate::policies().split("---\n").skip(1) {
+            policy_of(client, &serde_saphyr::from_str(policy).unwrap()).await;
         }
     };
     DONE.get_or_init(install).await;

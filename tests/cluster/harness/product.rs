@@ -50,6 +50,13 @@ pub struct Audit {
     pub code: Option<u16>,
     pub duration_ms: u64,
     pub message: Option<String>,
+    // Of hooks.
+    pub pod: Option<String>,
+    pub container: Option<String>,
+    pub argv: Option<String>,
+    pub exit_code: Option<i32>,
+    pub stdout: Option<String>,
+    pub stderr: Option<String>,
 }
 
 /// A process that runs.
@@ -92,7 +99,24 @@ impl Scene {
     }
 
     pub fn start_as(&self, kubeconfig: &Path, arguments: &[&str]) -> Running {
+        self.spawn(Command::new(env!("CARGO_BIN_EXE_sts-backup")), kubeconfig, arguments)
+    }
+
+    /// With more in its environment.
+    pub fn start_with(&self, kubeconfig: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sts-backup"));
+        command.envs(environment.iter().copied());
+        self.spawn(command, kubeconfig, arguments)
+    }
+
+    /// As a process of this group, by which its packets can be told apart.
+    pub fn start_in(&self, group: u32, arguments: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sts-backup"));
+        command.gid(group);
+        self.spawn(command, &self.kubeconfig, arguments)
+    }
+
+    fn spawn(&self, mut command: Command, kubeconfig: &Path, arguments: &[&str]) -> Running {
         command.args(["--log-format", "json", "--kubeconfig"]).arg(kubeconfig).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();

@@ -1,0 +1,398 @@
+//! The Job of a run, whole: (kind, object, slot, attempt, settings) → Job. Its name is a function of what it is for, so
+//! creating it is the lock: whoever asks for the same run asks for the same object, and 409 is success.
+//!
+//! Nothing is left to the defaults of a server that may be older or newer than we think. Must not decide whether a run
+//! is due.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
+    PodFailurePolicyRule,
+};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
+    PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sha2::{Digest, Sha256};
+
+use crate::api::shared::Trigger;
+use crate::api::{annotation, label};
+
+/// How many characters of the object's name a Job's name shows.
+const SHOWN: usize = 30;
+/// Retries of one Job, as Kubernetes counts them by default; a further attempt is a Job of its own.
+const BACKOFF_LIMIT: i32 = 6;
+/// Exit codes of `run-once` after which another try of the same Job would be in vain, see `docs/exit-codes.md`.
+const FINAL: [i32; 3] = [10, 30, 64];
+/// A finished Job and its log stay for a day.
+const TTL_SECONDS: i32 = 86_400;
+/// User and group of the image.
+const USER: i64 = 65_532;
+/// The one container.
+pub const CONTAINER: &str = "runner";
+
+/// What a Job carries out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Backup,
+    Restore,
+    Undo,
+    Release,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 4] = [Kind::Backup, Kind::Restore, Kind::Undo, Kind::Release];
+
+    /// The word in the Job's name and label, and the subcommand of `run-once`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Backup => "backup",
+            Kind::Restore => "restore",
+            Kind::Undo => "undo",
+            Kind::Release => "release",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Kind, ()> {
+        Kind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(())
+    }
+}
+
+/// One attempt at one run of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub kind: Kind,
+    /// Namespace, name and uid of the object that is served.
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub statefulset: String,
+    /// RFC 3339; of a manual trigger or an undo the annotation's value; of a restore empty.
+    pub slot: String,
+    /// From 1.
+    pub attempt: u32,
+    /// Why it runs; told to backups only.
+    pub trigger: Trigger,
+    /// What a stop may take: the thaw.
+    pub grace_seconds: i64,
+    /// Backups only: nothing in the cluster may end a restore half-way.
+    pub deadline_seconds: Option<i64>,
+}
+
+/// What all Jobs of one installation have in common: its settings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Template {
+    pub namespace: String,
+    pub image: String,
+    pub pull_policy: String,
+    pub pull_secrets: Vec<String>,
+    pub service_account: String,
+    pub resources: ResourceRequirements,
+    pub node_selector: BTreeMap<String, String>,
+    pub tolerations: Vec<Toleration>,
+    pub priority_class: Option<String>,
+    /// The value of `SSB_ALLOW_WITHOUT_POLICY`, handed on.
+    pub allow_without_policy: bool,
+}
+
+impl Run {
+    /// The Job's name: `{kind}-{the object's name in short}-{hash}`, at most 49 characters.
+    pub fn job_name(&self) -> String {
+        job_name(self.kind, &self.name, &self.uid, &self.slot, self.attempt)
+    }
+
+    pub fn job(&self, template: &Template) -> Job {
+        let name = self.job_name();
+        let labels = self.labels();
+        let annotations = [(annotation::SLOT, self.slot.clone()), (annotation::ATTEMPT, self.attempt.to_string())];
+        let annotations: BTreeMap<_, _> = annotations.map(|(key, value)| (key.to_owned(), value)).into();
+        let pod = PodTemplateSpec {
+            metadata: Some(ObjectMeta {
+                labels: Some(labels.clone()),
+                annotations: Some(annotations.clone()),
+                ..ObjectMeta::default()
+            }),
+            spec: Some(self.pod(&name, template)),
+        };
+        Job {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: Some(template.namespace.clone()),
+                labels: Some(labels),
+                annotations: Some(annotations),
+                ..ObjectMeta::default()
+            },
+            spec: Some(JobSpec {
+                active_deadline_seconds: self.deadline_seconds,
+                backoff_limit: Some(BACKOFF_LIMIT),
+                completion_mode: Some("NonIndexed".into()),
+                completions: Some(1),
+                parallelism: Some(1),
+                pod_failure_policy: Some(failure_policy()),
+                pod_replacement_policy: Some("Failed".into()),
+                suspend: Some(false),
+                template: pod,
+                ttl_seconds_after_finished: Some(TTL_SECONDS),
+                ..JobSpec::default()
+            }),
+            status: None,
+        }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let labels = [
+            ("app.kubernetes.io/component", "runner"),
+            ("app.kubernetes.io/name", "sts-backup"),
+            (label::MANAGED_BY, label::MANAGED_BY_VALUE),
+            (label::KIND, self.kind.as_str()),
+            (label::NAME, &self.name),
+            (label::NAMESPACE, &self.namespace),
+            (label::STATEFULSET, &self.statefulset),
+            (label::UID, &self.uid),
+        ];
+        labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    }
+
+    fn args(&self) -> Vec<String> {
+        let target = format!("{}/{}", self.namespace, self.name);
+        let mut args = vec!["run-once", self.kind.as_str(), &target];
+        if self.kind == Kind::Backup {
+            args.extend(["--slot", &self.slot, "--trigger", self.trigger.as_str()]);
+        }
+        let attempt = self.attempt.to_string();
+        args.extend(["--attempt", &attempt]);
+        args.into_iter().map(ToOwned::to_owned).collect()
+    }
+
+    fn pod(&self, job: &str, template: &Template) -> PodSpec {
+        let secrets = template.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
+        PodSpec {
+            automount_service_account_token: Some(true),
+            containers: vec![self.container(job, template)],
+            dns_policy: Some("ClusterFirst".into()),
+            enable_service_links: Some(false),
+            image_pull_secrets: some(secrets.collect()),
+            node_selector: Some(template.node_selector.clone()).filter(|selector| !selector.is_empty()),
+            priority_class_name: template.priority_class.clone(),
+            restart_policy: Some("Never".into()),
+            security_context: Some(PodSecurityContext {
+                fs_group: Some(USER),
+                run_as_group: Some(USER),
+                run_as_non_root: Some(true),
+                run_as_user: Some(USER),
+                seccomp_profile: Some(seccomp()),
+                ..PodSecurityContext::default()
+            }),
+            service_account_name: Some(template.service_account.clone()),
+            termination_grace_period_seconds: Some(self.grace_seconds),
+            tolerations: some(template.tolerations.clone()),
+            ..PodSpec::default()
+        }
+    }
+
+    fn container(&self, job: &str, template: &Template) -> Container {
+        Container {
+            name: CONTAINER.into(),
+            image: Some(template.image.clone()),
+            image_pull_policy: Some(template.pull_policy.clone()),
+            args: Some(self.args()),
+            env: Some(environment(job, template)),
+            resources: Some(template.resources.clone()),
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".into()]) }),
+                privileged: Some(false),
+                read_only_root_filesystem: Some(true),
+                run_as_non_root: Some(true),
+                seccomp_profile: Some(seccomp()),
+                ..SecurityContext::default()
+            }),
+            // What the end of the log says is what `kubectl describe pod` shows.
+            termination_message_policy: Some("FallbackToLogsOnError".into()),
+            ..Container::default()
+        }
+    }
+}
+
+/// Injective in all but the name, which the uid determines: NUL is in none of the three.
+pub fn job_name(kind: Kind, object: &str, uid: &str, slot: &str, attempt: u32) -> String {
+    let hash = Sha256::digest(format!("{uid}\0{slot}\0{attempt}"));
+    let hex = hash[..5].iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    let shown: String = object.chars().take(SHOWN).map(|c| if c == '.' { '-' } else { c }).collect();
+    format!("{kind}-{shown}-{hex}")
+}
+
+/// A definite no is not tried again; a pod that its node drove out costs no try; all else counts towards the limit.
+fn failure_policy() -> PodFailurePolicy {
+    let codes = PodFailurePolicyOnExitCodesRequirement {
+        container_name: Some(CONTAINER.into()),
+        operator: "In".into(),
+        values: FINAL.into(),
+    };
+    let driven_out =
+        PodFailurePolicyOnPodConditionsPattern { status: Some("True".into()), type_: "DisruptionTarget".into() };
+    let rule = |action: &str| PodFailurePolicyRule { action: action.into(), ..PodFailurePolicyRule::default() };
+    PodFailurePolicy {
+        rules: vec![
+            PodFailurePolicyRule { on_exit_codes: Some(codes), ..rule("FailJob") },
+            PodFailurePolicyRule { on_pod_conditions: Some(vec![driven_out]), ..rule("Ignore") },
+        ],
+    }
+}
+
+fn environment(job: &str, template: &Template) -> Vec<EnvVar> {
+    let value = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(value.into()), value_from: None };
+    let field = |name: &str, path: &str| {
+        let field_ref = ObjectFieldSelector { api_version: Some("v1".into()), field_path: path.into() };
+        let from = EnvVarSource { field_ref: Some(field_ref), ..EnvVarSource::default() };
+        EnvVar { name: name.into(), value: None, value_from: Some(from) }
+    };
+    let mut all = vec![
+        value("SSB_JOB_NAME", job),
+        field("SSB_NAMESPACE", "metadata.namespace"),
+        field("SSB_POD_NAME", "metadata.name"),
+        field("SSB_POD_UID", "metadata.uid"),
+    ];
+    if template.allow_without_policy {
+        all.push(value("SSB_ALLOW_WITHOUT_POLICY", "true"));
+    }
+    all
+}
+
+fn seccomp() -> SeccompProfile {
+    SeccompProfile { localhost_profile: None, type_: "RuntimeDefault".into() }
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use serde_json::json;
+
+    use super::*;
+
+    const UID: &str = "6a1f0c9e-2f43-4b8e-9d7e-0c51d3e5a7b1";
+
+    fn run(kind: Kind) -> Run {
+        let backup = kind == Kind::Backup;
+        Run {
+            kind,
+            namespace: "shop".into(),
+            name: "nightly.eu".into(),
+            uid: UID.into(),
+            statefulset: "pg".into(),
+            slot: if kind == Kind::Restore { String::new() } else { "2026-03-29T01:30:00Z".into() },
+            attempt: 1,
+            trigger: Trigger::Schedule,
+            grace_seconds: if backup { 330 } else { 30 },
+            deadline_seconds: backup.then_some(90_960),
+        }
+    }
+
+    fn template() -> Template {
+        Template {
+            namespace: "sts-backup-system".into(),
+            image: "localhost/sts-backup:dev".into(),
+            pull_policy: "IfNotPresent".into(),
+            pull_secrets: vec!["registry".into()],
+            service_account: "sts-backup-runner".into(),
+            resources: serde_json::from_value(json!({ "limits": { "memory": "64Mi" }, "requests": { "cpu": "10m" } }))
+                .unwrap(),
+            node_selector: BTreeMap::from([("kubernetes.io/os".into(), "linux".into())]),
+            tolerations: serde_json::from_value(json!([{ "key": "spot", "operator": "Exists" }])).unwrap(),
+            priority_class: Some("backups".into()),
+            allow_without_policy: true,
+        }
+    }
+
+    fn snapshot(name: &str, text: &str) {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
+        settings.set_prepend_module_to_snapshot(false);
+        settings.bind(|| insta::assert_snapshot!(name, text));
+    }
+
+    #[test]
+    fn the_whole_job_of_a_backup() {
+        snapshot("job_backup", &serde_saphyr::to_string(&run(Kind::Backup).job(&template())).unwrap());
+    }
+
+    #[test]
+    fn a_restore_has_no_deadline_and_no_slot() {
+        let job = run(Kind::Restore).job(&Template::default());
+        let spec = job.spec.unwrap();
+        assert_eq!(spec.active_deadline_seconds, None);
+        let container = &spec.template.spec.unwrap().containers[0];
+        assert_eq!(container.args.as_ref().unwrap().join(" "), "run-once restore shop/nightly.eu --attempt 1");
+        assert_eq!(job.metadata.annotations.unwrap()[annotation::SLOT], "");
+        assert!(container.env.iter().flatten().all(|var| var.name != "SSB_ALLOW_WITHOUT_POLICY"));
+    }
+
+    #[test]
+    fn undo_and_release_are_told_their_attempt_only() {
+        for kind in [Kind::Undo, Kind::Release] {
+            let args = Run { attempt: 12, ..run(kind) }.args().join(" ");
+            assert_eq!(args, format!("run-once {kind} shop/nightly.eu --attempt 12"));
+        }
+    }
+
+    /// Every combination of a few of each, with the traps among them: parts that could run into each other.
+    #[test]
+    fn names_are_injective_short_and_valid() {
+        let slots = (0..400).map(|minute| format!("2026-03-{:02}T{:02}:00:00Z", 1 + minute % 28, minute / 28));
+        let slots: Vec<_> = slots.chain(["", "1", "11", "now", "\u{fc}ber", "--slot"].map(Into::into)).collect();
+        let objects =
+            ["a", "nightly.eu", "nightly-eu", &"x".repeat(52), "abcdefghijklmnopqrstuvwxyz-123-4567", "a.b.c.d"];
+        let uids = [UID, "6a1f0c9e-2f43-4b8e-9d7e-0c51d3e5a7b2", "x", "x1"];
+        let (mut seen, mut asked) = (BTreeSet::new(), 0);
+        for (kind, object) in Kind::ALL.into_iter().zip(objects.iter().cycle()).chain([(Kind::Backup, &objects[4])]) {
+            for (uid, slot) in uids.iter().flat_map(|uid| slots.iter().map(move |slot| (uid, slot))) {
+                for attempt in [1, 2, 3, 11, 12, u32::MAX] {
+                    let name = job_name(kind, object, uid, slot, attempt);
+                    asked += 1;
+                    assert!(name.len() <= 63, "{name}");
+                    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+                    assert!(name.chars().all(inner) && name.ends_with(|c: char| c.is_ascii_alphanumeric()), "{name}");
+                    seen.insert(name);
+                }
+            }
+        }
+        assert_eq!(seen.len(), asked);
+    }
+
+    #[test]
+    fn two_objects_of_one_name_never_share_a_job() {
+        let of = |uid| job_name(Kind::Backup, "nightly", uid, "2026-03-29T01:30:00Z", 1);
+        assert_ne!(of(UID), of("6a1f0c9e-2f43-4b8e-9d7e-0c51d3e5a7b2"));
+        assert_eq!(of(UID), of(UID));
+    }
+
+    #[test]
+    fn labels_have_room_for_the_longest_names() {
+        let job =
+            Run { name: "n".repeat(52), namespace: "s".repeat(63), statefulset: "t".repeat(63), ..run(Kind::Undo) }
+                .job(&Template::default());
+        assert!(job.metadata.labels.unwrap().values().all(|value| value.len() <= 63));
+    }
+}

@@ -1,0 +1,142 @@
+//! What is to go wrong: at the k-th write, read, renewal of the Lease or Event, counted over all processes.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::State;
+use super::answer::No;
+use super::request::Ask;
+use crate::nature::Deed;
+
+/// How late the request of a dead process may land.
+pub const STRAGGLE: Duration = Duration::from_secs(1);
+
+/// A process that has written so often is in a loop.
+const ENDLESS: usize = 400;
+
+/// What befalls one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Strike {
+    DieBefore,
+    DieAfter,
+    /// The process dies, and its request lands a second later.
+    Straggle,
+    LostBefore,
+    LostAfter,
+    /// It is done, and no answer comes.
+    Hang,
+    /// An answer instead of the deed.
+    Say(No),
+    /// An answer after the deed that does not tell of it.
+    SayAfter(No),
+}
+
+/// Which requests are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    Write,
+    Read,
+    Renewal,
+    Event,
+    Watch,
+}
+
+#[derive(Debug, Default)]
+pub struct Faults {
+    pub strikes: BTreeMap<(Class, usize), Strike>,
+    /// What the world does right before a write.
+    pub deeds: BTreeMap<usize, Deed>,
+    counts: BTreeMap<Class, usize>,
+    pub sigterm_at: Option<usize>,
+    /// Deletions are carried out whatever their preconditions.
+    pub blind: bool,
+}
+
+impl Faults {
+    pub fn count(&self, class: Class) -> usize {
+        self.counts.get(&class).copied().unwrap_or_default()
+    }
+}
+
+fn class(ask: &Ask) -> Class {
+    let spec = &ask.body["spec"];
+    match (ask.verb, ask.place.kind.resource) {
+        ("watch", _) => Class::Watch,
+        ("get" | "list", _) => Class::Read,
+        (_, "events") => Class::Event,
+        ("patch", "leases") if spec["renewTime"].is_string() && spec.get("holderIdentity").is_none() => Class::Renewal,
+        _ => Class::Write,
+    }
+}
+
+/// Counts the request, lets the world do what it was to do before it, and says what befalls it.
+pub fn befall(state: &mut State, ask: &Ask, life: &Life) -> Option<Strike> {
+    let class = class(ask);
+    let count = state.faults.counts.entry(class).or_default();
+    let k = *count;
+    *count += 1;
+    if class == Class::Write {
+        if k > ENDLESS {
+            state.violations.push("never ends".into());
+            return Some(Strike::DieBefore);
+        }
+        if let Some(deed) = state.faults.deeds.remove(&k) {
+            state.log.push(format!("-- {deed:?}"));
+            deed.take_place(state);
+        }
+        if state.faults.sigterm_at == Some(k) {
+            state.log.push("-- SIGTERM".into());
+            state.nature.alarm(state.store.clock.now());
+            life.terminate.notify_one();
+        }
+    }
+    let strike = state.faults.strikes.get(&(class, k)).cloned();
+    if let Some(strike) = &strike {
+        state.log.push(format!("-- {class:?} {k}: {strike:?}"));
+    }
+    strike
+}
+
+/// Whether the process at the other end lives, and what it is told.
+#[derive(Debug, Default)]
+pub struct Life {
+    dead: AtomicBool,
+    pub died: Notify,
+    pub terminate: Notify,
+}
+
+impl Life {
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    pub async fn die<T>(&self) -> T {
+        self.dead.store(true, Ordering::Relaxed);
+        self.died.notify_one();
+        pending().await
+    }
+}
+
+pub fn conflict() -> No {
+    No::new(409, "Conflict", "Operation cannot be fulfilled: the object has been modified")
+}
+
+pub fn busy() -> No {
+    No { retry_after: Some(1), ..No::new(429, "TooManyRequests", "the server has received too many requests") }
+}
+
+pub fn broken() -> No {
+    No::new(500, "InternalError", "an error on the server has prevented the request from succeeding")
+}
+
+pub fn late() -> No {
+    No::new(504, "Timeout", "request did not complete within the requested timeout")
+}
+
+pub fn forbidden() -> No {
+    No::new(403, "Forbidden", "the world said no")
+}

@@ -1,0 +1,157 @@
+//! The controllers of the restore's world: they do what the real ones do, traps included.
+
+use jiff::Timestamp;
+
+use super::*;
+
+impl World {
+    pub(super) fn stateful_set(&mut self, now: Timestamp) {
+        let wanted = self.target.replicas;
+        for ordinal in 0..PODS {
+            let name = format!("web-{ordinal}");
+            let claims: Vec<String> = TEMPLATES.iter().map(|template| format!("{template}-{name}")).collect();
+            if ordinal < wanted && !self.pods.contains_key(&name) {
+                // It makes a claim that is missing, and waits for one that goes.
+                for claim in &claims {
+                    if !self.claims.contains_key(claim) {
+                        let made = self.claim();
+                        self.claims.insert(claim.clone(), made);
+                        self.violations.push("the StatefulSet started on an empty claim".into());
+                    }
+                }
+                if claims.iter().all(|claim| !self.claims[claim].leaving) {
+                    let uid = self.uid("pod");
+                    let (owner, node) = (Some(self.target.uid.clone()), Some("n1".to_owned()));
+                    let pod = Pod { uid, running: true, claims, owner, node, ..Pod::default() };
+                    self.pods.insert(name, Instance { pod, born: now, gone_at: None });
+                }
+            }
+        }
+        // Scaled down from the top, one at a time; an unready pod that is not the lowest is waited for, for ever.
+        let lowest = self.pods.keys().next().cloned();
+        let surplus = |name: &String| name.rsplit_once('-').unwrap().1.parse::<u32>().unwrap() >= wanted;
+        let top = self.pods.iter_mut().rev().find(|(name, _)| surplus(name));
+        if let Some((name, instance)) = top
+            && instance.gone_at.is_none()
+            && (instance.pod.ready_since.is_some() || lowest.as_ref() == Some(name))
+        {
+            instance.gone_at = Some(now + second(1));
+            instance.pod.leaving = true;
+        }
+        self.pods.retain(|_, instance| instance.gone_at.is_none_or(|at| at > now));
+        let (sick, broken) = (self.setting.odd == Odd::Sick, self.setting.odd == Odd::Broken);
+        for (name, instance) in &mut self.pods {
+            let contents: Vec<&str> = instance
+                .pod
+                .claims
+                .iter()
+                .filter_map(|claim| Some(self.disks.get(self.claims.get(claim)?.volume.as_ref()?)?.content.as_str()))
+                .collect();
+            let up =
+                contents.len() == TEMPLATES.len() && now >= instance.born + second(2) && instance.gone_at.is_none();
+            let old = contents.iter().any(|content| content.starts_with("old"));
+            let well = if old { !sick || name != "web-1" } else { !broken };
+            instance.pod.ready_since = (up && well).then_some(instance.born + second(2));
+        }
+        self.target.pods = u32::try_from(self.pods.len()).unwrap();
+        // whenScaled: Delete makes the claims of surplus pods theirs, and takes them along.
+        let deletes = self.target.retention.scaled == DELETE;
+        for ordinal in 0..PODS {
+            for template in TEMPLATES {
+                let pvc = format!("{template}-web-{ordinal}");
+                let gone = !self.pods.contains_key(&format!("web-{ordinal}"));
+                let Some(claim) = self.claims.get_mut(&pvc) else { continue };
+                claim.owned = deletes && ordinal >= wanted;
+                if claim.owned && gone && !claim.leaving {
+                    claim.leaving = true;
+                    claim.leaving_since = Some(now);
+                }
+            }
+        }
+    }
+
+    /// pvc-protection: a claim that goes is gone once no pod uses it; its volume is Released then.
+    pub(super) fn protection(&mut self, now: Timestamp) {
+        let used: Vec<String> = self.pods.values().flat_map(|instance| instance.pod.claims.clone()).collect();
+        let due =
+            |claim: &Claim| claim.leaving_since.is_some_and(|since| now >= since + SignedDuration::from_millis(300));
+        let gone: Vec<String> = self
+            .claims
+            .iter()
+            .filter(|(name, claim)| due(claim) && !used.contains(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.claims.remove(&name);
+            self.made.remove(&name);
+        }
+        for disk in self.disks.values_mut() {
+            let of = disk.volume.claim.as_ref();
+            let lives =
+                of.is_some_and(|of| self.claims.get(&of.name).is_some_and(|claim| Some(&claim.uid) == of.uid.as_ref()));
+            let reserved = of.is_none_or(|of| of.uid.is_none());
+            let phase = if lives {
+                "Bound"
+            } else if reserved {
+                "Available"
+            } else {
+                "Released"
+            };
+            if disk.volume.phase != phase {
+                disk.volume.phase = phase.into();
+                self.uids += 1;
+                disk.volume.version = format!("v-{}", self.uids);
+            }
+        }
+    }
+
+    pub(super) fn binder(&mut self) {
+        for (name, claim) in &mut self.claims {
+            let Some(disk) = claim.asked.as_ref().and_then(|pv| self.disks.get_mut(pv)) else {
+                claim.lost = claim.asked.is_some();
+                continue;
+            };
+            let of = disk.volume.claim.get_or_insert_default();
+            if of.name == *name && of.uid.is_none() && claim.volume.is_none() && !claim.leaving {
+                of.uid = Some(claim.uid.clone());
+                disk.volume.phase = "Bound".into();
+                self.uids += 1;
+                disk.volume.version = format!("v-{}", self.uids);
+                claim.volume = claim.asked.clone();
+            }
+            claim.lost = claim.volume.is_some() && (of.name != *name || of.uid.as_ref() != Some(&claim.uid));
+        }
+    }
+
+    pub(super) fn provisioner(&mut self, now: Timestamp) {
+        let pending = |claim: &Claim| claim.asked.is_none() && !claim.leaving;
+        let names: Vec<String> =
+            self.claims.iter().filter(|(_, claim)| pending(claim)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let since = *self.made.entry(name.clone()).or_insert(now);
+            let far = self.setting.odd == Odd::Far;
+            let claim = self.claims.get_mut(&name).unwrap();
+            if far && claim.node.as_deref() == Some("n1") && now >= since + SignedDuration::from_millis(500) {
+                claim.node = None; // it cannot serve: the next candidate, please
+                self.uids += 1;
+                claim.version = format!("v-{}", self.uids);
+            }
+            let (snapshot, waits) = (claim.snapshot.clone(), claim.node.is_none());
+            if let Some(snapshot) = snapshot.filter(|_| !waits && now >= since + second(1)) {
+                let content = snapshot.replacen("snap-", "new ", 1);
+                if self.sources.contains_key(&snapshot) {
+                    self.provision(&name, content);
+                }
+            }
+        }
+    }
+
+    /// A Released volume whose policy is Delete goes, with all that is on it.
+    pub(super) fn reclaimer(&mut self, now: Timestamp) {
+        for disk in self.disks.values_mut() {
+            let free = disk.volume.phase == "Released" && disk.volume.policy == DELETE;
+            disk.gone_at = if free { disk.gone_at.or(Some(now + SignedDuration::from_millis(700))) } else { None };
+        }
+        self.disks.retain(|_, disk| disk.gone_at.is_none_or(|at| at > now));
+    }
+}

@@ -1,0 +1,121 @@
+//! Two processes at once, on one run or on two runs of one StatefulSet: in every order of their first writes.
+//!
+//! One order from its line: `SSB_ORDER='other 1011000101110010' cargo test --test it one_order -- --nocapture`
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Instant;
+
+use futures::future::join;
+use sts_backup::plan::flow::Exit;
+use sts_backup::plan::view::View;
+use sts_backup::step::drive;
+
+use crate::broken::Mutant;
+use crate::sweep::{is_over, runtime, want};
+use crate::world::{Kind, Process, World, keys};
+
+/// Writes of each process whose order is chosen.
+const FIRST: u32 = 8;
+
+/// Of the orders of a short sweep one in so many is taken.
+const STRIDE: usize = 37;
+
+/// Process after process of one command.
+async fn command(world: &Rc<RefCell<World>>, name: &str, from: usize, mutant: Option<Mutant>) {
+    for n in from..from + 8 {
+        let mut want = want(&world.borrow(), n);
+        if name == "other" {
+            want.me.0 = want.me.0.replace("/nightly/", "/other/");
+            (want.name, want.uid) = ("other".into(), "other".into());
+        }
+        let process = Process::start(world, want.clone());
+        let next = mutant.map_or(sts_backup::plan::backup::next as _, Mutant::planner);
+        let (exit, _) = drive(&process, next, View::new(want.clone())).await;
+        let mut world = world.borrow_mut();
+        world.log.push(format!("       -- {name} {n}: {exit:?}"));
+        world.bury(&want.me);
+        match exit {
+            Exit::Done(_) | Exit::Refused(_) => return,
+            Exit::Superseded(_) if is_over(&world) => return,
+            _ => {}
+        }
+    }
+    world.borrow_mut().violations.push("never ends");
+}
+
+async fn case(order: u32, other: bool, mutant: Option<Mutant>) -> World {
+    let world = Rc::new(RefCell::new(World::new(&[], Kind::Hooks)));
+    world.borrow_mut().order = (0..2 * FIRST).map(|bit| order >> bit & 1 == 1).collect();
+    world.borrow_mut().mutant = mutant;
+    let second = if other { "other" } else { "nightly" };
+    join(command(&world, "nightly", 1, mutant), command(&world, second, 101, mutant)).await;
+    let mut world = Rc::into_inner(world).unwrap().into_inner();
+    world.settle();
+    let mut bad = std::mem::take(&mut world.violations);
+    let mut check = |wrong: bool, what| {
+        if wrong {
+            bad.push(what);
+        }
+    };
+    check(world.left_frozen(), "left frozen");
+    check(world.open.is_some() || world.holder.is_some(), "Lease not given back");
+    let (runs, size) = (world.runs(), keys().len());
+    check(runs.len() != 1 + usize::from(other), "not one run for each command");
+    for disks in runs.values() {
+        let evidence: BTreeSet<_> = disks.iter().map(|disk| disk.evidence).collect();
+        let one = evidence.len() == 1 && evidence.iter().all(|seen| matches!(seen, Some((true, _))));
+        check(!one || disks.len() != size || disks.iter().any(|disk| !disk.snap.sealed), "a run that is no freeze");
+    }
+    world.violations = bad;
+    world
+}
+
+fn orders() -> impl Iterator<Item = u32> {
+    (0..1_u32 << (2 * FIRST)).filter(|order| order.count_ones() == FIRST)
+}
+
+fn sweep(other: bool, stride: usize, mutant: Option<Mutant>) -> usize {
+    let (rt, start, mut red, mut cases) = (runtime(), Instant::now(), vec![], 0);
+    for order in orders().step_by(stride) {
+        cases += 1;
+        let world = rt.block_on(case(order, other, mutant));
+        if !world.violations.is_empty() {
+            red.push((order, world.violations));
+        }
+    }
+    let word = if other { "other" } else { "same" };
+    println!("two at once ({word}): {cases} orders, {} red, {:.1?}", red.len(), start.elapsed());
+    if let (Some((order, bad)), None) = (red.first(), mutant) {
+        println!("  {bad:?}: SSB_ORDER='{word} {order:016b}'");
+    }
+    red.len()
+}
+
+/// Orders in which the broken promise shows.
+pub fn red(mutant: Mutant) -> usize {
+    sweep(true, 997, Some(mutant))
+}
+
+fn stride() -> usize {
+    if std::env::var_os("SSB_SWEEP").is_some() { 1 } else { STRIDE }
+}
+
+#[test]
+fn two_processes_of_one_run_do_it_once() {
+    assert_eq!(sweep(false, stride(), None), 0);
+}
+
+#[test]
+fn two_runs_of_one_statefulset_do_not_meet() {
+    assert_eq!(sweep(true, stride(), None), 0);
+}
+
+#[test]
+fn one_order() {
+    let Ok(text) = std::env::var("SSB_ORDER") else { return };
+    let (word, order) = text.split_once(' ').unwrap();
+    let world = runtime().block_on(case(u32::from_str_radix(order, 2).unwrap(), word == "other", None));
+    println!("{}\n{:?}", world.log.join("\n"), world.violations);
+}

@@ -1,0 +1,316 @@
+//! The flow on the wire: the real effects, reads, watches and hooks of a process, against the double.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use sts_backup::api::condition::Reason;
+use sts_backup::api::shared::{Outcome, Trigger};
+use sts_backup::config::Settings;
+use sts_backup::generate::rbac;
+use sts_backup::plan::backup;
+use sts_backup::plan::flow::Exit;
+use sts_backup::plan::journal::Journal;
+use sts_backup::plan::noun::{self, Refusal, Snap, Stop};
+use sts_backup::plan::view::{Fact, Seen, View};
+use sts_backup::run::{self, Request};
+use sts_backup::step::clock::Clock;
+use sts_backup::step::cluster::Cluster;
+use sts_backup::step::{drive, record};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::sleep;
+
+use crate::apiserver::ApiServer;
+use crate::apiserver::fault::{Class, Strike};
+use crate::apiserver::store::Store;
+use crate::nature::{Act, Deed, Nature, Pace};
+use crate::{shop, truth};
+
+/// No run needs more processes than that.
+const PROCESSES: usize = 10;
+
+/// After a thaw, at the latest, that a SIGTERM asks for.
+const PROMPT: SignedDuration = SignedDuration::from_secs(2);
+
+/// What is to go wrong in one case; printed, it is the line that reproduces it.
+#[derive(Debug, Clone, Default)]
+pub struct Case {
+    pub hooks: bool,
+    pub slow: bool,
+    pub strikes: Vec<(Class, usize, Strike)>,
+    pub deeds: Vec<(usize, Deed)>,
+    pub sigterm: Option<usize>,
+    /// Broken on purpose: deletions without their preconditions.
+    pub blind: bool,
+}
+
+impl Case {
+    pub fn of(hooks: bool) -> Case {
+        Case { hooks, ..Case::default() }
+    }
+
+    pub fn strike(&self, class: Class, k: usize, strike: &Strike) -> Case {
+        let mut case = self.clone();
+        case.strikes.push((class, k, strike.clone()));
+        case
+    }
+
+    pub fn deed(&self, k: usize, deed: Deed) -> Case {
+        let mut case = self.clone();
+        case.deeds.push((k, deed));
+        case
+    }
+
+    pub fn sigterm(&self, k: usize) -> Case {
+        Case { sigterm: Some(k), ..self.clone() }
+    }
+
+    fn has(&self, deeds: &[Deed]) -> bool {
+        self.deeds.iter().any(|(_, deed)| deeds.contains(deed))
+    }
+
+    fn refuses(&self) -> bool {
+        self.strikes.iter().any(|(_, _, strike)| matches!(strike, Strike::Say(no) if no.code == 403))
+    }
+
+    /// It takes the way of some reply, so that nobody knows how a hook ended.
+    fn hides(&self) -> bool {
+        self.strikes.iter().any(|(class, _, strike)| {
+            *class == Class::Write
+                && matches!(
+                    strike,
+                    Strike::LostBefore | Strike::LostAfter | Strike::Hang | Strike::Say(_) | Strike::SayAfter(_)
+                )
+        })
+    }
+}
+
+pub fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
+pub fn world(case: &Case) -> (ApiServer, Clock) {
+    let clock = Clock::at(Timestamp::from_second(1_800_000_000).unwrap());
+    let pace = if case.slow {
+        let seconds = SignedDuration::from_secs(25);
+        Pace { cut: seconds, ready: SignedDuration::from_secs(60), hook: std::time::Duration::from_secs(4) }
+    } else {
+        Pace::default()
+    };
+    let server = ApiServer::start(clock, Nature::new(case.hooks, pace));
+    server.act(|state| shop::open(state, case.hooks));
+    server.act(|state| {
+        state.log.clear();
+        for (class, k, strike) in &case.strikes {
+            state.faults.strikes.insert((*class, *k), strike.clone());
+        }
+        state.faults.deeds = case.deeds.iter().copied().collect();
+        state.faults.sigterm_at = case.sigterm;
+        state.faults.blind = case.blind;
+    });
+    (server, clock)
+}
+
+/// One process from its start to its exit; none: it died.
+pub async fn process(server: &ApiServer, clock: Clock, name: &str, slot: &str) -> Option<Exit> {
+    let (client, life) = server.client(Some(rbac::runner_verbs()));
+    let found = server.look().store.get(&shop::object(name)).cloned();
+    let Some(found) = found else {
+        return Some(Exit::Refused(Refusal::new(Reason::Superseded, "there is no such object")));
+    };
+    let object = serde_json::from_value(found).unwrap();
+    let request = Request {
+        namespace: shop::NAMESPACE.into(),
+        name: name.into(),
+        slot: Some(slot.into()),
+        trigger: Trigger::Command,
+        attempt: None,
+    };
+    let want = run::want(&object, &Settings::default(), &request, clock.now()).unwrap();
+    let cluster = Cluster::new(client, want.clone(), clock);
+    let mut view = View::new(want);
+    view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, slot)))));
+    let exit = tokio::select! {
+        biased;
+        () = life.died.notified() => None,
+        (exit, _) = drive(&cluster, backup::next, view) => Some(exit),
+        () = async {
+            life.terminate.notified().await;
+            cluster.ask_to_stop(Stop::Sigterm);
+            std::future::pending().await
+        } => None,
+    };
+    server.act(|state| state.log.push(format!("-- the process ends: {exit:?}")));
+    exit
+}
+
+/// Process after process, until one ends the run.
+pub async fn to_the_end(server: &ApiServer, clock: Clock, name: &str) -> Vec<Option<Exit>> {
+    let mut exits = vec![];
+    for _ in 0..PROCESSES {
+        let exit = process(server, clock, name, "slot").await;
+        let over = match exit {
+            Some(Exit::Done(_) | Exit::Refused(_)) => true,
+            Some(Exit::Superseded(_)) => is_over(&server.look().store, name),
+            _ => false,
+        };
+        exits.push(exit);
+        if over {
+            return exits;
+        }
+        sleep(std::time::Duration::from_secs(5)).await;
+    }
+    server.act(|state| state.violations.push(format!("not done after {PROCESSES} processes")));
+    exits
+}
+
+/// The run was found ended, with nothing left to do.
+fn is_over(store: &Store, name: &str) -> bool {
+    let open = truth::lease(store).is_some_and(|lease| lease.open.is_some());
+    let ended = truth::record(store, name).is_some_and(|record| {
+        record.finalizers.is_empty() && record.status.last_run.is_some_and(|last| last.outcome.is_some())
+    });
+    ended && !open
+}
+
+/// The violations, and the log that shows them.
+pub struct Verdict {
+    pub bad: Vec<String>,
+    pub log: Vec<String>,
+    pub writes: usize,
+    pub reads: usize,
+    pub renewals: usize,
+    pub watches: usize,
+}
+
+pub fn judge(case: &Case) -> Verdict {
+    let rt = runtime();
+    rt.block_on(async {
+        let (server, clock) = world(case);
+        let exits = to_the_end(&server, clock, shop::POLICY).await;
+        sleep(std::time::Duration::from_secs(120)).await; // what is being deleted goes
+        server.act(|state| {
+            let count = |class| state.faults.count(class);
+            let (writes, reads) = (count(Class::Write), count(Class::Read));
+            let (renewals, watches) = (count(Class::Renewal), count(Class::Watch));
+            let mut bad = std::mem::take(&mut state.violations);
+            bad.extend(truth::passages(state));
+            bad.extend(verdict(state, case, &exits));
+            Verdict { bad, log: std::mem::take(&mut state.log), writes, reads, renewals, watches }
+        })
+    })
+}
+
+fn verdict(state: &crate::apiserver::State, case: &Case, exits: &[Option<Exit>]) -> Vec<String> {
+    let mut bad = vec![];
+    let mut check = |wrong: bool, what: &str| {
+        if wrong {
+            bad.push(what.to_owned());
+        }
+    };
+    check(truth::frozen(state) > 0, "left frozen");
+    let late = state.nature.answered.is_some_and(|answered| answered > PROMPT);
+    check(case.strikes.is_empty() && late, "SIGTERM was answered late");
+    check(shop::namesakes_lost(&state.store), "a namesake was deleted");
+    let snaps = truth::snaps(&state.store);
+    let contents = state.store.all("volumesnapshotcontents").count();
+    check(contents != state.store.all("volumesnapshots").count() && !case.has(&[Deed::DeleteClaim]), "contents leaked");
+    let Some(record) = truth::record(&state.store, shop::POLICY) else {
+        check(!case.has(&[Deed::DeleteObject]), "our object is gone");
+        return bad;
+    };
+    let lease = truth::lease(&state.store);
+    let replaced = case.has(&[Deed::ReplaceObject]);
+    check(!case.refuses() && !matches!(record.journal, Journal::Idle | Journal::Closed(_)), "journal left open");
+    check(!case.refuses() && !record.finalizers.is_empty(), "finalizer left");
+    let open = lease.as_ref().is_some_and(|lease| lease.open.is_some());
+    check(!case.refuses() && !replaced && open, "open mark left");
+    // One that a dead process has left behind runs out; one that is renewed is somebody's for ever.
+    check(!case.refuses() && !replaced && truth::is_renewed(&state.store), "Lease still held");
+    let last = record.status.last_run.clone().unwrap_or_default();
+    // A hook whose end nobody witnessed may be at work still: that is no success.
+    let unheard = [Reason::ThawUnproven, Reason::HookTimeout, Reason::ThawFailed].map(Some).contains(&last.reason);
+    let may_fail = case.refuses()
+        || case.hides() && unheard
+        || case.has(&[
+            Deed::DeleteClaim,
+            Deed::DeleteSet,
+            Deed::ReplaceSet,
+            Deed::DeletePod,
+            Deed::DeleteObject,
+            Deed::ReplaceObject,
+            Deed::RestartContainer,
+            Deed::ReplaceClaim,
+            Deed::ReplaceSnapshot,
+        ]);
+    let good = last.outcome == Some(Outcome::Succeeded);
+    check(
+        !good && !may_fail,
+        &format!("wrong outcome {:?} {:?} {:?}", last.outcome, record.status.message, exits.last()),
+    );
+    bad.extend(runs(state, case, &record.uid, &snaps, good));
+    bad
+}
+
+/// What may count as a backup is one: whole, of one freeze.
+fn runs(
+    state: &crate::apiserver::State,
+    case: &Case,
+    uid: &str,
+    snaps: &BTreeMap<String, Snap>,
+    good: bool,
+) -> Vec<String> {
+    let mut bad = vec![];
+    let mut of: BTreeMap<_, Vec<&Snap>> = BTreeMap::new();
+    let ours = snaps.values().filter(|snap| snap.policy_uid == uid && !snap.leaving);
+    ours.for_each(|snap| of.entry(snap.run).or_default().push(snap));
+    let size = shop::TEMPLATES.len() * shop::REPLICAS as usize;
+    let whole = of.values().filter(|run| run.len() == size && run.iter().all(|snap| snap.sealed)).count();
+    if good && whole != 1 && !case.has(&[Deed::ReplaceSnapshot]) {
+        bad.push(format!("{whole} whole runs"));
+    }
+    let torn = case.has(&[Deed::ReplaceSnapshot, Deed::ReplaceObject]) || case.refuses();
+    for (id, run) in of {
+        let straggles = case.strikes.iter().any(|(_, _, strike)| *strike == Strike::Straggle);
+        if run.len() != size && !torn && !straggles {
+            bad.push(format!("run {id} is partial"));
+        }
+        let evidence: Vec<_> = run.iter().map(|snap| state.nature.evidence.get(&snap.uid)).collect();
+        let thaws: BTreeSet<_> = evidence.iter().map(|seen| seen.map(|seen| seen.thaws)).collect();
+        let frozen = !case.hooks || evidence.iter().all(|seen| seen.is_some_and(|seen| seen.all_frozen));
+        if run.iter().any(|snap| snap.sealed) && !(thaws.len() == 1 && frozen) {
+            bad.push(format!("run {id} is sealed and was no freeze: {evidence:?}"));
+        }
+    }
+    bad
+}
+
+#[test]
+fn a_run_on_the_wire_is_undisturbed() {
+    for hooks in [true, false] {
+        let seen = judge(&Case::of(hooks));
+        println!("{} writes, {} reads, {} watches", seen.writes, seen.reads, seen.watches);
+        if !seen.bad.is_empty() || std::env::var_os("SSB_SHOW").is_some() {
+            println!("{}", seen.log.join("\n"));
+        }
+        assert_eq!(seen.bad, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_id_names_one_freeze_however_soon_the_next_one_is() {
+    let case = Case::of(true);
+    runtime().block_on(async {
+        let (server, clock) = world(&case);
+        let sick = Act::failing(1, "no");
+        server.act(|state| state.nature.scripts.insert(("web-0".into(), "freeze".into()), sick));
+        let first = process(&server, clock, shop::POLICY, "one").await;
+        assert!(matches!(first, Some(Exit::Done(outcome)) if outcome != noun::Outcome::Succeeded));
+        server.act(|state| state.nature.scripts.clear());
+        let second = process(&server, clock, shop::POLICY, "two").await;
+        assert_eq!(second, Some(Exit::Done(noun::Outcome::Succeeded)));
+        let state = server.look();
+        assert_eq!(state.violations, Vec::<String>::new());
+        let history = truth::record(&state.store, shop::POLICY).unwrap().status.history;
+        assert!(history[0].id > history[1].id, "{history:?}");
+    });
+}
