@@ -100,9 +100,10 @@ impl Mutant {
     pub fn twist(self, world: &World, step: &Backup) -> Backup {
         let Backup::Write(write) = step else { return step.clone() };
         let mut write = write.clone();
-        let Some(run) = write.status.run.as_mut().filter(|_| journal(&step_status(step)).is_some()) else {
+        if journal(&write.status).is_none() {
             return step.clone();
-        };
+        }
+        let Some(run) = write.status.run.as_mut() else { return step.clone() };
         match self {
             Mutant::IdReused => {
                 let last = world.status.last_run.as_ref().and_then(|last| last.id.clone());
@@ -151,10 +152,6 @@ impl Mutant {
             _ => backup::next,
         }
     }
-}
-
-fn step_status(step: &Backup) -> sts_backup::api::backup::StatefulSetBackupStatus {
-    if let Backup::Write(write) = step { write.status.clone() } else { Default::default() }
 }
 
 /// The write is an intent.

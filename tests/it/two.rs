@@ -32,13 +32,17 @@ async fn command(world: &Rc<RefCell<World>>, name: &str, from: usize, mutant: Op
         }
         let process = Process::start(world, want.clone());
         let next = mutant.map_or(sts_backup::plan::backup::next as _, Mutant::planner);
-        let (exit, _) = drive(&process, next, View::new(want.clone())).await;
+        let exit = tokio::select! {
+            biased;
+            () = process.died.notified() => None,
+            (exit, _) = drive(&process, next, View::new(want.clone())) => Some(exit),
+        };
         let mut world = world.borrow_mut();
         world.log.push(format!("       -- {name} {n}: {exit:?}"));
         world.bury(&want.me);
         match exit {
-            Exit::Done(_) | Exit::Refused(_) => return,
-            Exit::Superseded(_) if is_over(&world) => return,
+            Some(Exit::Done(_) | Exit::Refused(_)) => return,
+            Some(Exit::Superseded(_)) if is_over(&world) => return,
             _ => {}
         }
     }
