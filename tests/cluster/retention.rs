@@ -149,7 +149,7 @@ async fn what_the_class_retains_and_what_others_hold_is_said_and_not_waited_for(
         let (third, ended) = run(s, "nightly").await;
         let steps = |step: &str| ended.audit.iter().filter(|line| line.step == step && line.outcome == "ok").count();
         assert_eq!((steps("Purge"), steps("Prune")), (2, 2), "{:#?}", ended.audit);
-        assert_eq!(ids(s, "nightly").await, [third.clone()]);
+        assert_eq!(ids(s, "nightly").await, *std::slice::from_ref(&third));
         let left = s.api::<VolumeSnapshot>().get(&held).await.unwrap();
         assert!(left.metadata.deletion_timestamp.is_some());
         // A Terminating one is not deleted again, and counts for nothing.
