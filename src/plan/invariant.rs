@@ -45,11 +45,11 @@ pub fn is_passage(from: &Journal, to: &Journal) -> bool {
 /// A process that froze a pod has thawed it before it freezes anything anew.
 pub fn of_view(v: &View) -> Option<&'static str> {
     let newest = v.hooks.begun().map(|(run, ..)| run).max()?;
-    let frozen = v.hooks.begun().filter(|(run, _, tried)| {
+    let mut frozen = v.hooks.begun().filter(|(run, _, tried)| {
         *run < newest && tried.first().is_some_and(|tried| !matches!(tried.end, End::NotStarted(_) | End::Gone))
     });
     let left = |(run, ordinal, _): (RunId, u32, _)| v.hooks.of(run, ordinal, super::hook::Which::Post).is_empty();
-    frozen.map(left).any(|left| left).then_some("a pod was left frozen for a new freeze")
+    frozen.any(left).then_some("a pod was left frozen for a new freeze")
 }
 
 fn freeze_is_held(s: &Stored) -> Option<String> {

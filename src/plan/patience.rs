@@ -30,8 +30,11 @@ mod tests {
         let now = "2026-11-25T02:00:00Z".parse().unwrap();
         let wait = |schedule: Option<&str>, deadline| {
             let schedule = schedule.map(ToOwned::to_owned);
-            let spec =
-                StatefulSetBackupSpec { schedule, starting_deadline_seconds: deadline, ..StatefulSetBackupSpec::default() };
+            let spec = StatefulSetBackupSpec {
+                schedule,
+                starting_deadline_seconds: deadline,
+                ..StatefulSetBackupSpec::default()
+            };
             lock(&spec, now).as_secs()
         };
         assert_eq!(wait(Some("*/15 * * * *"), Some(20)), 20);

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
-mod schedule;
 mod apiserver;
 mod broken;
 mod conformance;
 mod nature;
+mod schedule;
 mod script;
 mod shop;
 mod singles;
