@@ -3,7 +3,9 @@
 mod describe;
 mod generate;
 mod list;
+mod manifest;
 pub mod output;
+mod retention;
 mod run_once;
 mod schedule;
 mod version;
@@ -62,6 +64,8 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: output::Output,
     },
+    /// What a retention policy keeps and drops, with the rules that keep each run
+    Retention(retention::Retention),
     /// Print what is generated from the program itself
     #[command(subcommand)]
     Generate(generate::Generate),
@@ -135,6 +139,7 @@ pub fn run() -> Result<ExitCode> {
         Command::List(list) => list::run(&cli.global, &list),
         Command::Describe(describe) => describe::run(&cli.global, &describe),
         Command::Version { output } => version::run(output),
+        Command::Retention(asked) => retention::run(&cli.global, &asked),
         Command::Generate(what) => generate::run(&what),
     }
 }

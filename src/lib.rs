@@ -35,6 +35,9 @@
 //! | [`plan::patience`] | how long a run waits for the lock |
 //! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
+//! | [`plan::retention`] | which runs a policy keeps, and by which rules |
+//! | [`plan::stock`] | the runs of a `StatefulSet` as their snapshots tell them: whose, and in which state |
+//! | [`plan::prune`] | retention as the last part of a backup: what is deleted next, and what stands in the way |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
 //! | [`plan::schedule`] | when a run is due: the dialect and the instants of CronJob; text is kept, never what was parsed from it |
 //! | [`plan::invariant`] | what holds in every reachable state; the sweeps look after every stored write |
@@ -42,9 +45,10 @@
 //! | [`step`] | the driver, and the traits `Io` and `Effect` |
 //! | [`step::observe`], [`step::feed`] | one read, one request, facts; watches that deliver facts while the planner waits |
 //! | [`step::clock`] | the wall clock, read once and carried on by the monotonic one |
+//! | [`step::stock`] | what retention reads |
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
 //! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end |
-//! | [`run`] | the run-once role: find the object, say who we are, drive the flow to its end |
+//! | [`run`], [`run::file`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
 //! | [`generate`] | CRDs, roles and admission policies as text, committed under `manifests/` and compared by `just drift` |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
@@ -67,6 +71,8 @@
 //!   was seen before; who does not hold it writes no journal that is open.
 //! - **Fencing**: each status write carries the resourceVersion that it was decided on, the run ids of one
 //!   `StatefulSet` never repeat, and every `VolumeSnapshot` bears the Lease's transitions under which it was made.
+//! - **Without an object** (a policy in a file) the same record lives in the process; what the next one must know of it
+//!   stands in the Lease's open mark and on the snapshots, and [`plan::journal::recover`] reads it there.
 //! - **Snapshots describe themselves**: which run, how many make it complete, what the claim looked like, when it was
 //!   cut. To restore from them nothing else has to exist any more.
 

@@ -1,16 +1,20 @@
 //! The run-once role: find the object, say who we are, drive the flow to its end.
 
+pub mod file;
+
 use std::collections::hash_map::RandomState;
 use std::convert::Infallible;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-use crate::api::backup::{self, DeletionPolicy, LastRun, StatefulSetBackup};
+use crate::api::annotation;
+use crate::api::backup::{self, DeletionPolicy, LastRun, StatefulSetBackup, StatefulSetBackupSpec};
 use crate::api::condition::Reason;
 use crate::api::shared::Trigger;
 use crate::client::Connection;
@@ -19,7 +23,7 @@ use crate::error::{Error, Result, is_definite};
 use crate::plan;
 use crate::plan::flow::Exit;
 use crate::plan::hook::HookSpec;
-use crate::plan::noun::{Holder, Refusal, Stop, Want};
+use crate::plan::noun::{Holder, Keep, Refusal, Stop, Want};
 use crate::plan::view::{Fact, Seen, View};
 use crate::step::clock::Clock;
 use crate::step::cluster::Cluster;
@@ -54,9 +58,13 @@ pub async fn run_backup(connection: &Connection, settings: &Settings, request: &
     let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
     let mut view = View::new(want);
     view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, &view.want.slot)))));
+    carry_out(&cluster, view).await
+}
+
+async fn carry_out(cluster: &Cluster, view: View) -> Result<Ended> {
     let (exit, view) = tokio::select! {
-        ended = drive(&cluster, plan::backup::next, view) => ended,
-        never = signals(&cluster) => match never? {},
+        ended = drive(cluster, plan::backup::next, view) => ended,
+        never = signals(cluster) => match never? {},
     };
     let last_run = view.record().ok().and_then(|record| record.status.last_run.clone());
     let ours = |last: &LastRun| last.slot.as_deref() == Some(&view.want.slot);
@@ -119,9 +127,18 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
         lock_by: now + plan::patience::lock(spec, now),
         max_freeze: SignedDuration::from_secs(spec.max_freeze_seconds()),
         ready_timeout: SignedDuration::from_secs(spec.snapshot_ready_timeout_seconds()),
+        keep: keep(spec),
+        adopt: object.annotations().get(annotation::ADOPT).map(|uid| uid.trim().to_owned()),
         namespace,
         name,
     })
+}
+
+/// What retention goes by; without a policy nothing is ever deleted.
+fn keep(spec: &StatefulSetBackupSpec) -> Option<Keep> {
+    let zone_name = spec.time_zone().to_owned();
+    let zone = TimeZone::get(&zone_name).ok();
+    spec.retention_policy.clone().map(|policy| Keep { policy, zone_name, zone })
 }
 
 fn hook(hook: &backup::Hook) -> HookSpec {

@@ -98,6 +98,19 @@ impl Problems {
 }
 
 impl StatefulSetBackup {
+    /// The part of [`problems`](Self::problems) that concerns what retention goes by.
+    #[must_use]
+    pub fn retention_problems(&self) -> Vec<String> {
+        let mut found = Problems::default();
+        if let Some(zone) = &self.spec.time_zone {
+            found.time_zone(zone);
+        }
+        if let Some(policy) = &self.spec.retention_policy {
+            found.retention(policy);
+        }
+        found.0
+    }
+
     /// Why the API server would refuse this object, one sentence each; empty if it would not.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

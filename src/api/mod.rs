@@ -25,6 +25,8 @@ pub const API_VERSION: &str = "backup.sts-backup.io/v1alpha1";
 pub const FINALIZER: &str = "backup.sts-backup.io/run";
 /// Longest name of a backup or restore, in characters: Job names and label values are built from it.
 pub const NAME_MAX: usize = 52;
+/// Value of the label policy-uid on the snapshots of a run without an object: its policy is a file.
+pub const FILE_UID: &str = "file";
 /// Newest format of the annotations on snapshots and of the plan in a restore's status. Older ones are read too.
 pub const FORMAT: &str = "1";
 

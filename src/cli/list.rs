@@ -130,7 +130,9 @@ where
     K: Resource<DynamicType = ()> + Serialize + Clone,
 {
     let mut shown = all.to_vec();
-    shown.iter_mut().for_each(|one| one.meta_mut().managed_fields = None);
+    for one in &mut shown {
+        one.meta_mut().managed_fields = None;
+    }
     let metadata = BTreeMap::from([("resourceVersion", "")]);
     let list = ObjectList { api_version: "v1", kind: "List", metadata, items: &shown };
     match format {
@@ -138,7 +140,8 @@ where
         Output::Json => output::json(&list),
         Output::Yaml => output::yaml(&list),
         Output::Name => {
-            Ok(all.iter().map(|one| format!("{kind}.{}/{}\n", crate::api::GROUP, one.name_any())).collect())
+            let name = |one: &K| format!("{kind}.{}/{}\n", crate::api::GROUP, one.name_any());
+            Ok(all.iter().map(name).collect::<Vec<_>>().concat())
         }
     }
 }
@@ -356,7 +359,9 @@ mod tests {
             for run in found.runs.iter_mut().filter(|run| run.origin.is_none()) {
                 judge(run, maker, &mut found.freezes);
             }
-            maker.into_iter().for_each(|maker| hold(&mut found.runs, maker));
+            if let Some(maker) = maker {
+                hold(&mut found.runs, maker);
+            }
             found
         };
         let (mine, gone, anew) = (judged(Some(&all[0])), judged(None), judged(Some(&policy("uid-2"))));

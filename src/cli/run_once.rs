@@ -1,16 +1,17 @@
 //! `run-once`: what the watcher's Jobs run, and pipelines and people as well.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{Global, Target, block_on};
-use crate::api::backup::LastRun;
+use super::{Global, Target, block_on, manifest};
+use crate::api::backup::{LastRun, StatefulSetBackup};
 use crate::api::shared::Trigger;
 use crate::client;
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::flow::Exit;
 use crate::plan::noun::Outcome;
 use crate::run::{self, Request};
@@ -28,8 +29,12 @@ pub enum RunOnce {
 #[derive(Args, Debug)]
 pub struct Backup {
     /// The StatefulSetBackup
-    #[arg(value_name = "[NAMESPACE/]NAME")]
-    target: Target,
+    #[arg(value_name = "[NAMESPACE/]NAME", required_unless_present = "filename")]
+    target: Option<Target>,
+    /// A StatefulSetBackup in a file instead of one in the cluster; "-" reads standard input. Its state lives on the
+    /// snapshots and the Lease: the same command, run again, takes up what was left open
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["target", "slot", "attempt", "trigger"])]
+    filename: Option<PathBuf>,
     /// The slot that this run is for: one run per slot [default: an open run's, else now]
     #[arg(long, value_name = "SLOT", allow_hyphen_values = true)]
     slot: Option<String>,
@@ -58,17 +63,39 @@ fn sentence(run: &LastRun) -> String {
     text
 }
 
+/// A manifest that the API server would accept, with a word about what means nothing without it.
+fn from_file(path: &Path) -> Result<StatefulSetBackup> {
+    let object = manifest::backup(path)?;
+    let problems = object.problems();
+    if !problems.is_empty() {
+        return Err(Error::Usage(format!("{}: {}", path.display(), problems.join("; "))));
+    }
+    for warning in run::file::warnings(&object) {
+        eprintln!("warning: {warning}");
+    }
+    Ok(object)
+}
+
 pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
     let RunOnce::Backup(backup) = what;
     let format = Format::or_default(global.log_format);
     telemetry::start(format);
     let settings = Settings::from_env()?;
+    let file = backup.filename.as_deref().map(from_file).transpose()?;
     block_on(async {
         let connection = client::connect(&global.access()).await?;
-        let (namespace, name) = backup.target.resolve(global, &connection.namespace)?;
-        let request =
-            Request { namespace, name, slot: backup.slot.clone(), trigger: backup.trigger, attempt: backup.attempt };
-        let ended = run::run_backup(&connection, &settings, &request).await?;
+        let ended = match (file, &backup.target) {
+            (Some(object), _) => {
+                Box::pin(run::file::run_file(&connection, &settings, global.namespace.as_deref(), object)).await?
+            }
+            (None, Some(target)) => {
+                let (namespace, name) = target.resolve(global, &connection.namespace)?;
+                let (slot, trigger, attempt) = (backup.slot.clone(), backup.trigger, backup.attempt);
+                let request = Request { namespace, name, slot, trigger, attempt };
+                Box::pin(run::run_backup(&connection, &settings, &request)).await?
+            }
+            (None, None) => return Err(Error::Usage("name a StatefulSetBackup, or a file with --filename".into())),
+        };
         if let Some(last_run) = &ended.last_run {
             telemetry::summary(format, last_run, &sentence(last_run));
         }

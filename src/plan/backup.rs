@@ -1,7 +1,7 @@
 //! The story of a backup. Pure: `next` looks at the view and says what comes next.
 //!
 //! lock → resolve → write the intent → create every snapshot at once → wait only for the cut → prove that the lock
-//! was held throughout → record the cut → unlock → seal → wait for readiness → close.
+//! was held throughout → record the cut → seal → unlock → wait for readiness → prune → close.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,6 +11,7 @@ use super::hook::{End, Exec, Place, Tried};
 use super::journal::{Cut, Freeze, Journal, Record, Void};
 use super::name::{self, ClaimKey, RunId};
 use super::noun::{Lease, Open, Outcome, Refusal, Snap, Stop};
+use super::prune::{self, Prune, Purge};
 use super::report::{self, Write};
 use super::resolve::{self, resolve};
 use super::view::{Fact, Read, Seen, View};
@@ -50,6 +51,10 @@ steps! {
         Seal(Seal) => [("snapshot.storage.k8s.io", "volumesnapshots", "patch")];
         /// By uid.
         Delete(Doomed) => [("snapshot.storage.k8s.io", "volumesnapshots", "delete")];
+        /// Let the content take the storage's snapshot along. By uid and resourceVersion.
+        Purge(Purge) => [("snapshot.storage.k8s.io", "volumesnapshotcontents", "patch")];
+        /// What retention lets go. By uid and resourceVersion: what changes meanwhile (a restore's pin) forbids it.
+        Prune(Prune) => [("snapshot.storage.k8s.io", "volumesnapshots", "delete")];
         /// Give the Lease of this epoch back.
         Unlock(i64) => [("coordination.k8s.io", "leases", "patch")];
     }
@@ -58,6 +63,13 @@ steps! {
         Self::Write(_) | Self::Hold(_) => Fact::Record(Box::new(Seen::Unknown)),
         Self::Pre(exec) | Self::Post(exec) => Fact::Hook(exec.clone(), Tried { when, end: End::Lost(how) }),
         Self::Snapshot(_) | Self::Seal(_) | Self::Delete(_) => Fact::Snaps(Seen::Unknown),
+        Self::Purge(purge) => Fact::Prune(prune::Fact::Failed(purge.snapshot.clone(), None)),
+        Self::Prune(prune) => Fact::Prune(prune::Fact::Failed(prune.name.clone(), None)),
+    }
+    refused(why) {
+        Self::Purge(Purge { snapshot: name, .. }) | Self::Prune(Prune { name, .. }) => {
+            return Fact::Prune(prune::Fact::Failed(name.clone(), Some(why.clone())));
+        }
     }
 }
 
@@ -128,6 +140,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
         Journal::Idle if let Some(refusal) = &v.refused => close(v, Outcome::Failed(refusal.clone()), now),
         Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),
+        Journal::Cut(cut) if let Some(seals) = seals(v, cut)? => act(seals, now + CALL),
         Journal::Cut(_) | Journal::Closed(_) if let Some(epoch) = v.to_release()? => one(Backup::Unlock(epoch), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(lease) = v.left_behind()? => {
             one(Backup::Lock(Some(lease.clone())), now)
@@ -144,8 +157,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
 
 fn acquire(v: &View, now: Timestamp) -> Plan<Backup> {
     let lease = v.lease()?;
-    let refusal = if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| open.uid != v.want.uid)
-    {
+    let refusal = if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| !open.is_of(&v.want)) {
         barred(v, open)
     } else if let Some((holder, lease)) = lease.and_then(|lease| Some((lease.holder.as_ref()?, lease)))
         && !lease.gone
@@ -227,7 +239,24 @@ fn clean(v: &View, id: RunId, why: &Void, now: Timestamp) -> Plan<Backup> {
     }
 }
 
-/// Cut, and the lock given back: say so on the snapshots, wait until they are ready, close.
+/// Says on the snapshots that their run is proved, before the lock is given back: who takes it next need not wonder.
+fn seals(v: &View, cut: &Cut) -> Result<Option<Vec<Backup>>, Read> {
+    if v.refused.is_some() {
+        return Ok(None);
+    }
+    let run = v.run(cut.id)?.filter(|(_, snap)| !snap.leaving && snap.epoch == cut.epoch);
+    if run.clone().count() < cut.size {
+        return Ok(None);
+    }
+    let seal = |(name, snap): (&String, &Snap)| {
+        let (name, uid) = (name.clone(), snap.uid.clone());
+        Some(Backup::Seal(Seal { name, uid, cut: v.cut(snap)?, consistency: cut.consistency }))
+    };
+    let seals: Vec<_> = run.filter(|(_, snap)| !snap.sealed).filter_map(seal).collect();
+    Ok((!seals.is_empty()).then_some(seals))
+}
+
+/// Cut, proved, and the lock given back: wait until all of it is ready, prune, close.
 fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
     if let Some(refusal) = &v.refused {
         return close(v, Outcome::Failed(refusal.clone()), now);
@@ -245,16 +274,11 @@ fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
     if !untold.is_empty() && now < by {
         return wait(untold.into_iter().chain([Feed::Snaps]), by);
     }
-    let unsealed = run.iter().filter(|(_, snap)| !snap.sealed).filter_map(|(name, snap)| {
-        let (name, uid) = ((*name).clone(), snap.uid.clone());
-        Some(Backup::Seal(Seal { name, uid, cut: v.cut(snap)?, consistency: cut.consistency }))
-    });
-    let unsealed: Vec<_> = unsealed.collect();
-    if !unsealed.is_empty() {
-        return act(unsealed, now + CALL);
-    }
-    let Some((name, snap)) = run.iter().find(|(_, snap)| !snap.ready) else {
-        return close(v, Outcome::Succeeded, now);
+    let Some((name, snap)) = run.iter().find(|(_, snap)| !snap.ready || !snap.sealed) else {
+        return match prune::prune(v, cut, now)? {
+            Some(next) => Ok(next),
+            None => close(v, Outcome::Succeeded, now),
+        };
     };
     if now < by {
         return wait([Feed::Snaps], by);

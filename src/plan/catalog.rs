@@ -164,13 +164,13 @@ fn cut(one: &VolumeSnapshot) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
 
     /// A snapshot of run `id` (none: a legacy one) by `nightly` on `web`, cut `ms` milliseconds into the second.
-    pub fn snapshot(id: Option<&str>, ordinal: u32, ms: i64) -> VolumeSnapshot {
+    pub(crate) fn snapshot(id: Option<&str>, ordinal: u32, ms: i64) -> VolumeSnapshot {
         let name = format!("nightly-data-{}-{ordinal}", id.unwrap_or("old"));
         let at = 1_795_570_000_000_i64 + ms;
         let mut labels = json!({ label::STATEFULSET: "web", label::POLICY: "nightly" });

@@ -121,13 +121,15 @@ pub trait Step: Debug + Clone {
     fn row(&self) -> &'static Row;
     /// What is true once this was sent and its reply is unknown: what it touched must be read again.
     fn lost(&self, how: Lost, when: When) -> Fact;
+    /// What a definite no means: the end of the run, unless the step is of no weight for it.
+    fn refused(&self, refusal: Refusal) -> Fact;
 }
 
 /// Declares a flow's steps and its table as one list, so that they cannot drift apart.
 macro_rules! steps {
     ($(#[$doc:meta])* pub enum $Flow:ident {
         $($(#[$note:meta])* $Kind:ident($data:ty) => $verbs:expr $(, $yields:ident)?;)+
-    } lost($how:ident, $when:ident) { $($lost:tt)+ }) => {
+    } lost($how:ident, $when:ident) { $($lost:tt)+ } $(refused($why:ident) { $($refused:tt)+ })?) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
         pub enum $Flow { $($(#[$note])* $Kind($data),)+ }
@@ -142,6 +144,12 @@ macro_rules! steps {
             }
             fn lost(&self, $how: $crate::plan::flow::Lost, $when: $crate::plan::flow::When) -> $crate::plan::view::Fact {
                 match self { $($lost)+ }
+            }
+            #[allow(unreachable_patterns)]
+            fn refused(&self, refusal: $crate::plan::noun::Refusal) -> $crate::plan::view::Fact {
+                $(let $why = &refusal;
+                match self { $($refused)+ _ => {} })?
+                $crate::plan::view::Fact::Refused(refusal)
             }
         }
     };

@@ -9,11 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 use super::backup::{Backup, CALL, LASTING, NewSnapshot, leave, one, write};
 use super::flow::{Feed, Lost, Plan, act, wait};
 use super::hook::{self, Exec, HookSpec, Owed, Place, Which};
-use super::journal::{Cut, Freeze, Journal, Void};
+use super::journal::{self, Cut, Freeze, Journal, Void};
 use super::name;
 use super::noun::{Open, Refusal, Snap, Stop};
 use super::resolve::{Covered, resolve};
 use super::view::{Read, View};
+use crate::api::FILE_UID;
 use crate::api::condition::Reason;
 use crate::api::shared::Consistency;
 
@@ -41,7 +42,7 @@ fn own(v: &View, f: &Freeze) -> bool {
 /// Another holds the lock; but while the open mark names our run nobody else has thawed, so we do.
 fn still_open(v: &View, f: &Freeze) -> Result<bool, Read> {
     let open = v.lease()?.and_then(|lease| lease.open.as_ref());
-    Ok(open.is_some_and(|open| open.uid == v.want.uid && open.run == f.id.to_string()))
+    Ok(open.is_some_and(|open| open.is_of(&v.want) && open.run == f.id.to_string()))
 }
 
 /// Mark, freeze, cut.
@@ -72,6 +73,10 @@ fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
 }
 
 fn mark(v: &View, f: &Freeze) -> Open {
+    let want = &v.want;
+    let frozen = || Journal::Frozen(f.clone());
+    let journal =
+        (want.uid == FILE_UID).then(|| journal::write(&frozen(), &want.slot, want.attempt, &want.me, f.since));
     Open {
         kind: "StatefulSetBackup".into(),
         namespace: v.want.namespace.clone(),
@@ -79,6 +84,7 @@ fn mark(v: &View, f: &Freeze) -> Open {
         uid: v.want.uid.clone(),
         run: f.id.to_string(),
         pods: f.pods.iter().map(|place| place.pod.clone()).collect(),
+        journal: journal.flatten().map(Box::new),
     }
 }
 
@@ -221,7 +227,7 @@ fn execs<'a>(v: &'a View, f: &'a Freeze, which: Which) -> impl Iterator<Item = (
         let mut of = f.pods.iter().filter(|place| place.ordinal == ordinal);
         match which {
             Which::Pre => of.next(),
-            Which::Post => v.hooks.strayed(f.id, ordinal).or_else(|| of.next()),
+            Which::Post => v.hooks.strayed(f.id, ordinal).or_else(|| of.next_back()),
         }
     };
     let ordinals: std::collections::BTreeSet<u32> = f.pods.iter().map(|place| place.ordinal).collect();

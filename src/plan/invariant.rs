@@ -44,6 +44,7 @@ pub fn is_passage(from: &Journal, to: &Journal) -> bool {
 
 /// A process that froze a pod has thawed it before it freezes anything anew.
 pub fn of_view(v: &View) -> Option<&'static str> {
+    v.want.post.as_ref()?; // without a post hook nothing that lasts is expected of the pre hook
     let newest = v.hooks.begun().map(|(run, ..)| run).max()?;
     let mut frozen = v.hooks.begun().filter(|(run, _, tried)| {
         *run < newest && tried.first().is_some_and(|tried| !matches!(tried.end, End::NotStarted(_) | End::Gone))

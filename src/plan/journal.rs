@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::hook::Place;
 use super::name::RunId;
-use super::noun::{Holder, Outcome, Refusal};
+use super::noun::{Holder, Open, Outcome, Refusal, Want};
+use super::stock::{self, Owner, State, Stock, Stocked};
 use crate::api::backup::StatefulSetBackupStatus;
 use crate::api::condition::Reason;
 use crate::api::shared::{self, Consistency, FrozenPod, Intent, IntentPhase, RunStatus};
@@ -99,6 +100,28 @@ fn open(run: &RunStatus) -> Option<Journal> {
             }),
         ),
     })
+}
+
+/// The status of a run without an object, as the Lease and the snapshots tell it: a freeze stands in the open mark;
+/// a run that was proved says so on its snapshots, and goes on if some of them lack the word; one that was not is void.
+pub fn recover(open: Option<&Open>, stock: &Stock, want: &Want, now: Timestamp) -> StatefulSetBackupStatus {
+    let marked = open.filter(|open| open.is_of(want)).and_then(|open| open.journal.as_deref().cloned());
+    let run = marked.or_else(|| {
+        let ours = |run: &Stocked| run.owner == Owner::Own && run.policy.uid == want.uid;
+        let newest = stock::runs(stock, want).into_iter().rfind(ours)?;
+        let (sealed, first) = (newest.snaps().filter(|snap| snap.sealed).count(), newest.snaps().next()?);
+        let id = newest.id;
+        let journal = match newest.state {
+            State::Broken if sealed == 0 => Journal::Void(id, Void::Interrupted),
+            State::Sealing => {
+                let consistency = newest.consistency();
+                Journal::Cut(Cut { id, epoch: first.epoch, since: now, size: first.size, consistency })
+            }
+            _ => return None,
+        };
+        write(&journal, &want.slot, want.attempt, &want.me, now)
+    });
+    StatefulSetBackupStatus { run, ..StatefulSetBackupStatus::default() }
 }
 
 fn closed(status: &StatefulSetBackupStatus, slot: &str) -> Option<Outcome> {

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::hook::HookSpec;
 use super::name::{ClaimKey, RunId};
+use crate::api::backup::RetentionPolicy;
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
-use crate::api::shared::Trigger;
+use crate::api::shared::{RunStatus, Trigger};
 
 /// One process. Every start is a new one, so a holder never meets itself again.
 ///
@@ -32,7 +34,7 @@ impl fmt::Display for Holder {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Lease {
     pub holder: Option<Holder>,
     /// Its renewTime stood still for the Lease's whole duration, by our own monotonic clock.
@@ -46,7 +48,7 @@ pub struct Lease {
 }
 
 /// The annotation `/open` of the Lease, JSON: who has frozen what, for others to respect and for people to thaw.
-#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(default)]
 pub struct Open {
     pub kind: String,
@@ -55,6 +57,16 @@ pub struct Open {
     pub uid: String,
     pub run: String,
     pub pods: Vec<String>,
+    /// Of a run without an object only: its journal, since there is no status to hold it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Box<RunStatus>>,
+}
+
+impl Open {
+    /// A run of the object that this process works for. The uid of those without an object is the same for all.
+    pub fn is_of(&self, want: &Want) -> bool {
+        (&self.uid, &self.name, &self.namespace) == (&want.uid, &want.name, &want.namespace)
+    }
 }
 
 /// A pod of the `StatefulSet`.
@@ -115,6 +127,8 @@ pub struct Class {
     pub is_default: bool,
     /// The driver reports before it cuts: thaw only when the snapshot is ready.
     pub thaw_at_ready: bool,
+    /// Contents made with it have deletionPolicy Retain.
+    pub retains: bool,
 }
 
 /// A `VolumeSnapshot` that carries our labels.
@@ -197,4 +211,17 @@ pub struct Want {
     /// From the first pre hook to the last post hook; without hooks it bounds the wait for the cut.
     pub max_freeze: SignedDuration,
     pub ready_timeout: SignedDuration,
+    /// spec.retentionPolicy; none: nothing is ever deleted.
+    pub keep: Option<Keep>,
+    /// The uid of a former object of this name whose runs count as our own.
+    pub adopt: Option<String>,
+}
+
+/// What retention goes by.
+#[derive(Debug, Clone)]
+pub struct Keep {
+    pub policy: RetentionPolicy,
+    pub zone_name: String,
+    /// None: the time zone database does not have it.
+    pub zone: Option<TimeZone>,
 }

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::journal::{self, Cut, Journal, Void};
 use super::name::RunId;
 use super::noun::{Outcome, Snap};
+use super::prune;
 use super::view::{Read, View};
 use crate::api::backup::{BackupPhase, HistoryEntry, LastRun, SnapshotStatus, StatefulSetBackupStatus};
 use crate::api::condition::{self, ConditionType, Reason};
@@ -22,7 +23,7 @@ pub struct Write {
     pub version: String,
     pub run: Option<RunId>,
     pub status: StatefulSetBackupStatus,
-    pub note: Option<Note>,
+    pub notes: Vec<Note>,
 }
 
 /// An Event on the object and on the `StatefulSet`.
@@ -48,19 +49,19 @@ pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read>
         _ => (v.want.slot.clone(), v.want.attempt),
     };
     let mut scribe = Scribe { v, status: &mut status, slot: slot.clone(), attempt, now };
-    let note = match journal {
-        Journal::Idle => None,
-        Journal::Frozen(f) => Some(scribe.begun(f.id, f.size)),
-        Journal::Cut(cut) => scribe.cut(cut)?,
+    let notes = match journal {
+        Journal::Idle => vec![],
+        Journal::Frozen(f) => vec![scribe.begun(f.id, f.size)],
+        Journal::Cut(cut) => scribe.cut(cut)?.into_iter().collect(),
         Journal::Void(id, why) => {
             scribe.void(*id, why);
-            None
+            vec![]
         }
-        Journal::Closed(outcome) => Some(scribe.closed(outcome)?),
+        Journal::Closed(outcome) => scribe.closed(outcome)?,
     };
     status.run = journal::write(journal, &slot, attempt, &v.want.me, now);
     let run = status.last_run.as_ref().and_then(|last| last.id.as_ref()?.parse().ok());
-    Ok(Write { version: record.version.clone(), run, status, note })
+    Ok(Write { version: record.version.clone(), run, status, notes })
 }
 
 struct Scribe<'a> {
@@ -146,22 +147,33 @@ impl Scribe<'_> {
         self.under_way(format!("Run {id} is void ({why}): deleting its snapshots"));
     }
 
-    fn closed(&mut self, outcome: &Outcome) -> Result<Note, Read> {
+    fn closed(&mut self, outcome: &Outcome) -> Result<Vec<Note>, Read> {
         let id: Option<RunId> = self.last_run().id.as_ref().and_then(|id| id.parse().ok());
         let run: Vec<_> = match id {
             Some(id) => self.v.run(id)?.filter(|(_, snap)| !snap.leaving).collect(),
             None => vec![],
         };
         let cut = run.iter().filter_map(|(_, snap)| self.v.cut(snap)).max();
+        let told = match (outcome, id) {
+            (Outcome::Succeeded, Some(id)) => Some(prune::told(self.v, id)?),
+            _ => None,
+        };
         let (now, snapshots) = (self.now, snapshots(self.v, &run));
         let last = self.last_run();
         last.completion_time = Some(Time(now));
         last.snapshots = snapshots;
+        let mut notes = vec![];
         let (reason, message) = match outcome {
             Outcome::Succeeded => {
                 last.outcome = Some(shared::Outcome::Succeeded);
-                let id = id.map(|id| format!("Run {id}: ")).unwrap_or_default();
-                (Reason::BackupCompleted, format!("{id}{} ready", count(run.len(), "snapshot")))
+                let of = id.map(|id| format!("Run {id}: ")).unwrap_or_default();
+                let mut message = format!("{of}{} ready", count(run.len(), "snapshot"));
+                if let Some(told) = told {
+                    let pruned = |message| Note { warning: false, reason: Reason::RunsPruned, message };
+                    notes.extend(told.dropped.clone().map(pruned));
+                    told.dropped.iter().chain(&told.remarks).for_each(|more| message.extend(["; ", more]));
+                }
+                (Reason::BackupCompleted, message)
             }
             Outcome::Failed(refusal) => {
                 last.outcome = Some(shared::Outcome::Failed);
@@ -178,7 +190,7 @@ impl Scribe<'_> {
         if matches!(outcome, Outcome::Superseded(_)) {
             // A run that was never begun says nothing of the state of the backups.
             self.status.message = Some(message.clone());
-            return Ok(Note { warning: true, reason, message });
+            return Ok(vec![Note { warning: true, reason, message }]);
         }
         let message = if good { message + &self.left_out() } else { message };
         if good {
@@ -191,7 +203,8 @@ impl Scribe<'_> {
         self.set(ConditionType::Stalled, !good, reason, if good { "" } else { &message });
         let event = if good { Reason::BackupCompleted } else { Reason::BackupFailed };
         let message = if good { message } else { format!("{reason}: {message}") };
-        Ok(Note { warning: !good, reason: event, message })
+        notes.push(Note { warning: !good, reason: event, message });
+        Ok(notes)
     }
 
     /// A warning: what the pods mount and no backup of the StatefulSet has in it.

@@ -9,6 +9,7 @@ use super::hook::{Exec, History, Place, Tried};
 use super::journal::{Journal, Record};
 use super::name::RunId;
 use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
+use super::prune::{self, Pruning};
 
 /// Of what is `Unknown` nothing is decided: it is read first. Absence is knowledge: `Known(None)`, a missing key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +51,24 @@ pub enum Read {
     Classes,
     /// Every `VolumeSnapshot` that carries the `StatefulSet`'s label.
     Snaps,
+    /// The same as retention sees them: with whose they are, and what cannot be read among them.
+    Stock,
+    /// One `VolumeSnapshotContent`.
+    Content(String),
+    /// Which restores have not ended.
+    Restores,
+}
+
+impl Read {
+    /// What a definite no to it means: for retention less to go by, for all else the end of the run.
+    pub fn refused(&self, refusal: Refusal) -> Fact {
+        match self {
+            Read::Stock => Fact::Prune(prune::Fact::Stock(Seen::Known(Err(refusal)))),
+            Read::Content(name) => Fact::Prune(prune::Fact::Content(name.clone(), Err(refusal))),
+            Read::Restores => Fact::Prune(prune::Fact::Restores(Err(refusal))),
+            _ => Fact::Refused(refusal),
+        }
+    }
 }
 
 /// How knowledge changes. Effects, reads and feeds return these; [`View::fold`] is their one meaning.
@@ -76,6 +95,8 @@ pub enum Fact {
     Cut(String, Timestamp),
     /// The snapshot of this uid is proved to belong to one freeze, and says so.
     Sealed(String),
+    /// What only retention wants to know.
+    Prune(prune::Fact),
     /// A name of this run is taken by an object that is not ours.
     Foreign(RunId, String),
     /// A definite no; the first one counts.
@@ -111,6 +132,7 @@ pub struct View {
     snaps: Seen<Snaps>,
     /// By uid: once cut, cut for good.
     cuts: BTreeMap<String, Timestamp>,
+    pub prune: Pruning,
     pub foreign: BTreeSet<RunId>,
     pub refused: Option<Refusal>,
     pub mute: Option<Refusal>,
@@ -138,6 +160,7 @@ impl View {
             classes: Seen::Unknown,
             snaps: Seen::Unknown,
             cuts: BTreeMap::new(),
+            prune: Pruning::default(),
             foreign: BTreeSet::new(),
             refused: None,
             mute: None,
@@ -175,15 +198,7 @@ impl View {
             Fact::Claims(claims) => self.claims = Seen::Known(claims),
             Fact::Volume(name, volume) => drop(self.volumes.insert(name, volume)),
             Fact::Classes(classes) => self.classes = Seen::Known(classes),
-            Fact::Snaps(Seen::Known(snaps)) => {
-                let old = std::mem::take(&mut self.snaps);
-                self.snaps = Seen::Known(BTreeMap::new());
-                for (name, snap) in snaps {
-                    let before = if let Seen::Known(old) = &old { old.get(&name) } else { None };
-                    self.fold_snap(name, Some(snap), before);
-                }
-            }
-            Fact::Snaps(Seen::Unknown) => self.snaps = Seen::Unknown,
+            Fact::Snaps(snaps) => self.fold_snaps(snaps),
             Fact::Snap(name, snap) => {
                 let before = self.snaps().ok().and_then(|snaps| snaps.get(&name)).cloned();
                 self.fold_snap(name, snap, before.as_ref());
@@ -197,6 +212,7 @@ impl View {
                     snaps.values_mut().filter(|snap| snap.uid == uid).for_each(|snap| snap.sealed = true);
                 }
             }
+            Fact::Prune(fact) => self.prune.fold(fact),
             Fact::Foreign(run, _) => drop(self.foreign.insert(run)),
             Fact::Refused(refusal) => drop(self.refused.get_or_insert(refusal)),
             Fact::Mute(refusal) => drop(self.mute.get_or_insert(refusal)),
@@ -225,6 +241,18 @@ impl View {
             && self.held.replace(lease.epoch) != Some(lease.epoch)
         {
             self.forget(); // what was seen before we held the lock is hearsay
+        }
+    }
+
+    fn fold_snaps(&mut self, snaps: Seen<Snaps>) {
+        let Seen::Known(snaps) = snaps else {
+            self.snaps = Seen::Unknown;
+            return;
+        };
+        let old = std::mem::replace(&mut self.snaps, Seen::Known(BTreeMap::new()));
+        for (name, snap) in snaps {
+            let before = if let Seen::Known(old) = &old { old.get(&name) } else { None };
+            self.fold_snap(name, Some(snap), before);
         }
     }
 

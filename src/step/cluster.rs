@@ -11,7 +11,9 @@ use super::clock::Clock;
 use super::feed::Feeds;
 use super::lock::Lock;
 use super::quiesce::Hooks;
+use super::record::Ledger;
 use super::{Effect, Fault, Io, observe, record, snapshot};
+use crate::api::backup::StatefulSetBackup;
 use crate::plan::backup::Backup;
 use crate::plan::flow::{Feed, Step};
 use crate::plan::name::RunId;
@@ -28,6 +30,7 @@ pub struct Cluster {
     pub(super) hooks: Hooks,
     stop: watch::Sender<Option<Stop>>,
     run: Cell<Option<RunId>>,
+    pub(super) ledger: Ledger,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -38,7 +41,17 @@ impl std::fmt::Debug for Cluster {
 
 impl Cluster {
     pub fn new(client: Client, want: Want, clock: Clock) -> Cluster {
+        Self::with(client, want, clock, Ledger::Object)
+    }
+
+    /// For a run whose object is not in the cluster.
+    pub fn of_file(client: Client, want: Want, clock: Clock, object: StatefulSetBackup) -> Cluster {
+        Self::with(client, want, clock, Ledger::of_file(object))
+    }
+
+    fn with(client: Client, want: Want, clock: Clock, ledger: Ledger) -> Cluster {
         Cluster {
+            ledger,
             lock: Lock::new(client.clone(), &want, clock),
             feeds: Feeds::default(),
             hooks: Hooks::default(),
@@ -116,6 +129,8 @@ impl Effect<Backup> for Cluster {
             Backup::Snapshot(new) => snapshot::create(self, row, new).await,
             Backup::Seal(seal) => snapshot::seal(self, row, seal).await,
             Backup::Delete(doomed) => snapshot::delete(self, row, doomed).await,
+            Backup::Purge(purge) => snapshot::purge(self, row, purge).await,
+            Backup::Prune(prune) => snapshot::prune(self, row, prune).await,
         }
     }
 }

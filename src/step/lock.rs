@@ -89,7 +89,8 @@ struct MarkingMeta {
     annotations: BTreeMap<&'static str, Option<String>>,
 }
 
-fn open(object: &Object) -> Option<Open> {
+/// The open mark.
+pub fn open(object: &Object) -> Option<Open> {
     let text = object.annotations().get(annotation::OPEN)?;
     // A mark that we cannot read still bars the way.
     Some(serde_json::from_str(text).unwrap_or_else(|_| Open { kind: "unreadable".into(), ..Open::default() }))

@@ -9,6 +9,7 @@ pub mod observe;
 pub mod quiesce;
 pub mod record;
 pub mod snapshot;
+pub mod stock;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -69,7 +70,7 @@ async fn turns<S: Step, I: Effect<S>>(io: &I, next: Planner<S>, view: &mut View)
             view.fold(Fact::Stop(stop));
         }
         let fruitful = match next(view, io.now()) {
-            Err(read) => fold(view, io.read(&read).await),
+            Err(read) => fold(view, &read, io.read(&read).await),
             Ok(Next::Do { batch, until }) => {
                 view.fold(Fact::Acted);
                 let mut running: FuturesUnordered<_> = batch.into_iter().map(|step| run(io, step, until)).collect();
@@ -96,14 +97,14 @@ async fn turns<S: Step, I: Effect<S>>(io: &I, next: Planner<S>, view: &mut View)
     }
 }
 
-fn fold(view: &mut View, reply: Result<Vec<Fact>, Fault>) -> bool {
+fn fold(view: &mut View, read: &Read, reply: Result<Vec<Fact>, Fault>) -> bool {
     match reply {
         Ok(facts) => {
             view.fold_all(facts);
             true
         }
         Err(Fault::Refused(refusal)) => {
-            view.fold(Fact::Refused(refusal));
+            view.fold(read.refused(refusal));
             false
         }
         Err(Fault::Lost) => false,
@@ -118,7 +119,7 @@ async fn run<S: Step, I: Effect<S>>(io: &I, step: S, until: Timestamp) -> (Vec<F
         biased;
         reply = io.effect(&step) => reply.map_err(|fault| match fault {
             Fault::Lost => lost(Lost::Reply),
-            Fault::Refused(refusal) => Fact::Refused(refusal),
+            Fault::Refused(refusal) => step.refused(refusal),
         }),
         () = io.stopped(), if step.row().yields => Err(lost(Lost::Stopped)),
         () = io.sleep(until) => Err(lost(Lost::Late)),

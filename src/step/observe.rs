@@ -12,17 +12,20 @@ use sha2::{Digest, Sha256};
 
 use super::call::refusal;
 use super::cluster::Cluster;
-use super::{Fault, record};
+use super::{Fault, record, stock};
 use crate::api::backup::StatefulSetBackup;
 use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
 use crate::api::recorded::RecordedClaim;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
-use crate::api::{annotation, foreign, label, lean};
+use crate::api::{FORMAT, annotation, foreign, label, lean};
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::name::{ClaimKey, RunId};
 use crate::plan::noun::{Claim, Class, Container, Pod, Refusal, Snap, Snaps, Target, Volume};
 use crate::plan::view::{Fact, Read, Seen};
+
+/// A deletionPolicy: what the storage holds stays.
+pub(super) const RETAIN: &str = "Retain";
 
 /// Objects per page of a list.
 const PAGE: u32 = 250;
@@ -38,21 +41,15 @@ pub const VERBS: &[Verb] = &[
     ("", "persistentvolumes", "get"),
     ("snapshot.storage.k8s.io", "volumesnapshotclasses", "list"),
     ("snapshot.storage.k8s.io", "volumesnapshots", "list"),
+    ("snapshot.storage.k8s.io", "volumesnapshotcontents", "get"),
+    ("backup.sts-backup.io", "statefulsetrestores", "list"),
 ];
 
 pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
     let want = &c.want;
     let namespace = &want.statefulset_namespace;
     Ok(vec![match read {
-        Read::Record => {
-            let path = format!("statefulsetbackup/{}/{}", want.namespace, want.name);
-            let found = get(&own(c), &want.name, &path).await;
-            match found {
-                Ok(object) => record::fact(c, object.as_ref()),
-                Err(Fault::Refused(refusal)) => Fact::Mute(refusal),
-                Err(Fault::Lost) => return Err(Fault::Lost),
-            }
-        }
+        Read::Record => return record::read(c).await,
         Read::Lease => c.lock.see(get(c.lock.api(), c.lock.name(), &c.lock.path()).await?.as_ref()),
         Read::Target => {
             let api: Api<StatefulSet> = Api::namespaced(c.client.clone(), namespace);
@@ -88,6 +85,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
             Fact::Snaps(Seen::Known(snaps(&found, c.clock.now())))
         }
+        Read::Stock | Read::Content(_) | Read::Restores => Fact::Prune(stock::read(c, read).await?),
     }])
 }
 
@@ -100,7 +98,7 @@ pub fn selector(c: &Cluster) -> String {
     format!("{}={}", label::STATEFULSET, c.want.statefulset)
 }
 
-async fn get<K>(api: &Api<K>, name: &str, path: &str) -> Result<Option<K>, Fault>
+pub(super) async fn get<K>(api: &Api<K>, name: &str, path: &str) -> Result<Option<K>, Fault>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -108,7 +106,7 @@ where
 }
 
 /// All of it, page after page; a list that expires between two pages begins anew with the next try.
-async fn list<K>(api: &Api<K>, params: ListParams, path: &str) -> Result<Vec<K>, Fault>
+pub(super) async fn list<K>(api: &Api<K>, params: ListParams, path: &str) -> Result<Vec<K>, Fault>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -203,6 +201,7 @@ fn class(object: &VolumeSnapshotClass) -> Class {
         name: object.name_any(),
         driver: object.driver.clone(),
         is_default: object.is_default(),
+        retains: object.deletion_policy == RETAIN,
         thaw_at_ready: object.annotations().get(annotation::THAW_AT).is_some_and(|at| at == "Ready"),
     }
 }
@@ -216,6 +215,10 @@ fn snaps(objects: &[VolumeSnapshot], now: Timestamp) -> Snaps {
 pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
     let labels = object.labels();
     let notes: &BTreeMap<String, String> = object.annotations();
+    let newer = |format: &String| format.parse::<u32>().ok() > FORMAT.parse().ok() || format.parse::<u32>().is_err();
+    if notes.get(annotation::FORMAT).is_some_and(newer) {
+        return None; // what a later version wrote may mean what we do not know
+    }
     let run: RunId = labels.get(label::RUN)?.parse().ok()?;
     let ordinal = labels.get(label::ORDINAL)?.parse().ok()?;
     let created = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);

@@ -1,6 +1,7 @@
 //! The only writer of status: server-side apply of a typed body that carries the resourceVersion it was decided
 //! on. Any other write to the object makes it a conflict, which is a lost reply: read again, decide again.
 
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -13,7 +14,9 @@ use serde::Serialize;
 use super::Fault;
 use super::call::{Call, No, call};
 use super::cluster::Cluster;
-use super::observe::{own, replaced};
+use super::lock::open;
+use super::observe::{get, own, replaced};
+use super::stock;
 use crate::api::backup::{StatefulSetBackup, StatefulSetBackupStatus};
 use crate::api::{API_VERSION, manager};
 use crate::plan::backup::Hold;
@@ -28,6 +31,54 @@ pub const VERBS: &[Verb] = &[("events.k8s.io", "events", "create")];
 /// Events are best effort: no run waits longer for one.
 const EVENT: Duration = Duration::from_secs(2);
 
+/// What plays the part of the object.
+pub(super) enum Ledger {
+    /// The object itself, in the API server.
+    Object,
+    /// A manifest in this process: what it forgets stands in the Lease's open mark and on the snapshots.
+    File(Box<File>),
+}
+
+pub(super) struct File {
+    object: RefCell<StatefulSetBackup>,
+    /// We have written since: nobody knows better. Else it is as Lease and snapshots tell.
+    written: Cell<bool>,
+}
+
+impl Ledger {
+    pub fn of_file(object: StatefulSetBackup) -> Ledger {
+        Ledger::File(Box::new(File { object: RefCell::new(object), written: Cell::new(false) }))
+    }
+}
+
+impl File {
+    fn change(&self, c: &Cluster, change: impl FnOnce(&mut StatefulSetBackup)) -> Vec<Fact> {
+        change(&mut self.object.borrow_mut());
+        self.written.set(true);
+        vec![fact(c, Some(&self.object.borrow()))]
+    }
+}
+
+/// The object as it is now. Of a run without one that has written nothing yet: as recovered.
+pub async fn read(c: &Cluster) -> Result<Vec<Fact>, Fault> {
+    let want = &c.want;
+    let Ledger::File(file) = &c.ledger else {
+        let path = format!("statefulsetbackup/{}/{}", want.namespace, want.name);
+        return match get(&own(c), &want.name, &path).await {
+            Ok(object) => Ok(vec![fact(c, object.as_ref())]),
+            Err(Fault::Refused(refusal)) => Ok(vec![Fact::Mute(refusal)]),
+            Err(Fault::Lost) => Err(Fault::Lost),
+        };
+    };
+    if !file.written.get() {
+        let lease = get(c.lock.api(), c.lock.name(), &c.lock.path()).await?;
+        let open = lease.as_ref().and_then(open);
+        let status = journal::recover(open.as_ref(), &stock::all(c).await?, want, c.clock.now());
+        file.object.borrow_mut().status = Some(status);
+    }
+    Ok(vec![fact(c, Some(&file.object.borrow()))])
+}
+
 #[derive(Serialize, Debug)]
 #[serde(rename_all = "camelCase")]
 struct Apply<'a> {
@@ -40,6 +91,14 @@ struct Apply<'a> {
 /// Post: the status is what `write` says. Again: a conflict, since the version has moved on.
 pub async fn write(c: &Cluster, row: &'static Row, write: &Write) -> Result<Vec<Fact>, Fault> {
     let want = &c.want;
+    c.name_run(write.run);
+    if let Ledger::File(file) = &c.ledger {
+        let facts = file.change(c, |object| object.status = Some(write.status.clone()));
+        for note in &write.notes {
+            tell(c, note).await;
+        }
+        return Ok(facts);
+    }
     let body = Apply {
         api_version: API_VERSION,
         kind: "StatefulSetBackup",
@@ -52,7 +111,6 @@ pub async fn write(c: &Cluster, row: &'static Row, write: &Write) -> Result<Vec<
         },
         status: &write.status,
     };
-    c.name_run(write.run);
     let asked = Call {
         step: row.name,
         verb: "patch",
@@ -64,7 +122,7 @@ pub async fn write(c: &Cluster, row: &'static Row, write: &Write) -> Result<Vec<
     let request = async { own(c).patch_status(&want.name, &params, &Patch::Apply(&body)).await };
     match call(c, asked, request).await {
         Ok(object) => {
-            if let Some(note) = &write.note {
+            for note in &write.notes {
                 tell(c, note).await;
             }
             Ok(vec![fact(c, Some(&object))])
@@ -83,6 +141,9 @@ struct Meta {
 /// Post: the finalizers are those of `hold`. Again: a conflict, since the version has moved on.
 pub async fn hold(c: &Cluster, row: &'static Row, hold: &Hold) -> Result<Vec<Fact>, Fault> {
     let want = &c.want;
+    if let Ledger::File(file) = &c.ledger {
+        return Ok(file.change(c, |object| object.metadata.finalizers = Some(hold.finalizers.clone())));
+    }
     let body = Meta {
         metadata: ObjectMeta {
             uid: Some(want.uid.clone()),
@@ -147,7 +208,12 @@ async fn tell(c: &Cluster, note: &Note) {
         namespace: Some(want.statefulset_namespace.clone()),
         ..ObjectReference::default()
     };
-    let both = futures::future::join(publish(c, note, ours), publish(c, note, target));
+    let on_ours = async {
+        if matches!(c.ledger, Ledger::Object) {
+            publish(c, note, ours).await;
+        }
+    };
+    let both = futures::future::join(on_ours, publish(c, note, target));
     let _ = tokio::time::timeout(EVENT, both).await;
 }
 

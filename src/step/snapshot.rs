@@ -10,11 +10,14 @@ use super::Fault;
 use super::call::{Call, No, call};
 use super::cluster::Cluster;
 use super::observe::snap;
-use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec};
+use super::stock::{content, piece};
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent, VolumeSnapshotSource, VolumeSnapshotSpec};
 use crate::api::{API_VERSION, FORMAT, annotation, label, manager};
+use crate::plan;
 use crate::plan::backup::{Doomed, NewSnapshot, Seal};
 use crate::plan::flow::Row;
 use crate::plan::noun::Refusal;
+use crate::plan::prune::{Prune, Purge};
 use crate::plan::view::Fact;
 
 fn api(c: &Cluster) -> Api<VolumeSnapshot> {
@@ -119,23 +122,77 @@ pub async fn seal(c: &Cluster, row: &'static Row, seal: &Seal) -> Result<Vec<Fac
 
 /// By uid. Again: it is gone, which is what was wanted.
 pub async fn delete(c: &Cluster, row: &'static Row, doomed: &Doomed) -> Result<Vec<Fact>, Fault> {
-    let asked = Call {
-        step: row.name,
-        verb: "delete",
-        object: path(c, &doomed.name),
-        uid: Some(&doomed.uid),
-        message: Some(format!("run {} is {}", doomed.run, doomed.why)),
-    };
+    let why = format!("run {} is {}", doomed.run, doomed.why);
+    let left = remove(c, row, &doomed.name, &doomed.uid, None, why).await?;
+    Ok(vec![Fact::Snap(doomed.name.clone(), left.as_ref().and_then(|left| snap(left, c.clock.now())))])
+}
+
+/// By uid and resourceVersion. Again: it is gone, which is what was wanted.
+pub async fn prune(c: &Cluster, row: &'static Row, prune: &Prune) -> Result<Vec<Fact>, Fault> {
+    let why = format!("run {}: {}", prune.run, prune.why);
+    let left = remove(c, row, &prune.name, &prune.uid, Some(&prune.version), why).await?;
+    let left = left.as_ref().map(|object| Box::new(piece(object, c.clock.now())));
+    Ok(vec![Fact::Prune(plan::prune::Fact::Dropped(prune.name.clone(), prune.run, left))])
+}
+
+/// What is left of it while something holds it.
+async fn remove(
+    c: &Cluster,
+    row: &'static Row,
+    name: &str,
+    uid: &str,
+    version: Option<&str>,
+    why: String,
+) -> Result<Option<VolumeSnapshot>, Fault> {
+    let asked = Call { step: row.name, verb: "delete", object: path(c, name), uid: Some(uid), message: Some(why) };
+    let only = Preconditions { uid: Some(uid.to_owned()), resource_version: version.map(ToOwned::to_owned) };
     let params = DeleteParams {
-        preconditions: Some(Preconditions { uid: Some(doomed.uid.clone()), ..Preconditions::default() }),
+        preconditions: Some(only),
         propagation_policy: Some(PropagationPolicy::Background),
         ..DeleteParams::default()
     };
     let api = api(c);
-    let left = match call(c, asked, async { api.delete(&doomed.name, &params).await }).await {
-        Ok(reply) => reply.left().and_then(|object| snap(&object, c.clock.now())).filter(|snap| snap.leaving),
+    match call(c, asked, async { api.delete(name, &params).await }).await {
+        Ok(reply) => Ok(reply.left().filter(|object| object.metadata.deletion_timestamp.is_some())),
+        Err(No::Absent) => Ok(None),
+        Err(no) => Err(no.fault()),
+    }
+}
+
+/// Post: the content's deletionPolicy is Delete. By uid and resourceVersion. Again: the same word.
+pub async fn purge(c: &Cluster, row: &'static Row, purge: &Purge) -> Result<Vec<Fact>, Fault> {
+    #[derive(Serialize, Debug)]
+    struct Body {
+        metadata: ObjectMeta,
+        spec: Spec,
+    }
+    #[derive(Serialize, Debug)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec {
+        deletion_policy: &'static str,
+    }
+    let body = Body {
+        metadata: ObjectMeta {
+            uid: Some(purge.uid.clone()),
+            resource_version: Some(purge.version.clone()),
+            ..ObjectMeta::default()
+        },
+        spec: Spec { deletion_policy: "Delete" },
+    };
+    let asked = Call {
+        step: row.name,
+        verb: "patch",
+        object: format!("volumesnapshotcontent//{}", purge.content),
+        uid: Some(&purge.uid),
+        message: Some(format!("spec.retentionPolicy.purgeRetained: VolumeSnapshot {} is to go", purge.snapshot)),
+    };
+    let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
+    let contents: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
+    let request = async { contents.patch(&purge.content, &params, &Patch::Merge(&body)).await };
+    let found = match call(c, asked, request).await {
+        Ok(object) => Some(content(&object)),
         Err(No::Absent) => None,
         Err(no) => return Err(no.fault()),
     };
-    Ok(vec![Fact::Snap(doomed.name.clone(), left)])
+    Ok(vec![Fact::Prune(plan::prune::Fact::Content(purge.content.clone(), Ok(found)))])
 }

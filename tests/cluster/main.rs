@@ -21,5 +21,6 @@ mod pod;
 mod policy;
 mod postgres;
 mod refusal;
+mod retention;
 mod schedule;
 mod show;

@@ -14,7 +14,7 @@ use sts_backup::step::drive;
 
 use crate::broken::Mutant;
 use crate::sweep::{is_over, runtime, want};
-use crate::world::{Process, World, keys};
+use crate::world::{Kind, Process, World, keys};
 
 /// Writes of each process whose order is chosen.
 const FIRST: u32 = 8;
@@ -50,7 +50,7 @@ async fn command(world: &Rc<RefCell<World>>, name: &str, from: usize, mutant: Op
 }
 
 async fn case(order: u32, other: bool, mutant: Option<Mutant>) -> World {
-    let world = Rc::new(RefCell::new(World::new(&[], true)));
+    let world = Rc::new(RefCell::new(World::new(&[], Kind::Hooks)));
     world.borrow_mut().order = (0..2 * FIRST).map(|bit| order >> bit & 1 == 1).collect();
     world.borrow_mut().mutant = mutant;
     let second = if other { "other" } else { "nightly" };

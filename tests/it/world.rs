@@ -6,9 +6,12 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::rc::Rc;
 
+use super::stock::{Old, pieces};
 use jiff::{SignedDuration, Timestamp};
+use sts_backup::api::FILE_UID;
 use sts_backup::api::backup::StatefulSetBackupStatus;
 use sts_backup::api::recorded::RecordedClaim;
+use sts_backup::api::shared::Consistency;
 use sts_backup::plan::backup::{Backup, NewSnapshot};
 use sts_backup::plan::flow::{Feed, Lost, Step, When};
 use sts_backup::plan::hook::{End, Exec, Tried, Which};
@@ -43,6 +46,35 @@ pub enum Blow {
     Straggler,
     /// It is done, and done once more.
     Twice,
+    /// A restore comes to use a run that retention is about to delete.
+    Pinned,
+}
+
+/// What a sweep is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Hooks,
+    NoHooks,
+    /// With runs of before and a retention policy, which may purge what the class retains; then with hooks as well.
+    Old {
+        purge: bool,
+    },
+    /// The policy is a file: no object is there.
+    File {
+        hooks: bool,
+    },
+}
+
+impl Kind {
+    fn has_hooks(self) -> bool {
+        matches!(self, Kind::Hooks | Kind::Old { purge: true } | Kind::File { hooks: true })
+    }
+    pub fn is_file(self) -> bool {
+        matches!(self, Kind::File { .. })
+    }
+    pub fn uid(self) -> &'static str {
+        if self.is_file() { FILE_UID } else { "policy" }
+    }
 }
 
 pub const PODS: u32 = 2;
@@ -54,6 +86,7 @@ pub struct Disk {
     pub snap: Snap,
     cut_at: Timestamp,
     ready_at: Timestamp,
+    pub consistency: Option<Consistency>,
     /// At the cut: were all pods frozen, and how many thaws had there been?
     pub evidence: Option<(bool, u32)>,
 }
@@ -65,6 +98,7 @@ struct Instance {
 
 pub struct World {
     start: Instant,
+    pub kind: Kind,
     pub hooks: bool,
     pub status: StatefulSetBackupStatus,
     pub finalizers: Vec<String>,
@@ -97,18 +131,22 @@ pub struct World {
     pub answered: Option<SignedDuration>,
     blows: Vec<(usize, Blow)>,
     mail: Vec<(Timestamp, Holder, Backup)>,
+    pub old: Option<Old>,
+    /// The write with which retention began.
+    pub first_pruned: Option<usize>,
 }
 
 impl World {
-    pub fn new(blows: &[(usize, Blow)], hooks: bool) -> World {
+    pub fn new(blows: &[(usize, Blow)], kind: Kind) -> World {
         World {
             start: Instant::now(),
-            hooks,
+            kind,
+            hooks: kind.has_hooks(),
             status: StatefulSetBackupStatus::default(),
             finalizers: vec![],
             version: 1,
             aside: (StatefulSetBackupStatus::default(), vec![], 1),
-            uid: "policy",
+            uid: kind.uid(),
             holder: None,
             gone: false,
             epoch: 0,
@@ -130,6 +168,8 @@ impl World {
             answered: None,
             blows: blows.to_vec(),
             mail: vec![],
+            old: if let Kind::Old { purge } = kind { Some(Old::new(purge)) } else { None },
+            first_pruned: None,
         }
     }
 
@@ -172,6 +212,38 @@ impl World {
             version: self.lease_version.to_string(),
             open: self.open.clone(),
         })))
+    }
+
+    /// The record of a run without an object: what its process has written, or what a fresh one recovers.
+    fn file_record(&mut self, process: &Process, step: Option<&Backup>) -> Vec<Fact> {
+        let want = &process.want;
+        let mut memory = process.memory.borrow_mut();
+        match step {
+            Some(Backup::Write(write)) => {
+                if self.left_frozen() {
+                    self.violations.push("status written over a frozen pod");
+                }
+                self.status = write.status.clone();
+                *memory = Some((write.status.clone(), memory.take().unwrap_or_default().1));
+            }
+            Some(Backup::Hold(hold)) => *memory = Some((memory.take().unwrap_or_default().0, hold.finalizers.clone())),
+            _ => {}
+        }
+        let (status, finalizers) = memory.clone().unwrap_or_else(|| {
+            let stock = pieces(&self.disks, want.uid.as_str()).collect();
+            (journal::recover(self.open.as_ref(), &stock, want, self.now()), vec![])
+        });
+        let open = status.run.as_ref().map(|run| (run.slot.clone().unwrap(), run.attempt.unwrap().into()));
+        let record = Record {
+            version: String::new(),
+            uid: want.uid.clone(),
+            leaving: false,
+            finalizers,
+            journal: journal::read(&status, &want.slot),
+            open,
+            status,
+        };
+        vec![Fact::Record(Box::new(Seen::Known(record)))]
     }
 
     pub fn record(&self) -> Fact {
@@ -267,10 +339,20 @@ impl World {
             Backup::Seal(seal) => match self.disks.values_mut().find(|disk| disk.snap.uid == seal.uid) {
                 Some(disk) => {
                     disk.snap.sealed = true;
+                    disk.consistency = Some(seal.consistency);
                     Fact::Sealed(seal.uid.clone())
                 }
                 None => return Err(Fault::Lost),
             },
+            Backup::Purge(_) | Backup::Prune(_) => {
+                let size = keys().len();
+                let runs = self.runs();
+                let complete = |disks: &Vec<&Disk>| {
+                    disks.len() == size && disks.iter().all(|disk| disk.snap.ready && disk.snap.sealed)
+                };
+                let complete = runs.values().any(complete);
+                return self.old.as_mut().unwrap().apply(step, complete);
+            }
             Backup::Delete(doomed) => {
                 self.disks.retain(|_, disk| disk.snap.uid != doomed.uid);
                 Fact::Snap(doomed.name.clone(), None)
@@ -308,7 +390,7 @@ impl World {
         self.uids += 1;
         let snap = Snap {
             uid: format!("snap-{}", self.uids),
-            policy_uid: self.uid.into(),
+            policy_uid: self.kind.uid().into(),
             run: new.run,
             claim: new.claim.clone(),
             epoch: new.epoch,
@@ -322,7 +404,8 @@ impl World {
             error: None,
         };
         let ready_at = cut_at + SignedDuration::from_secs(60);
-        self.disks.insert(new.name.clone(), Disk { snap: snap.clone(), cut_at, ready_at, evidence: None });
+        self.disks
+            .insert(new.name.clone(), Disk { snap: snap.clone(), cut_at, ready_at, consistency: None, evidence: None });
         Fact::Snap(new.name.clone(), Some(snap))
     }
 
@@ -350,9 +433,10 @@ impl World {
             Read::Volume(name) => Fact::Volume(name.clone(), Some(Volume { driver: Some("csi".into()) })),
             Read::Classes => {
                 let (name, driver) = ("class".into(), "csi".into());
-                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false }])
+                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false, retains: false }])
             }
             Read::Snaps => Fact::Snaps(Seen::Known(self.snaps())),
+            Read::Stock | Read::Content(_) | Read::Restores => self.old.as_ref().unwrap().answer(read, &self.disks),
         }
     }
 
@@ -383,7 +467,9 @@ impl World {
     }
 
     fn snaps(&self) -> Snaps {
-        self.disks.iter().map(|(name, disk)| (name.clone(), disk.snap.clone())).collect()
+        let old = self.old.iter().flat_map(|old| &old.pieces);
+        let old = old.filter_map(|(name, piece)| Some((name.clone(), piece.snap.clone()?)));
+        self.disks.iter().map(|(name, disk)| (name.clone(), disk.snap.clone())).chain(old).collect()
     }
 }
 
@@ -399,6 +485,8 @@ pub struct Process {
     pub died: Notify,
     dead: Cell<bool>,
     told: RefCell<Snaps>,
+    /// Of a run without an object: status and finalizers, once it has written.
+    memory: RefCell<Option<(StatefulSetBackupStatus, Vec<String>)>>,
     mutant: Option<Mutant>,
 }
 
@@ -406,8 +494,8 @@ impl Process {
     pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
         let stop = watch::Sender::new(None);
         let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
-        let mutant = world.borrow().mutant;
-        Process { world: world.clone(), want, stop, died, dead, told, mutant }
+        let (mutant, memory) = (world.borrow().mutant, RefCell::default());
+        Process { world: world.clone(), want, stop, died, dead, told, memory, mutant }
     }
 
     /// Waits for our turn; who is not seen to come loses it.
@@ -454,6 +542,8 @@ impl Process {
                 world.pods[0] = Instance { id: world.pods[0].id + 100, frozen: false };
                 world.thaws += u32::from(thawed);
             }
+            Some(Blow::Pinned) => world.old.iter_mut().for_each(Old::pin),
+            Some(Blow::Refuse) => world.old.iter_mut().for_each(Old::refuse),
             _ => {}
         }
     }
@@ -488,8 +578,11 @@ impl Io for Process {
         world.log.push(format!("       read {read:?}"));
         let fails = world.fail_read == Some(world.reads);
         world.reads += 1;
-        let reply =
-            if fails { Err(Fault::Lost) } else { Ok(vec![world.as_of(&self.want.me, |world| world.answer(read))]) };
+        let reply = match read {
+            _ if fails => Err(Fault::Lost),
+            Read::Record if world.kind.is_file() => Ok(world.file_record(self, None)),
+            _ => Ok(vec![world.as_of(&self.want.me, |world| world.answer(read))]),
+        };
         match self.mutant {
             Some(mutant) => mutant.read(read, reply),
             None => reply,
@@ -553,6 +646,9 @@ impl Effect<Backup> for Process {
             let mut world = self.world.borrow_mut();
             let k = world.writes;
             let blow = world.blows.iter().find(|(at, _)| *at == k).map(|(_, blow)| *blow);
+            if matches!(step, Backup::Purge(_) | Backup::Prune(_)) {
+                world.first_pruned.get_or_insert(k);
+            }
             world.writes += 1;
             (blow, k > ENDLESS)
         };
@@ -562,7 +658,7 @@ impl Effect<Backup> for Process {
         }
         self.befall(blow);
         // A straggling write of status or Lease meets a newer version; a straggling hook nothing can prevent.
-        if blow == Some(Blow::Straggler) && matches!(step, Backup::Snapshot(_) | Backup::Delete(_)) {
+        if blow == Some(Blow::Straggler) && matches!(step, Backup::Snapshot(_) | Backup::Delete(_) | Backup::Prune(_)) {
             let at = self.now() + SignedDuration::from_secs(1);
             self.world.borrow_mut().mail.push((at, self.want.me.clone(), step.clone()));
         }
@@ -572,6 +668,9 @@ impl Effect<Backup> for Process {
             Some(Blow::Refuse) => {
                 let reason = sts_backup::api::condition::Reason::Forbidden;
                 Err(Fault::Refused(Refusal::new(reason, "the world said no")))
+            }
+            _ if self.world.borrow().kind.is_file() && matches!(step, Backup::Write(_) | Backup::Hold(_)) => {
+                Ok(self.world.borrow_mut().file_record(self, Some(step)))
             }
             Some(Blow::Twice) if !matches!(step, Backup::Pre(_)) => {
                 let _ = self.world.borrow_mut().apply(&self.want.me, step);

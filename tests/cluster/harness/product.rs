@@ -102,6 +102,13 @@ impl Scene {
         self.spawn(Command::new(env!("CARGO_BIN_EXE_sts-backup")), kubeconfig, arguments)
     }
 
+    /// With more in its environment.
+    pub fn start_with(&self, kubeconfig: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sts-backup"));
+        command.envs(environment.iter().copied());
+        self.spawn(command, kubeconfig, arguments)
+    }
+
     /// As a process of this group, by which its packets can be told apart.
     pub fn start_in(&self, group: u32, arguments: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sts-backup"));

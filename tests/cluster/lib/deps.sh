@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034
 
 run_packages=(containerd runc containernetworking-plugins iptables nftables conntrack socat iproute2 btrfs-progs
-  openssl jq procps util-linux)
+  openssl jq libfaketime procps util-linux)
 build_packages=(gcc libc6-dev busybox-static buildah mmdebstrap python3)
 
 missing_packages() {

@@ -1,0 +1,78 @@
+//! What retention reads: the snapshots with whose they are, their contents, and which restores are still open.
+
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+use super::Fault;
+use super::cluster::Cluster;
+use super::observe::{RETAIN, get, list, selector, snap};
+use crate::api::restore::StatefulSetRestore;
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
+use crate::api::{annotation, label};
+use crate::plan::prune::{Content, Fact};
+use crate::plan::stock::{Piece, Policy, Stock};
+use crate::plan::view::{Read, Seen};
+
+pub async fn read(c: &Cluster, read: &Read) -> Result<Fact, Fault> {
+    Ok(match read {
+        Read::Content(name) => {
+            let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
+            let found = get(&api, name, &format!("volumesnapshotcontent/{name}")).await?;
+            Fact::Content(name.clone(), Ok(found.as_ref().map(content)))
+        }
+        Read::Restores => {
+            let api: Api<StatefulSetRestore> = Api::all(c.client.clone());
+            let all = list(&api, ListParams::default(), "statefulsetrestores").await?;
+            Fact::Restores(Ok(all.iter().filter(|one| !one.has_ended()).filter_map(ResourceExt::uid).collect()))
+        }
+        _ => Fact::Stock(Seen::Known(Ok(all(c).await?))),
+    })
+}
+
+pub(super) async fn all(c: &Cluster) -> Result<Stock, Fault> {
+    let namespace = &c.want.statefulset_namespace;
+    let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
+    let params = ListParams::default().labels(&selector(c));
+    let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
+    Ok(stock(&found, c.clock.now()))
+}
+
+pub fn stock(objects: &[VolumeSnapshot], now: Timestamp) -> Stock {
+    objects.iter().map(|object| (object.name_any(), piece(object, now))).collect()
+}
+
+/// A snapshot as retention sees it: whatever is missing in it, whose it is stays to be told.
+pub fn piece(object: &VolumeSnapshot, now: Timestamp) -> Piece {
+    let label = |key| object.labels().get(key).cloned().unwrap_or_default();
+    let pins = object.annotations().get(annotation::PINNED_BY).map_or("", String::as_str);
+    let meta = &object.metadata;
+    let written = meta.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
+    let instants = written.chain(&meta.creation_timestamp).chain(&meta.deletion_timestamp).map(|time| time.0);
+    Piece {
+        uid: object.uid().unwrap_or_default(),
+        version: object.resource_version().unwrap_or_default(),
+        policy: Policy {
+            namespace: label(label::POLICY_NAMESPACE),
+            name: label(label::POLICY),
+            uid: label(label::POLICY_UID),
+        },
+        run: object.labels().get(label::RUN).and_then(|run| run.parse().ok()),
+        snap: snap(object, now),
+        pins: pins.split(',').map(str::trim).filter(|pin| !pin.is_empty()).map(ToOwned::to_owned).collect(),
+        leaving: meta.deletion_timestamp.as_ref().map(|time| time.0),
+        touched: instants.max().unwrap_or_default(),
+        content: object.status.as_ref().and_then(|status| status.bound_volume_snapshot_content_name.clone()),
+        class: object.spec.volume_snapshot_class_name.clone(),
+        consistency: object.annotations().get(annotation::CONSISTENCY).and_then(|word| word.parse().ok()),
+    }
+}
+
+pub fn content(object: &VolumeSnapshotContent) -> Content {
+    Content {
+        uid: object.uid().unwrap_or_default(),
+        version: object.resource_version().unwrap_or_default(),
+        snapshot: object.spec.volume_snapshot_ref.uid.clone(),
+        retains: object.spec.deletion_policy == RETAIN,
+    }
+}
