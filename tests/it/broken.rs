@@ -253,7 +253,9 @@ fn every_promise_that_is_broken_turns_a_sweep_red() {
         NoPods,
     ];
     let counts = all.map(|mutant| (mutant, red(mutant)));
-    counts.iter().for_each(|(mutant, red)| println!("{red:>6} red cases with {mutant:?}"));
+    for (mutant, red) in &counts {
+        println!("{red:>6} red cases with {mutant:?}");
+    }
     let alive: Vec<_> = counts.iter().filter(|(_, red)| *red == 0).collect();
     assert!(alive.is_empty(), "no sweep sees {alive:?}");
 }

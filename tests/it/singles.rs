@@ -60,7 +60,9 @@ impl Sweep {
                 kinds.entry(what).or_insert((0, line)).0 += 1;
             }
         }
-        kinds.iter().for_each(|(what, (count, line))| println!("  {count:>4} {what}\n       SSB_WIRE='{line}'"));
+        for (what, (count, line)) in &kinds {
+            println!("  {count:>4} {what}\n       SSB_WIRE='{line}'");
+        }
         assert!(self.all >= least, "{} cases are too few", self.all);
         assert!(self.red.is_empty(), "{what}: {} of {} cases are red", self.red.len(), self.cases);
     }

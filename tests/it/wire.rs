@@ -147,7 +147,7 @@ pub async fn process(server: &ApiServer, clock: Clock, name: &str, slot: &str) -
 pub async fn to_the_end(server: &ApiServer, clock: Clock, name: &str) -> Vec<Option<Exit>> {
     let mut exits = vec![];
     for _ in 0..PROCESSES {
-        let exit = process(server, clock, name, "slot").await;
+        let exit = Box::pin(process(server, clock, name, "slot")).await;
         let over = match exit {
             Some(Exit::Done(_) | Exit::Refused(_)) => true,
             Some(Exit::Superseded(_)) => is_over(&server.look().store, name),
@@ -186,7 +186,7 @@ pub fn judge(case: &Case) -> Verdict {
     let rt = runtime();
     rt.block_on(async {
         let (server, clock) = world(case);
-        let exits = to_the_end(&server, clock, shop::POLICY).await;
+        let exits = Box::pin(to_the_end(&server, clock, shop::POLICY)).await;
         sleep(std::time::Duration::from_mins(2)).await; // what is being deleted goes
         server.act(|state| {
             let count = |class| state.faults.count(class);
@@ -306,10 +306,10 @@ fn an_id_names_one_freeze_however_soon_the_next_one_is() {
         let (server, clock) = world(&case);
         let sick = Act::failing(1, "no");
         server.act(|state| state.nature.scripts.insert(("web-0".into(), "freeze".into()), sick));
-        let first = process(&server, clock, shop::POLICY, "one").await;
+        let first = Box::pin(process(&server, clock, shop::POLICY, "one")).await;
         assert!(matches!(first, Some(Exit::Done(outcome)) if outcome != noun::Outcome::Succeeded));
         server.act(|state| state.nature.scripts.clear());
-        let second = process(&server, clock, shop::POLICY, "two").await;
+        let second = Box::pin(process(&server, clock, shop::POLICY, "two")).await;
         assert_eq!(second, Some(Exit::Done(noun::Outcome::Succeeded)));
         let state = server.look();
         assert_eq!(state.violations, Vec::<String>::new());
