@@ -214,15 +214,7 @@ impl View {
             Fact::Stale(read) => self.stale(&read),
             Fact::Volume(name, volume) => drop(self.volumes.insert(name, volume)),
             Fact::Classes(classes) => self.classes = Seen::Known(classes),
-            Fact::Snaps(Seen::Known(snaps)) => {
-                let old = std::mem::take(&mut self.snaps);
-                self.snaps = Seen::Known(BTreeMap::new());
-                for (name, snap) in snaps {
-                    let before = if let Seen::Known(old) = &old { old.get(&name) } else { None };
-                    self.fold_snap(name, Some(snap), before);
-                }
-            }
-            Fact::Snaps(Seen::Unknown) => self.snaps = Seen::Unknown,
+            Fact::Snaps(snaps) => self.fold_snaps(snaps),
             Fact::Snap(name, snap) => {
                 let before = self.snaps().ok().and_then(|snaps| snaps.get(&name)).cloned();
                 self.fold_snap(name, snap, before.as_ref());
@@ -265,6 +257,18 @@ impl View {
             && self.held.replace(lease.epoch) != Some(lease.epoch)
         {
             self.forget(); // what was seen before we held the lock is hearsay
+        }
+    }
+
+    fn fold_snaps(&mut self, snaps: Seen<Snaps>) {
+        let Seen::Known(snaps) = snaps else {
+            self.snaps = Seen::Unknown;
+            return;
+        };
+        let old = std::mem::replace(&mut self.snaps, Seen::Known(BTreeMap::new()));
+        for (name, snap) in snaps {
+            let before = if let Seen::Known(old) = &old { old.get(&name) } else { None };
+            self.fold_snap(name, Some(snap), before);
         }
     }
 

@@ -46,8 +46,8 @@ async fn a_run_that_is_cut_off_from_the_api_server_ends_whole() {
         while done < count {
             let now = LANES.min(count - done);
             let instants = (0..now).map(|lane| chance.part(span, done + lane, count)).collect::<Vec<_>>();
-            let slot = format!("slot-{done}");
-            join_all((0..now).map(|n| cut_off(s, &lanes[n], GROUP + u32::try_from(n).unwrap(), &slot, instants[n])))
+            let name = format!("slot-{done}");
+            join_all((0..now).map(|n| cut_off(s, &lanes[n], GROUP + u32::try_from(n).unwrap(), &name, instants[n])))
                 .await;
             done += now;
             for lane in &lanes[..now] {

@@ -25,15 +25,18 @@ use crate::harness::{Scene, With, scene, until};
 
 const ASLEEP: App = App { name: "web", replicas: 0, start: 0, templates: &[("a", SIM.class)] };
 
-/// A user with these rights in each of these namespaces: (group, resource, verb).
-async fn user(s: &Scene, name: &str, rights: &[(&str, &[(&str, &str, &str)])]) -> Client {
+/// Group, resource, verb.
+type Right = (&'static str, &'static str, &'static str);
+
+/// A user with these rights in each of these namespaces.
+async fn user(s: &Scene, name: &str, rights: &[(&str, &[Right])]) -> Client {
     let path = account(&s.client, &s.namespace, name).await;
     for (namespace, verbs) in rights {
-        let rules: Vec<Value> = verbs
+        let granted: Vec<Value> = verbs
             .iter()
             .map(|(group, resource, verb)| json!({ "apiGroups": [group], "resources": [resource], "verbs": [verb] }))
             .collect();
-        let role = json!({ "metadata": { "name": name }, "rules": rules });
+        let role = json!({ "metadata": { "name": name }, "rules": granted });
         let binding = json!({ "metadata": { "name": name },
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
             "subjects": [{ "kind": "ServiceAccount", "name": name, "namespace": s.namespace }] });
@@ -60,12 +63,12 @@ async fn denial<T>(what: &str, attempt: impl AsyncFn() -> kube::Result<T>) -> Op
 }
 
 const DRY: fn() -> PostParams = || PostParams { dry_run: true, ..PostParams::default() };
-const BACKUPS: (&str, &str, &str) = ("backup.sts-backup.io", "statefulsetbackups", "create");
-const RESTORES: (&str, &str, &str) = ("backup.sts-backup.io", "statefulsetrestores", "create");
-const SNAPSHOTS: (&str, &str, &str) = ("snapshot.storage.k8s.io", "volumesnapshots", "create");
-const EXEC: (&str, &str, &str) = ("", "pods/exec", "create");
-const CLAIMS: (&str, &str, &str) = ("", "persistentvolumeclaims", "delete");
-const SCALE: (&str, &str, &str) = ("apps", "statefulsets/scale", "update");
+const BACKUPS: Right = ("backup.sts-backup.io", "statefulsetbackups", "create");
+const RESTORES: Right = ("backup.sts-backup.io", "statefulsetrestores", "create");
+const SNAPSHOTS: Right = ("snapshot.storage.k8s.io", "volumesnapshots", "create");
+const EXEC: Right = ("", "pods/exec", "create");
+const CLAIMS: Right = ("", "persistentvolumeclaims", "delete");
+const SCALE: Right = ("apps", "statefulsets/scale", "update");
 
 #[tokio::test]
 async fn nobody_asks_for_what_he_may_not_do_himself() {
@@ -145,7 +148,7 @@ async fn behind_the_fence_no_writer_starts_a_pod_and_the_statefulset_survives() 
         let manifest = ASLEEP.manifest();
         let born = s.create(&manifest).await.uid();
         let other = s.create(&App { name: "other", ..ASLEEP }.manifest()).await;
-        let rights: &[(&str, &str, &str)] = &[("apps", "statefulsets/scale", "patch"), ("apps", "statefulsets", "delete")];
+        let rights: &[Right] = &[("apps", "statefulsets/scale", "patch"), ("apps", "statefulsets", "delete")];
         let runner = user(s, "runner", &[(&s.namespace, rights)]).await;
         s.create(&fenced(&format!("system:serviceaccount:{}:runner", s.namespace))).await;
         let two = Patch::Merge(json!({ "spec": { "replicas": 2 } }));
@@ -157,40 +160,7 @@ async fn behind_the_fence_no_writer_starts_a_pod_and_the_statefulset_survives() 
         })
         .await;
 
-        // Everybody at once, as fast as they can, for as many rounds as a restore has steps.
-        let writer = |replicas| {
-            let mut object = manifest.clone();
-            object.spec.replicas = Some(replicas);
-            object
-        };
-        let apply = PatchParams::apply("somebody").force();
-        let typed = |object: &StatefulSet| {
-            let mut value = serde_json::to_value(object).unwrap();
-            (value["apiVersion"], value["kind"]) = ("apps/v1".into(), "StatefulSet".into());
-            value
-        };
-        let mut said = vec![];
-        for _ in 0..20 {
-            let one = Patch::Merge(json!({ "spec": { "replicas": 1 } }));
-            said.push(denial("scale", async || sets.patch_scale("web", &PatchParams::default(), &one).await).await);
-            let object = typed(&writer(3));
-            said.push(denial("apply", async || sets.patch("web", &apply, &Patch::Apply(&object)).await).await);
-            said.push(denial("delete", async || sets.delete("web", &DeleteParams::default()).await).await);
-            let ours = ListParams::default().fields("metadata.name=web");
-            said.push(
-                denial("delete all", async || sets.delete_collection(&DeleteParams::default(), &ours).await).await,
-            );
-            said.push(denial("patch", async || sets.patch("web", &PatchParams::default(), &one).await).await);
-        }
-        let expected = format!(
-            "StatefulSet {}/web is kept at 0 replicas by StatefulSetRestore shop/back while its volumes are swapped; if that \
-             restore is Held or gone: sts-backup doctor --lift-fence {}/web",
-            s.namespace, s.namespace
-        );
-        for answer in said {
-            let answer = answer.expect("a write passed the fence");
-            assert!(answer.ends_with(&expected), "{answer}");
-        }
+        writers(s, &manifest).await;
         let web = sets.get("web").await.unwrap();
         assert_eq!((web.uid(), web.spec.replicas), (born, Some(0)), "the StatefulSet survives, asleep");
         assert!(s.pods("web").await.is_empty());
@@ -207,9 +177,45 @@ async fn behind_the_fence_no_writer_starts_a_pod_and_the_statefulset_survives() 
     .await;
 }
 
+/// Everybody at once, as fast as they can, for as many rounds as a restore has steps.
+async fn writers(s: &Scene, manifest: &StatefulSet) {
+    let sets = s.api::<StatefulSet>();
+    let writer = |replicas| {
+        let mut object = manifest.clone();
+        object.spec.replicas = Some(replicas);
+        object
+    };
+    let apply = PatchParams::apply("somebody").force();
+    let typed = |object: &StatefulSet| {
+        let mut value = serde_json::to_value(object).unwrap();
+        (value["apiVersion"], value["kind"]) = ("apps/v1".into(), "StatefulSet".into());
+        value
+    };
+    let mut said = vec![];
+    for _ in 0..20 {
+        let one = Patch::Merge(json!({ "spec": { "replicas": 1 } }));
+        said.push(denial("scale", async || sets.patch_scale("web", &PatchParams::default(), &one).await).await);
+        let object = typed(&writer(3));
+        said.push(denial("apply", async || sets.patch("web", &apply, &Patch::Apply(&object)).await).await);
+        said.push(denial("delete", async || sets.delete("web", &DeleteParams::default()).await).await);
+        let ours = ListParams::default().fields("metadata.name=web");
+        said.push(denial("delete all", async || sets.delete_collection(&DeleteParams::default(), &ours).await).await);
+        said.push(denial("patch", async || sets.patch("web", &PatchParams::default(), &one).await).await);
+    }
+    let expected = format!(
+        "StatefulSet {}/web is kept at 0 replicas by StatefulSetRestore shop/back while its volumes are swapped; if that \
+         restore is Held or gone: sts-backup doctor --lift-fence {}/web",
+        s.namespace, s.namespace
+    );
+    for answer in said {
+        let answer = answer.expect("a write passed the fence");
+        assert!(answer.ends_with(&expected), "{answer}");
+    }
+}
+
 /// The Lease that is the fence: an editor of the namespace neither lowers it nor takes it away.
 async fn locked(s: &Scene) {
-    let rights: &[(&str, &str, &str)] = &[
+    let rights: &[Right] = &[
         ("coordination.k8s.io", "leases", "patch"),
         ("coordination.k8s.io", "leases", "delete"),
         ("coordination.k8s.io", "leases", "create"),

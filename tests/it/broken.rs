@@ -32,7 +32,7 @@ pub enum Mutant {
     MarkKept,
     /// No mark is put on the Lease.
     NoMark,
-    /// The pods are not looked at after the thaw.
+    /// The pods are not looked at any more once they are frozen.
     NoProof,
     /// A hook of which nothing was heard was not started.
     LostNotStarted,
@@ -100,9 +100,10 @@ impl Mutant {
     pub fn twist(self, world: &World, step: &Backup) -> Backup {
         let Backup::Write(write) = step else { return step.clone() };
         let mut write = write.clone();
-        let Some(run) = write.status.run.as_mut().filter(|_| journal(&step_status(step)).is_some()) else {
+        if journal(&write.status).is_none() {
             return step.clone();
-        };
+        }
+        let Some(run) = write.status.run.as_mut() else { return step.clone() };
         match self {
             Mutant::IdReused => {
                 let last = world.status.last_run.as_ref().and_then(|last| last.id.clone());
@@ -151,10 +152,6 @@ impl Mutant {
             _ => backup::next,
         }
     }
-}
-
-fn step_status(step: &Backup) -> sts_backup::api::backup::StatefulSetBackupStatus {
-    if let Backup::Write(write) = step { write.status.clone() } else { Default::default() }
 }
 
 /// The write is an intent.
@@ -256,7 +253,9 @@ fn every_promise_that_is_broken_turns_a_sweep_red() {
         NoPods,
     ];
     let counts = all.map(|mutant| (mutant, red(mutant)));
-    counts.iter().for_each(|(mutant, red)| println!("{red:>6} red cases with {mutant:?}"));
+    for (mutant, red) in &counts {
+        println!("{red:>6} red cases with {mutant:?}");
+    }
     let alive: Vec<_> = counts.iter().filter(|(_, red)| *red == 0).collect();
     assert!(alive.is_empty(), "no sweep sees {alive:?}");
 }

@@ -108,7 +108,7 @@ pub async fn live(server: ApiServer) {
         };
         tokio::select! {
             () = due => server.act(|_| {}),
-            changed = changes.changed() => if changed.is_err() { return },
+            news = changes.changed() => if news.is_err() { return },
         }
     }
 }
@@ -124,7 +124,9 @@ impl Nature {
             let from = state.store.log.partition_point(|change| change.version <= state.nature.seen);
             let fresh: Vec<Change> = state.store.log[from..].to_vec();
             state.nature.seen = state.store.version();
-            fresh.iter().for_each(|change| state.nature.react(change, now));
+            for change in &fresh {
+                state.nature.react(change, now);
+            }
             let Some(key) = state.nature.agenda.keys().next().copied().filter(|(at, _)| *at <= now) else {
                 if fresh.is_empty() {
                     return;
@@ -161,7 +163,9 @@ impl Nature {
             }
             ("pods", What::Deleted) => {
                 let ordinal = change.key.name.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse().ok());
-                ordinal.into_iter().for_each(|ordinal| self.after(now, 1000, Due::Pod(ordinal)));
+                if let Some(ordinal) = ordinal {
+                    self.after(now, 1000, Due::Pod(ordinal));
+                }
                 self.after(now, 500, Due::Collect);
             }
             (_, What::Deleted) => self.after(now, 500, Due::Collect),
@@ -338,5 +342,7 @@ fn collect(state: &mut State) {
             && !used(&key.name)
     });
     let free: Vec<Key> = free.map(|(key, _)| key.clone()).collect();
-    free.iter().for_each(|key| state.store.change(key, false, |object| object["metadata"]["finalizers"] = json!([])));
+    for key in &free {
+        state.store.change(key, false, |object| object["metadata"]["finalizers"] = json!([]));
+    }
 }

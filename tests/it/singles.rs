@@ -41,7 +41,7 @@ struct Sweep {
 impl Sweep {
     fn go(&mut self, line: String, case: &Case) {
         self.all += 1;
-        if self.all % STRIDE != 0 && std::env::var_os("SSB_SWEEP").is_none() {
+        if !self.all.is_multiple_of(STRIDE) && std::env::var_os("SSB_SWEEP").is_none() {
             return;
         }
         self.cases += 1;
@@ -60,7 +60,9 @@ impl Sweep {
                 kinds.entry(what).or_insert((0, line)).0 += 1;
             }
         }
-        kinds.iter().for_each(|(what, (count, line))| println!("  {count:>4} {what}\n       SSB_WIRE='{line}'"));
+        for (what, (count, line)) in &kinds {
+            println!("  {count:>4} {what}\n       SSB_WIRE='{line}'");
+        }
         assert!(self.all >= least, "{} cases are too few", self.all);
         assert!(self.red.is_empty(), "{what}: {} of {} cases are red", self.red.len(), self.cases);
     }

@@ -32,13 +32,17 @@ async fn command(world: &Rc<RefCell<World>>, name: &str, from: usize, mutant: Op
         }
         let process = Process::start(world, want.clone());
         let next = mutant.map_or(sts_backup::plan::backup::next as _, Mutant::planner);
-        let (exit, _) = drive(&process, next, View::new(want.clone())).await;
+        let exit = tokio::select! {
+            biased;
+            () = process.died.notified() => None,
+            (exit, _) = drive(&process, next, View::new(want.clone())) => Some(exit),
+        };
         let mut world = world.borrow_mut();
         world.log.push(format!("       -- {name} {n}: {exit:?}"));
         world.bury(&want.me);
         match exit {
-            Exit::Done(_) | Exit::Refused(_) => return,
-            Exit::Superseded(_) if is_over(&world) => return,
+            Some(Exit::Done(_) | Exit::Refused(_)) => return,
+            Some(Exit::Superseded(_)) if is_over(&world) => return,
             _ => {}
         }
     }
@@ -50,7 +54,7 @@ async fn case(order: u32, other: bool, mutant: Option<Mutant>) -> World {
     world.borrow_mut().order = (0..2 * FIRST).map(|bit| order >> bit & 1 == 1).collect();
     world.borrow_mut().mutant = mutant;
     let second = if other { "other" } else { "nightly" };
-    join(command(&world, "nightly", 1, mutant), command(&world, second, 101, mutant)).await;
+    Box::pin(join(command(&world, "nightly", 1, mutant), command(&world, second, 101, mutant))).await;
     let mut world = Rc::into_inner(world).unwrap().into_inner();
     world.settle();
     let mut bad = std::mem::take(&mut world.violations);
@@ -115,7 +119,7 @@ fn two_runs_of_one_statefulset_do_not_meet() {
 #[test]
 fn one_order() {
     let Ok(text) = std::env::var("SSB_ORDER") else { return };
-    let (word, order) = text.split_once(' ').unwrap();
-    let world = runtime().block_on(case(u32::from_str_radix(order, 2).unwrap(), word == "other", None));
+    let (which, order) = text.split_once(' ').unwrap();
+    let world = runtime().block_on(case(u32::from_str_radix(order, 2).unwrap(), which == "other", None));
     println!("{}\n{:?}", world.log.join("\n"), world.violations);
 }

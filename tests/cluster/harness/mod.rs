@@ -91,7 +91,7 @@ pub async fn scene(name: &str, with: &[With], test: impl AsyncFnOnce(&Scene)) {
     create_namespace(&client, &namespace).await;
     let kubeconfig = account::runner(&client, &namespace).await;
     let scene = Scene { client, namespace, kubeconfig, drivers, others: RefCell::default(), logs: RefCell::default() };
-    let ended = AssertUnwindSafe(test(&scene)).catch_unwind().await;
+    let ended = AssertUnwindSafe(Box::pin(test(&scene))).catch_unwind().await;
     if let Err(panic) = ended {
         dump::dump(&scene).await;
         eprintln!("kept for a look: kubectl delete namespace {} {}", scene.namespace, scene.others.borrow().join(" "));

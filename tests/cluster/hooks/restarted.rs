@@ -23,11 +23,11 @@ pub async fn handles(s: &Scene, policy: &str) -> Vec<String> {
 async fn a_container_or_pod_that_goes_in_the_freeze_makes_it_void_and_another_one_follows() {
     scene("void", &[slow()], async |s| {
         futures::join!(
-            void(s, "container", async |pod| s.restart(pod).await),
-            void(s, "pod", async |pod| {
+            Box::pin(void(s, "container", async |pod| s.restart(pod).await)),
+            Box::pin(void(s, "pod", async |pod| {
                 let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
                 s.api::<Pod>().delete(pod, &now).await.unwrap();
-            }),
+            })),
         );
     })
     .await;

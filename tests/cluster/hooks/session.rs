@@ -51,7 +51,7 @@ async fn a_session_that_outlives_its_hook_holds_its_lock_over_the_cut() {
             unload(s, "pg-0").await; // the thaw lets transactions through again
             (ended, held)
         };
-        let (_, (ended, held)) = tokio::join!(load, backup);
+        let ((), (ended, held)) = tokio::join!(load, backup);
         assert!(ended.audit.iter().any(|line| line.step == "Post" && line.exit_code == Some(0)));
         let snapshot = s.snapshots().await.pop().unwrap();
         let name = clone_of(s, &set, &snapshot).await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 /// One resource of the API.
+#[expect(clippy::struct_field_names, reason = "kind is the word of the API")]
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
     pub group: &'static str,

@@ -63,7 +63,9 @@ pub fn words(object: &Value, pointer: &str) -> Vec<String> {
 /// What stands beside metadata and status.
 fn spec(object: &Value) -> Map<String, Value> {
     let mut spec = object.as_object().cloned().unwrap_or_default();
-    ["metadata", "status", "apiVersion", "kind"].iter().for_each(|key| drop(spec.remove(*key)));
+    for key in ["metadata", "status", "apiVersion", "kind"] {
+        spec.remove(key);
+    }
     spec
 }
 
