@@ -36,8 +36,9 @@ const BLOWS: [Blow; 9] = [
 
 type Blows = [(usize, Blow)];
 
-/// Of the cases of a short sweep one in so many is run.
-const STRIDE: usize = 9;
+/// Of the cases of a short sweep one in so many is run. It has no divisor in common with the number of blows, or the
+/// same blow would be drawn each time.
+const STRIDE: usize = 5;
 
 /// Whether the nth case of a sweep is run.
 fn is_drawn(n: usize) -> bool {
@@ -284,7 +285,7 @@ fn after(what: &str, setting: Setting, judge: fn(&mut World, &Blows)) {
         }
     }
     println!("{what}: {count} of {all} cases, {} red, {:.1?}\n{}", red.len(), start.elapsed(), red.join("\n"));
-    assert!(red.is_empty() && all > 100);
+    assert!(red.is_empty() && all > 20);
 }
 
 #[test]
