@@ -34,7 +34,7 @@
 //! | [`plan::hook`] | hooks: where they run, how they ended, which pod still has to be thawed |
 //! | [`plan::patience`] | how long a run waits for the lock |
 //! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
-//! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state |
+//! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state. No step has an effect on a cluster yet |
 //! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once |
 //! | [`plan::topology`], [`plan::quantity`] | which nodes reach a volume; sizes |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |

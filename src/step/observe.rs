@@ -1,4 +1,7 @@
 //! One read, one GET or LIST, facts. An object that does not exist is a fact; a request that failed is not one.
+//!
+//! What only a restore looks at is not read here yet: there is no effect of a restore on a cluster, so nothing that
+//! drives one can be compiled, and no backup asks for it.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -80,6 +83,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
             Fact::Snaps(Seen::Known(snaps(&found, c.clock.now())))
         }
+        // Out of reach, see above: and what is not read is not known.
         Read::Restore(_) => return Err(Fault::Lost),
         Read::Stock | Read::Content(_) | Read::Restores => Fact::Prune(stock::read(c, read).await?),
     }])
