@@ -53,7 +53,8 @@ fn main() {
         let quick = With::Faulty(TWO, json!({ "cutDelay": "1s" }));
         scene("bench", &[quick], async |s| {
             for templates in [&["a"][..], &["a", "b", "c"]] {
-                ratios.borrow_mut().push(compare(s, templates).await);
+                let ratio = compare(s, templates).await;
+                ratios.borrow_mut().push(ratio);
             }
         })
         .await;

@@ -29,7 +29,7 @@ pub fn backup(path: &Path) -> Result<StatefulSetBackup> {
 }
 
 fn parse(text: &str) -> std::result::Result<StatefulSetBackup, String> {
-    let value: Value = serde_saphyr::from_str(text).map_err(|error| {
+    let mut value: Value = serde_saphyr::from_str(text).map_err(|error| {
         let error = error.to_string();
         format!("not one YAML document: {}", error.lines().next().unwrap_or_default())
     })?;
@@ -37,6 +37,10 @@ fn parse(text: &str) -> std::result::Result<StatefulSetBackup, String> {
     if word("kind") != KIND || word("apiVersion") != API_VERSION {
         let (version, kind) = (word("apiVersion"), word("kind"));
         return Err(format!("expected kind {KIND} of {API_VERSION}, found {kind:?} of {version:?}"));
+    }
+    // Without a name it is still a policy: who needs the name asks for it.
+    if let Some(object) = value.as_object_mut() {
+        object.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
     }
     let object: StatefulSetBackup = serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
     let known = serde_json::to_value(&object).unwrap_or_default();

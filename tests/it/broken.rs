@@ -32,7 +32,7 @@ pub enum Mutant {
     MarkKept,
     /// No mark is put on the Lease.
     NoMark,
-    /// The pods are not looked at after the thaw.
+    /// The pods are not looked at any more once they are frozen.
     NoProof,
     /// A hook of which nothing was heard was not started.
     LostNotStarted,

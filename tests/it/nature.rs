@@ -108,7 +108,7 @@ pub async fn live(server: ApiServer) {
         };
         tokio::select! {
             () = due => server.act(|_| {}),
-            changed = changes.changed() => if changed.is_err() { return },
+            news = changes.changed() => if news.is_err() { return },
         }
     }
 }

@@ -41,7 +41,7 @@ struct Sweep {
 impl Sweep {
     fn go(&mut self, line: String, case: &Case) {
         self.all += 1;
-        if self.all % STRIDE != 0 && std::env::var_os("SSB_SWEEP").is_none() {
+        if !self.all.is_multiple_of(STRIDE) && std::env::var_os("SSB_SWEEP").is_none() {
             return;
         }
         self.cases += 1;

@@ -12,6 +12,7 @@ use sts_backup::plan::noun::{Holder, Lease, Open, Snaps};
 use sts_backup::step::{observe, record};
 
 use crate::apiserver::State;
+use crate::apiserver::fault::Strike;
 use crate::apiserver::store::{Store, What, text};
 use crate::shop;
 
@@ -58,6 +59,10 @@ pub fn frozen(state: &State) -> usize {
 
 pub fn check(state: &mut State) {
     let (lease, snaps) = (lease(&state.store), snaps(&state.store));
+    let forbidden = state.faults.strikes.values().any(|strike| matches!(strike, Strike::Say(no) if no.code == 403));
+    if frozen(state) > 0 && !forbidden && lease.as_ref().is_none_or(|lease| lease.open.is_none()) {
+        state.violations.push("frozen, and the Lease does not say so".into());
+    }
     let names: Vec<String> = state.store.all("statefulsetbackups").map(|(key, _)| key.name.clone()).collect();
     for name in names {
         let Some(record) = record(&state.store, &name) else { continue };

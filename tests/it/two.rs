@@ -119,7 +119,7 @@ fn two_runs_of_one_statefulset_do_not_meet() {
 #[test]
 fn one_order() {
     let Ok(text) = std::env::var("SSB_ORDER") else { return };
-    let (word, order) = text.split_once(' ').unwrap();
-    let world = runtime().block_on(case(u32::from_str_radix(order, 2).unwrap(), word == "other", None));
+    let (which, order) = text.split_once(' ').unwrap();
+    let world = runtime().block_on(case(u32::from_str_radix(order, 2).unwrap(), which == "other", None));
     println!("{}\n{:?}", world.log.join("\n"), world.violations);
 }

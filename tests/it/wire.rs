@@ -136,7 +136,7 @@ pub async fn process(server: &ApiServer, clock: Clock, name: &str, slot: &str) -
         () = async {
             life.terminate.notified().await;
             cluster.ask_to_stop(Stop::Sigterm);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         } => None,
     };
     server.act(|state| state.log.push(format!("-- the process ends: {exit:?}")));
@@ -187,7 +187,7 @@ pub fn judge(case: &Case) -> Verdict {
     rt.block_on(async {
         let (server, clock) = world(case);
         let exits = to_the_end(&server, clock, shop::POLICY).await;
-        sleep(std::time::Duration::from_secs(120)).await; // what is being deleted goes
+        sleep(std::time::Duration::from_mins(2)).await; // what is being deleted goes
         server.act(|state| {
             let count = |class| state.faults.count(class);
             let (writes, reads) = (count(Class::Write), count(Class::Read));
@@ -207,7 +207,10 @@ fn verdict(state: &crate::apiserver::State, case: &Case, exits: &[Option<Exit>])
             bad.push(what.to_owned());
         }
     };
-    check(truth::frozen(state) > 0, "left frozen");
+    // Where the world itself forbids the thaw, the message says in which pod.
+    let said = truth::record(&state.store, shop::POLICY).and_then(|record| record.status.message).unwrap_or_default();
+    let told = case.refuses() && said.contains("post hook") && said.contains(&format!("pod {}-", shop::SET));
+    check(truth::frozen(state) > 0 && !told, "left frozen");
     let late = state.nature.answered.is_some_and(|answered| answered > PROMPT);
     check(case.strikes.is_empty() && late, "SIGTERM was answered late");
     check(shop::namesakes_lost(&state.store), "a namesake was deleted");

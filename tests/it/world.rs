@@ -448,6 +448,7 @@ impl World {
         }
         match (pod.frozen, exec.which) {
             (true, Which::Pre) => self.violations.push("pre hook on a frozen pod"),
+            (false, Which::Pre) if self.open.is_none() => self.violations.push("frozen, and the Lease does not say so"),
             (true, Which::Post) => self.thaws += 1,
             _ => {}
         }
@@ -561,6 +562,9 @@ impl Io for Process {
         self.mutant.map_or(stop, |mutant| mutant.stop(stop))
     }
     async fn stopped(&self) {
+        if self.mutant == Some(Mutant::DeafToSigterm) {
+            return pending().await;
+        }
         let _ = self.stop.subscribe().wait_for(Option::is_some).await;
     }
     async fn renew(&self) -> Infallible {
@@ -613,13 +617,14 @@ impl Io for Process {
                 let gone = told.keys().filter(|name| !snaps.contains_key(*name));
                 facts.extend(gone.map(|name| Fact::Snap(name.clone(), None)));
             }
-            if on.contains(&Feed::Pods) {
+            let pods = on.contains(&Feed::Pods) && self.mutant != Some(Mutant::NoProof);
+            if pods {
                 let world = self.world.borrow();
                 let all =
                     (0..PODS).map(|n| format!("web-{n}")).filter_map(|name| Some((name.clone(), world.pod(&name)?)));
                 facts.push(Fact::Pods(all.collect()));
             }
-            if facts.len() > usize::from(on.contains(&Feed::Pods)) {
+            if facts.len() > usize::from(pods) {
                 return facts;
             }
             match due.into_iter().filter(|at| *at > now).min() {

@@ -212,12 +212,11 @@ fn remove(value: &mut Value, path: &[String]) {
             }
         }
         Value::Object(fields) => {
-            if rest.is_empty()
-                || fields.get_mut(first).is_some_and(|inner| {
-                    remove(inner, rest);
-                    empty(inner)
-                })
-            {
+            let left = fields.get_mut(first).filter(|_| !rest.is_empty()).is_some_and(|inner| {
+                remove(inner, rest);
+                !empty(inner)
+            });
+            if !left {
                 fields.remove(first);
             }
         }

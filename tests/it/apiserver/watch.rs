@@ -16,7 +16,7 @@ use super::select::Selector;
 use super::store::What;
 use super::{ApiServer, Chunks, State};
 
-const BOOKMARK: Duration = Duration::from_secs(60);
+const BOOKMARK: Duration = Duration::from_mins(1);
 
 struct Watch {
     server: ApiServer,
