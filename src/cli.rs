@@ -9,6 +9,7 @@ mod retention;
 mod run_once;
 mod schedule;
 mod version;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +50,10 @@ pub struct Global {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Watch the cluster and make a Job for each run that is due, until told to stop
+    ///
+    /// The resident role: settings come from the environment (SSB_*).
+    Watch,
     /// Carry out one run here and now, with the rights of the kubeconfig or of the pod
     #[command(subcommand)]
     RunOnce(run_once::RunOnce),
@@ -134,6 +139,7 @@ pub fn run() -> Result<ExitCode> {
         }
     };
     match cli.command {
+        Command::Watch => watch::run(&cli.global),
         Command::RunOnce(what) => run_once::run(&cli.global, &what),
         Command::Schedule(ask) => schedule::run(&ask),
         Command::List(list) => list::run(&cli.global, &list),

@@ -14,7 +14,7 @@
 //! 3. Every effect is preceded by a persisted intent, or has a deterministic name, so that doing it again is
 //!    harmless; every destructive request carries a uid or resourceVersion precondition.
 //! 4. One file writes status: `step/record.rs`. Everybody else hands it a value.
-//! 5. Imports point one way: [`api`] ← [`plan`] ← [`step`] ← [`run`] ← [`cli`] ← `main`. [`generate`] reads [`api`],
+//! 5. Imports point one way: [`api`] ← [`plan`] ← [`step`] ← [`watch`], [`run`] ← [`cli`] ← `main`. [`generate`] reads [`api`],
 //!    [`plan`] and the verbs that [`step`] declares.
 //! 6. A file over 400 lines or a function over 60 is two things: it is split along a noun.
 //! 7. Waiting is not an error, success is not an error, and a failed GET is never "the object does not exist".
@@ -42,6 +42,8 @@
 //! | [`plan::stock`] | the runs of a `StatefulSet` as their snapshots tell them: whose, and in which state |
 //! | [`plan::prune`] | retention as the last part of a backup: what is deleted next, and what stands in the way |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
+//! | [`plan::job`] | the Job of a run, whole; its name is a function of what it is for |
+//! | [`plan::launch`] | all that the watcher decides: a compact index, and from it what to do now and when to look again |
 //! | [`plan::schedule`] | when a run is due: the dialect and the instants of CronJob; text is kept, never what was parsed from it |
 //! | [`plan::invariant`] | what holds in every reachable state; the sweeps look after every stored write |
 //! | [`plan::name`] | run ids and object names, checked where they are made |
@@ -52,8 +54,10 @@
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
 //! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end |
 //! | [`run`], [`run::file`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
+//! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; metrics and health |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
 //! | [`generate`] | CRDs, roles and admission policies as text, committed under `manifests/` and compared by `just drift` |
+//! | `tests/launch/` | what the watcher decides, over simulated months, against a naive model |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
 //! | `benches/` | the measured bars, one program each, printing ratios |
 //!
@@ -89,3 +93,4 @@ pub mod plan;
 pub mod run;
 pub mod step;
 pub mod telemetry;
+pub mod watch;

@@ -120,6 +120,8 @@ words! {
         UndoRefused,
         /// A record was written in a format that this version does not know.
         FormatUnknown,
+        /// Event: the object says what cannot be done, or what this version cannot read; it is left alone.
+        InvalidSpec,
 
         /// In progress: an undo was asked for.
         UndoRequested,

@@ -11,6 +11,7 @@ pub mod recorded;
 pub mod restore;
 pub(crate) mod rules;
 pub mod shared;
+pub mod slim;
 pub mod snapshot;
 pub mod word;
 

@@ -8,7 +8,7 @@ use super::hook::Place;
 use super::name::RunId;
 use super::noun::{Holder, Open, Outcome, Refusal, Want};
 use super::stock::{self, Owner, State, Stock, Stocked};
-use crate::api::backup::StatefulSetBackupStatus;
+use crate::api::backup::{LastRun, StatefulSetBackupStatus};
 use crate::api::condition::Reason;
 use crate::api::shared::{self, Consistency, FrozenPod, Intent, IntentPhase, RunStatus};
 
@@ -121,7 +121,15 @@ pub fn recover(open: Option<&Open>, stock: &Stock, want: &Want, now: Timestamp) 
         };
         write(&journal, &want.slot, want.attempt, &want.me, now)
     });
-    StatefulSetBackupStatus { run, ..StatefulSetBackupStatus::default() }
+    let last_run = run.as_ref().map(|run| LastRun {
+        id: run.id.clone(),
+        slot: run.slot.clone(),
+        attempt: run.attempt,
+        trigger: Some(want.backup.trigger),
+        consistency: run.intent.as_ref().and_then(|intent| intent.consistency),
+        ..LastRun::default()
+    });
+    StatefulSetBackupStatus { run, last_run, ..StatefulSetBackupStatus::default() }
 }
 
 fn closed(status: &StatefulSetBackupStatus, slot: &str) -> Option<Outcome> {

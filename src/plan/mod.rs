@@ -9,6 +9,7 @@ pub mod hook;
 pub mod invariant;
 pub mod job;
 pub mod journal;
+pub mod launch;
 pub mod name;
 pub mod noun;
 pub mod patience;

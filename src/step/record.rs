@@ -2,14 +2,18 @@
 //! on. Any other write to the object makes it a conflict, which is a lost reply: read again, decide again.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Debug;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::Fault;
 use super::call::{Call, No, call};
@@ -22,6 +26,7 @@ use crate::api::{API_VERSION, manager};
 use crate::plan::backup::Hold;
 use crate::plan::flow::{Row, Verb};
 use crate::plan::journal::{self, Record};
+use crate::plan::launch::entry::{Object, Owned, Uid};
 use crate::plan::report::{Note, Write};
 use crate::plan::view::{Fact, Seen};
 
@@ -208,18 +213,28 @@ async fn tell(c: &Cluster, note: &Note) {
         namespace: Some(want.statefulset_namespace.clone()),
         ..ObjectReference::default()
     };
+    let me = c.want.me.to_string();
+    let teller = Teller { controller: "sts-backup.io/runner", instance: &me, action: "Backup", now: c.clock.now() };
     let on_ours = async {
         if matches!(c.ledger, Ledger::Object) {
-            publish(c, note, ours).await;
+            publish(&c.client, &teller, note, ours).await;
         }
     };
-    let both = futures::future::join(on_ours, publish(c, note, target));
-    let _ = tokio::time::timeout(EVENT, both).await;
+    futures::future::join(on_ours, publish(&c.client, &teller, note, target)).await;
 }
 
-async fn publish(c: &Cluster, note: &Note, regarding: ObjectReference) {
-    let namespace = regarding.namespace.clone().unwrap_or_default();
-    let now = c.clock.now();
+/// Who tells an Event.
+#[derive(Debug)]
+pub struct Teller<'a> {
+    pub controller: &'static str,
+    pub instance: &'a str,
+    pub action: &'static str,
+    pub now: Timestamp,
+}
+
+/// Best effort, within its time.
+pub async fn publish(client: &Client, teller: &Teller<'_>, note: &Note, regarding: ObjectReference) {
+    let (namespace, now) = (regarding.namespace.clone().unwrap_or_default(), teller.now);
     let event = Event {
         metadata: ObjectMeta {
             name: Some(format!("{}.{:x}", regarding.name.clone().unwrap_or_default(), now.as_nanosecond())),
@@ -227,17 +242,79 @@ async fn publish(c: &Cluster, note: &Note, regarding: ObjectReference) {
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(now)),
-        action: Some("Backup".into()),
+        action: Some(teller.action.into()),
         reason: Some(note.reason.to_string()),
         note: Some(note.message.chars().take(1000).collect()),
         regarding: Some(regarding),
-        reporting_controller: Some("sts-backup.io/runner".into()),
-        reporting_instance: Some(c.want.me.to_string().chars().take(128).collect()),
+        reporting_controller: Some(teller.controller.into()),
+        reporting_instance: Some(teller.instance.chars().take(128).collect()),
         type_: Some(if note.warning { "Warning" } else { "Normal" }.into()),
         ..Event::default()
     };
-    let api: Api<Event> = Api::namespaced(c.client.clone(), &namespace);
-    if let Err(error) = api.create(&PostParams::default(), &event).await {
-        tracing::warn!(message = format!("Event {} was not written: {}", note.reason, crate::error::sentence(&error)));
-    }
+    let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
+    let why = match tokio::time::timeout(EVENT, api.create(&PostParams::default(), &event)).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => crate::error::sentence(&error),
+        Err(_) => "no answer".to_owned(),
+    };
+    tracing::warn!(message = format!("Event {} was not written: {why}", note.reason));
+}
+
+/// The watcher's fields of one object's status.
+#[derive(Debug)]
+pub struct Watched<'a> {
+    pub object: &'a Object,
+    pub uid: Uid,
+    pub owned: &'a Owned,
+    /// `managedBy`
+    pub install: &'a str,
+}
+
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "camelCase")]
+struct WatchedApply<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: ObjectMeta,
+    status: WatchedStatus<'a>,
+}
+
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "camelCase")]
+struct WatchedStatus<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_schedule_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_schedule_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_request: Option<&'a str>,
+    managed_by: &'a str,
+}
+
+/// Post: the watcher's fields are these. Again: a conflict, since the version has moved on.
+pub async fn watched<K>(client: Client, fields: &Watched<'_>, kind: &'static str) -> kube::Result<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let (object, owned) = (fields.object, fields.owned);
+    let body = WatchedApply {
+        api_version: API_VERSION,
+        kind,
+        metadata: ObjectMeta {
+            name: Some(object.name.to_string()),
+            namespace: Some(object.namespace.to_string()),
+            uid: Some(fields.uid.to_string()),
+            resource_version: Some(object.version.to_string()),
+            ..ObjectMeta::default()
+        },
+        status: WatchedStatus {
+            next_schedule_time: owned.next,
+            last_schedule_time: owned.last,
+            last_request: owned.request.as_deref(),
+            managed_by: fields.install,
+        },
+    };
+    let params = PatchParams::apply(manager::WATCHER).force();
+    let api: Api<K> = Api::namespaced(client, &object.namespace);
+    api.patch_status(&object.name, &params, &Patch::Apply(&body)).await
 }

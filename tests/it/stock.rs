@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use sts_backup::api::backup::{BackupPhase, HistoryEntry, LastRun, StatefulSetBackupStatus};
+use sts_backup::api::condition::Reason;
+use sts_backup::api::shared::Outcome;
 use sts_backup::plan::backup::Backup;
 use sts_backup::plan::name::{ClaimKey, RunId};
 use sts_backup::plan::noun::Snap;
@@ -134,6 +137,20 @@ impl Old {
         };
         let contents = pieces.iter().map(content).collect();
         Old { pieces, contents, purge, refused: false, violations: vec![] }
+    }
+
+    /// What the object tells of the runs of before: the newest of them failed.
+    pub fn status() -> StatefulSetBackupStatus {
+        let last_run = LastRun {
+            id: Some(id("12").to_string()),
+            slot: Some("before".into()),
+            outcome: Some(Outcome::Failed),
+            reason: Some(Reason::SnapshotFailed),
+            ..LastRun::default()
+        };
+        let history = vec![HistoryEntry { id: id("12").to_string(), ..HistoryEntry::default() }];
+        let phase = Some(BackupPhase::Failed);
+        StatefulSetBackupStatus { phase, last_run: Some(last_run), history, ..StatefulSetBackupStatus::default() }
     }
 
     /// A restore comes to use a run that is to go.

@@ -142,7 +142,7 @@ impl World {
             start: Instant::now(),
             kind,
             hooks: kind.has_hooks(),
-            status: StatefulSetBackupStatus::default(),
+            status: if matches!(kind, Kind::Old { .. }) { Old::status() } else { StatefulSetBackupStatus::default() },
             finalizers: vec![],
             version: 1,
             aside: (StatefulSetBackupStatus::default(), vec![], 1),
@@ -295,6 +295,9 @@ impl World {
 
     /// What is stored now is a state that may be.
     fn look_for_breaches(&mut self) {
+        if self.kind.is_file() {
+            return; // no record is stored: what the mark and the snapshots say in the end, the verdict judges
+        }
         let (Fact::Record(record), Fact::Lease(Seen::Known(lease))) = (self.record(), self.lease()) else { return };
         let Seen::Known(record) = *record else { return };
         let stored = Stored { record: &record, lease: lease.as_ref(), snaps: &self.snaps() };
@@ -391,7 +394,7 @@ impl World {
         self.uids += 1;
         let snap = Snap {
             uid: format!("snap-{}", self.uids),
-            policy_uid: self.kind.uid().into(),
+            policy_uid: self.uid.into(),
             run: new.run,
             claim: new.claim.clone(),
             epoch: new.epoch,

@@ -1,0 +1,157 @@
+//! All that the watcher decides: a compact index of our objects and their Jobs, and from it what to do now and when to
+//! look again. Pure: two clocks are arguments, what was done comes back as an answer.
+//!
+//! Nothing is remembered that status and Jobs do not say, save for pauses and waits. A decision about one object costs
+//! a few look-ups in sorted sets, however many others there are. Each object has at most one request under way.
+
+mod backup;
+pub mod entry;
+mod heard;
+mod index;
+pub mod pace;
+mod restore;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::entry::{Job, Object, Owned, Uid};
+pub use self::index::Index;
+use self::pace::{Lease, Turn};
+use super::job::Run;
+use super::report::Note;
+
+/// Schedules go by the wall clock, pauses by one that never jumps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    pub wall: Timestamp,
+    pub tick: Duration,
+}
+
+/// What this installation was told.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Backup Jobs at a time.
+    pub places: usize,
+    pub jitter_seconds: u32,
+    /// When this watcher began: an older slot was missed.
+    pub started: Timestamp,
+    /// The lists that must have been seen before anything is decided.
+    pub feeds: Vec<Feed>,
+}
+
+/// One thing to do for one object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Act {
+    pub uid: Uid,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// Write the watcher's fields of status, as whole; the version that it was decided on is the precondition.
+    Status(Owned),
+    Launch {
+        run: Box<Run>,
+        note: Option<Note>,
+    },
+    /// Read the lock Lease of the object's StatefulSet.
+    Look,
+    Prune {
+        name: String,
+        job: Uid,
+    },
+    /// An Event on the object. No answer is expected.
+    Tell(Note),
+}
+
+/// What came of an act.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The object as it is now.
+    Status(Option<Box<Object>>),
+    /// The Job as it is now; none: it was there, and is gone.
+    Launched(Option<Job>),
+    Lease(Lease),
+    Pruned(Uid),
+    /// An Event was sent, or dropped.
+    Told,
+    /// Not done, or not known to be.
+    Failed,
+}
+
+/// When to look again, if nothing is heard before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wake {
+    pub wall: Option<Timestamp>,
+    pub tick: Option<Duration>,
+}
+
+enum Choice {
+    Rest(Wake),
+    Act(What),
+    /// A backup that needs one of the places; the oldest goes first.
+    Place {
+        order: Timestamp,
+        run: Box<Run>,
+    },
+    /// The object cannot be acted on.
+    Bad(String),
+}
+
+impl Choice {
+    fn turn(turn: Turn, launch: impl FnOnce() -> What) -> Choice {
+        match turn {
+            Turn::Yes => Choice::Act(launch()),
+            Turn::Look => Choice::Act(What::Look),
+            Turn::Rest(until) => Choice::Rest(Wake { wall: None, tick: Some(until) }),
+            Turn::Hold => Choice::Rest(Wake::default()),
+        }
+    }
+}
+
+/// What is listed and watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum List {
+    Backups,
+    Restores,
+    Jobs,
+}
+
+/// One list: of all namespaces, or of one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Feed {
+    pub list: List,
+    pub namespace: Option<Box<str>>,
+}
+
+impl Feed {
+    pub fn resource(&self) -> &'static str {
+        match self.list {
+            List::Backups => "statefulsetbackups.backup.sts-backup.io",
+            List::Restores => "statefulsetrestores.backup.sts-backup.io",
+            List::Jobs => "jobs.batch",
+        }
+    }
+
+    /// The three lists of these namespaces; of all if there are none.
+    pub fn of(namespaces: &[String]) -> Vec<Feed> {
+        let scopes = || namespaces.iter().map(|name| Some(name.as_str().into()));
+        let all = || namespaces.is_empty().then_some(None);
+        let of = |list| scopes().chain(all()).map(move |namespace| Feed { list, namespace });
+        let jobs = Feed { list: List::Jobs, namespace: None };
+        of(List::Backups).chain(of(List::Restores)).chain([jobs]).collect()
+    }
+}
+
+impl fmt::Display for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} in {namespace}", self.resource()),
+            None => f.write_str(self.resource()),
+        }
+    }
+}

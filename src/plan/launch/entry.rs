@@ -1,0 +1,239 @@
+//! What the watcher keeps of each object: text and numbers, never a whole object and nothing parsed from a schedule.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::condition::Reason;
+use crate::api::restore::RestorePhase;
+use crate::api::shared::{Outcome, Trigger};
+use crate::plan::job::{self, Kind};
+
+/// A uid of the API server, in its 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid(pub u128);
+
+impl FromStr for Uid {
+    type Err = ();
+
+    /// Exactly the canonical text: what it stands for must be printed again letter for letter.
+    fn from_str(text: &str) -> Result<Uid, ()> {
+        let uid = u128::from_str_radix(&text.replace('-', ""), 16).map(Uid).map_err(|_| ())?;
+        if uid.to_string() == text { Ok(uid) } else { Err(()) }
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let hex = format!("{:032x}", self.0);
+        write!(f, "{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+}
+
+impl fmt::Debug for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One of our objects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    pub namespace: Box<str>,
+    pub name: Box<str>,
+    /// resourceVersion: the precondition of a status write.
+    pub version: Box<str>,
+    pub generation: i64,
+    pub created: Timestamp,
+    pub leaving: Option<Timestamp>,
+    /// It bears our finalizer.
+    pub held: bool,
+    pub statefulset: Box<str>,
+    /// None: its own.
+    pub statefulset_namespace: Option<Box<str>>,
+    pub manager: Manager,
+    /// Why it cannot be acted on.
+    pub problem: Option<Box<str>>,
+    pub subject: Subject,
+}
+
+impl Object {
+    pub fn target(&self) -> (&str, &str) {
+        (self.statefulset_namespace.as_deref().unwrap_or(&self.namespace), &self.statefulset)
+    }
+}
+
+/// Which watcher the object says it is served by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Manager {
+    Nobody,
+    Us,
+    Another(Box<str>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Subject {
+    Backup(Box<Policy>),
+    Restore(Box<Restore>),
+}
+
+/// The fields of status that the watcher owns; every write sends all of them, and `managedBy`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// While it equals `last`, the run of that slot is not known to have begun.
+    pub next: Option<Timestamp>,
+    pub last: Option<Timestamp>,
+    pub request: Option<Box<str>>,
+}
+
+/// A StatefulSetBackup.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Policy {
+    pub schedule: Option<Box<str>>,
+    pub time_zone: Option<Box<str>>,
+    pub starting_deadline: Option<i64>,
+    pub suspend: bool,
+    pub keep_succeeded: usize,
+    pub keep_failed: usize,
+    /// Hook timeouts, freeze and readiness: how long a run may take once it has the lock.
+    pub span: i64,
+    /// What a thaw may take.
+    pub grace: i64,
+    /// The annotation that asks for a run.
+    pub request: Option<Box<str>>,
+    pub owned: Owned,
+    pub run: Option<OpenRun>,
+    pub last: Option<Box<Last>>,
+    /// status.lastBackupTime
+    pub succeeded: Option<Timestamp>,
+}
+
+/// `status.run`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRun {
+    pub slot: Box<str>,
+    pub attempt: u32,
+    pub stage: Stage,
+}
+
+/// How far the open run is, as far as it matters to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Pods may be frozen.
+    Frozen,
+    /// It only waits for uploads.
+    Uploading,
+    Other,
+}
+
+/// `status.lastRun`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Last {
+    pub slot: Box<str>,
+    pub attempt: u32,
+    pub trigger: Trigger,
+    pub outcome: Option<Outcome>,
+    pub reason: Option<Reason>,
+    pub started: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    pub freeze_seconds: Option<f64>,
+    pub snapshots: usize,
+}
+
+/// A StatefulSetRestore.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Restore {
+    pub phase: Option<RestorePhase>,
+    pub run: Option<OpenRun>,
+    /// The annotation that asks for an undo.
+    pub undo: Option<Box<str>>,
+    /// An undo has written its plan.
+    pub undoing: bool,
+    pub undo_deadline: Option<Timestamp>,
+    pub request: Option<Box<str>>,
+}
+
+impl Restore {
+    pub fn is_over(&self) -> bool {
+        self.run.is_none()
+            && matches!(self.phase, Some(RestorePhase::Completed | RestorePhase::Failed | RestorePhase::Undone))
+    }
+}
+
+/// A Job of ours, in our namespace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    pub uid: Uid,
+    pub kind: Kind,
+    pub slot: Box<str>,
+    pub attempt: u32,
+    pub trigger: Trigger,
+    pub state: State,
+    /// When it ended, by the Job controller's clock: the order in which history goes.
+    pub ended: Option<Timestamp>,
+    /// Since when we have seen it in this state.
+    pub since: Duration,
+    /// The list in which it was last seen.
+    pub(super) epoch: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No pod of it runs yet.
+    Pending,
+    Running,
+    Succeeded,
+    /// `refused`: a definite no, by its exit code; else it was used up or ran out of time.
+    Failed {
+        refused: bool,
+    },
+}
+
+impl Job {
+    #[expect(clippy::too_many_arguments, reason = "one for each field")]
+    pub fn new(
+        uid: Uid,
+        kind: Kind,
+        slot: Box<str>,
+        attempt: u32,
+        trigger: Trigger,
+        state: State,
+        ended: Option<Timestamp>,
+        since: Duration,
+    ) -> Job {
+        Job { uid, kind, slot, attempt, trigger, state, ended, since, epoch: 0 }
+    }
+
+    pub fn is_active(&self) -> bool {
+        matches!(self.state, State::Pending | State::Running)
+    }
+
+    pub fn name(&self, object: &Object, owner: Uid) -> String {
+        job::job_name(self.kind, &object.name, &owner.to_string(), &self.slot, self.attempt)
+    }
+
+    pub fn is_for(&self, kind: Kind, slot: &str) -> bool {
+        self.kind == kind && *self.slot == *slot
+    }
+}
+
+/// Slots of the clock are instants; those of a person's request are any text.
+pub fn is_clock(trigger: Trigger) -> bool {
+    matches!(trigger, Trigger::Schedule | Trigger::First | Trigger::Catchup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_comes_back_letter_for_letter() {
+        let text = "0a1f0c9e-2f43-4b8e-9d7e-0c51d3e5a7b1";
+        assert_eq!(text.parse::<Uid>().unwrap().to_string(), text);
+        for wrong in ["", "x", "0A1F0C9E-2F43-4B8E-9D7E-0C51D3E5A7B1", "0a1f0c9e2f434b8e9d7e0c51d3e5a7b1", "-1"] {
+            assert!(wrong.parse::<Uid>().is_err(), "{wrong}");
+        }
+    }
+}

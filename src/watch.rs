@@ -1,0 +1,152 @@
+//! The resident role: lean watches → compact index → [`crate::plan::launch`] → Jobs. It decides nothing itself, and
+//! holds no right to exec, to delete a claim or to read a Secret.
+//!
+//! One thread, one loop, no task that outlives it: what is dropped at the end may have been done or not, and whoever
+//! comes next finds out. API errors end nothing here; the loop waits and catches up.
+
+mod act;
+mod decode;
+mod feed;
+mod metrics;
+mod serve;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::stream::{FuturesUnordered, StreamExt, select_all};
+use jiff::Timestamp;
+use kube::Client;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep};
+
+pub use self::act::VERBS as ACT_VERBS;
+use self::feed::News;
+pub use self::feed::VERBS as FEED_VERBS;
+use crate::client::Connection;
+use crate::config::Watching;
+use crate::error::{Error, Result};
+use crate::plan::launch::{Context, Feed, Index, Now, Wake};
+
+/// Requests at a time; each is a connection.
+const AT_ONCE: usize = 32;
+/// A clock that jumps is noticed within this.
+const LOOK: Duration = Duration::from_secs(15);
+/// What is heard in a burst is taken in before it is answered.
+const BURST: usize = 500;
+
+/// What the loop works on, and others show.
+struct State {
+    client: Client,
+    settings: Watching,
+    index: RefCell<Index>,
+    /// Watches that do not work, and why.
+    troubles: RefCell<BTreeMap<String, String>>,
+    began: Instant,
+    turned: Cell<Instant>,
+}
+
+impl State {
+    fn now(&self) -> Now {
+        Now { wall: Timestamp::now(), tick: self.began.elapsed() }
+    }
+}
+
+/// Watches until it is told to stop.
+///
+/// # Errors
+/// What keeps it from beginning: an address that cannot be listened on.
+pub async fn watch(connection: &Connection, settings: Watching) -> Result<()> {
+    let listen = |kind| signal(kind).map_err(|error| Error::Config(format!("cannot listen for signals: {error}")));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let feeds = settings.feeds();
+    let context = Context {
+        places: settings.max_concurrent_runs,
+        jitter_seconds: settings.jitter_seconds,
+        started: Timestamp::now(),
+        feeds: feeds.clone(),
+    };
+    let (metrics, health) = (serve::bind(&settings.metrics).await?, serve::bind(&settings.health).await?);
+    let state = State {
+        client: connection.client.clone(),
+        settings,
+        index: RefCell::new(Index::new(context)),
+        troubles: RefCell::default(),
+        began: Instant::now(),
+        turned: Cell::new(Instant::now()),
+    };
+    tracing::info!(message = format!("watching as {}", state.settings.install));
+    select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        never = turns(&state, &feeds) => match never {},
+        never = serve::serve(metrics, &state, serve::metrics) => match never {},
+        never = serve::serve(health, &state, serve::health) => match never {},
+    }
+    tracing::info!(message = "told to stop");
+    Ok(())
+}
+
+async fn turns(state: &State, feeds: &[Feed]) -> Infallible {
+    let mut news = select_all(feeds.iter().map(|feed| feed::news(state.client.clone(), feed, &state.settings)));
+    let mut under_way = FuturesUnordered::new();
+    let mut waiting = VecDeque::new();
+    loop {
+        state.turned.set(Instant::now());
+        waiting.extend(state.index.borrow_mut().plan(state.now()));
+        while under_way.len() < AT_ONCE
+            && let Some(next) = waiting.pop_front()
+        {
+            under_way.extend(act::carry_out(state, next));
+        }
+        let wake = state.index.borrow().wake();
+        select! {
+            Some(heard) = news.next() => {
+                hear(state, heard);
+                for _ in 0..BURST {
+                    let Some(Some(heard)) = news.next().now_or_never() else { break };
+                    hear(state, heard);
+                }
+            }
+            Some((uid, answer)) = under_way.next() => state.index.borrow_mut().answer(uid, answer, state.now()),
+            () = sleep(until(wake, state.now())) => {}
+        }
+    }
+}
+
+fn until(wake: Wake, now: Now) -> Duration {
+    let wall = wake.wall.map(|at| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default());
+    let tick = wake.tick.map(|at| at.saturating_sub(now.tick));
+    wall.into_iter().chain(tick).min().unwrap_or(LOOK).min(LOOK)
+}
+
+fn hear(state: &State, news: News) {
+    let mut index = state.index.borrow_mut();
+    match news {
+        News::Begin(feed) => index.list(&feed),
+        News::End(feed) => {
+            state.troubles.borrow_mut().remove(&feed.to_string());
+            index.listed(&feed);
+        }
+        News::Object(uid, object) => index.see(uid, *object),
+        News::Gone(uid) => index.forget(uid),
+        News::Job(object) => {
+            if let Some((owner, job)) = decode::job(&object, state.now().tick) {
+                index.see_job(owner, job);
+            }
+        }
+        News::JobGone(object) => {
+            if let Some((owner, job)) = decode::job(&object, state.now().tick) {
+                index.forget_job(owner, job.uid);
+            }
+        }
+        News::Alive(feed) => drop(state.troubles.borrow_mut().remove(&feed.to_string())),
+        News::Trouble(feed, why) => {
+            tracing::warn!(message = format!("{feed}: {why}"));
+            state.troubles.borrow_mut().insert(feed.to_string(), why);
+        }
+    }
+}

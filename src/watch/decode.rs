@@ -1,0 +1,195 @@
+//! From what is decoded to what the index keeps, and why an object cannot be acted on.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::api::backup::{
+    FAILED_JOBS_HISTORY_LIMIT, HOOK_TIMEOUT_SECONDS, MAX_FREEZE_SECONDS, SNAPSHOT_READY_TIMEOUT_SECONDS,
+    SUCCESSFUL_JOBS_HISTORY_LIMIT,
+};
+use crate::api::shared::{IntentPhase, Trigger};
+use crate::api::slim::{
+    BackupSpec, BackupStatus, LastRun, RestoreStatus, Run, SlimBackup, SlimJob, SlimRestore, Target,
+};
+use crate::api::{FINALIZER, NAME_MAX, annotation, label, slim};
+use crate::plan::job::Kind;
+use crate::plan::launch::entry::{
+    Job, Last, Manager, Object, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Uid,
+};
+
+/// A request is passed on as an argument and kept in names, annotations and status.
+const REQUEST_MAX: usize = 256;
+/// What a stop takes beside the thaw.
+const GRACE: i64 = 30;
+/// Limits beyond this are as good as none.
+const LONG: i64 = 100 * 366 * 86_400;
+
+const UNREADABLE: &str = "its spec or status holds a value of a wrong type; apply the object again";
+
+/// None for what no API server would send: an object without uid or name.
+pub fn backup(install: &str, object: SlimBackup) -> Option<(Uid, Object)> {
+    let (spec, status) = (object.spec.unwrap_or(slim::Leaf::Good(BackupSpec::default())), object.status);
+    let status = status.unwrap_or(slim::Leaf::Good(BackupStatus::default()));
+    let readable = matches!((&spec, &status), (slim::Leaf::Good(_), slim::Leaf::Good(_)));
+    let (spec, status) = (spec.good().unwrap_or_default(), status.good().unwrap_or_default());
+    let request = request(&object.metadata, annotation::REQUESTED_AT);
+    let manager = manager(install, status.managed_by.as_deref());
+    let policy = policy(&spec, status, request);
+    object_of(object.metadata, spec.stateful_set_ref, manager, readable, Subject::Backup(Box::new(policy)))
+}
+
+pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
+    let (spec, status) = (object.spec, object.status.unwrap_or(slim::Leaf::Good(RestoreStatus::default())));
+    let readable = !matches!(spec, Some(slim::Leaf::Bad(_))) && matches!(status, slim::Leaf::Good(_));
+    let target = spec.and_then(slim::Leaf::good).map(|spec| spec.stateful_set_ref).unwrap_or_default();
+    let status = status.good().unwrap_or_default();
+    let manager = manager(install, status.managed_by.as_deref());
+    let restore = Restore {
+        phase: status.phase,
+        run: status.run.map(run),
+        undo: request(&object.metadata, annotation::UNDO),
+        undoing: status.undo_plan.is_some(),
+        undo_deadline: status.undo_deadline,
+        request: status.last_request,
+    };
+    object_of(object.metadata, target, manager, readable, Subject::Restore(Box::new(restore)))
+}
+
+/// None for a Job that lacks what each of ours has.
+pub fn job(object: &SlimJob, since: Duration) -> Option<(Uid, Job)> {
+    let labels = object.metadata.labels.as_ref()?;
+    let notes = object.metadata.annotations.as_ref()?;
+    let owner = labels.get(label::UID)?.parse().ok()?;
+    let kind: Kind = labels.get(label::KIND)?.parse().ok()?;
+    let slot = notes.get(annotation::SLOT)?.as_str().into();
+    let attempt = notes.get(annotation::ATTEMPT)?.parse().ok()?;
+    let args = object.spec.template.spec.containers.first().map(|container| container.args.as_slice());
+    let word = args.and_then(|args| args.iter().skip_while(|arg| &***arg != "--trigger").nth(1));
+    let trigger = word.and_then(|word| word.parse().ok()).unwrap_or(Trigger::Manual);
+    let uid = object.metadata.uid.as_ref()?.parse().ok()?;
+    let (state, ended) = state(object);
+    Some((owner, Job::new(uid, kind, slot, attempt, trigger, state, ended, since)))
+}
+
+fn state(object: &SlimJob) -> (State, Option<Timestamp>) {
+    let status = &object.status;
+    let is = |kind: &str| status.conditions.iter().find(|c| &*c.r#type == kind && &*c.status == "True");
+    if let Some(condition) = is("Complete") {
+        return (State::Succeeded, status.completion_time.or(condition.last_transition_time));
+    }
+    if let Some(condition) = is("Failed") {
+        let refused = condition.reason.as_deref() == Some("PodFailurePolicy");
+        return (State::Failed { refused }, condition.last_transition_time);
+    }
+    (if status.ready.unwrap_or(0) > 0 { State::Running } else { State::Pending }, None)
+}
+
+fn policy(spec: &BackupSpec, status: BackupStatus, request: Option<Box<str>>) -> Policy {
+    let hook = |hook: &Option<slim::Hook>| {
+        hook.as_ref().map_or(0, |hook| hook.timeout_seconds.unwrap_or(HOOK_TIMEOUT_SECONDS).clamp(0, LONG))
+    };
+    let freeze = spec.max_freeze_seconds.unwrap_or(MAX_FREEZE_SECONDS).clamp(0, LONG);
+    let ready = spec.snapshot_ready_timeout_seconds.unwrap_or(SNAPSHOT_READY_TIMEOUT_SECONDS).clamp(0, LONG);
+    let post = hook(&spec.post_backup_hook);
+    let limit = |limit: Option<i64>, default: i32| usize::try_from(limit.unwrap_or(default.into())).unwrap_or(0);
+    let text = |text: &Option<Box<str>>| text.clone().filter(|text| !text.is_empty());
+    Policy {
+        schedule: text(&spec.schedule),
+        time_zone: text(&spec.time_zone).filter(|zone| &**zone != crate::api::backup::TIME_ZONE),
+        starting_deadline: spec.starting_deadline_seconds.map(|seconds| seconds.clamp(0, LONG)),
+        suspend: spec.suspend.unwrap_or(false),
+        keep_succeeded: limit(spec.successful_jobs_history_limit, SUCCESSFUL_JOBS_HISTORY_LIMIT),
+        keep_failed: limit(spec.failed_jobs_history_limit, FAILED_JOBS_HISTORY_LIMIT),
+        span: hook(&spec.pre_backup_hook) + post + freeze + ready,
+        // How many pods there are is the runner's to see: maxFreezeSeconds bounds what a thaw of all may take.
+        grace: if post > 0 { freeze + GRACE } else { GRACE },
+        request,
+        owned: Owned { next: status.next_schedule_time, last: status.last_schedule_time, request: status.last_request },
+        run: status.run.map(run),
+        last: status.last_run.map(|last| Box::new(self::last(last))),
+        succeeded: status.last_backup_time,
+    }
+}
+
+fn run(run: Run) -> OpenRun {
+    let stage = match run.intent.map(|intent| intent.phase) {
+        Some(IntentPhase::Frozen) => Stage::Frozen,
+        Some(IntentPhase::Cut) => Stage::Uploading,
+        _ => Stage::Other,
+    };
+    OpenRun { slot: run.slot.unwrap_or_default(), attempt: run.attempt.unwrap_or(1), stage }
+}
+
+fn last(last: LastRun) -> Last {
+    Last {
+        slot: last.slot.unwrap_or_default(),
+        attempt: last.attempt.unwrap_or(1),
+        trigger: last.trigger.unwrap_or(Trigger::Command),
+        outcome: last.outcome,
+        reason: last.reason,
+        started: last.start_time,
+        ended: last.completion_time,
+        freeze_seconds: last.freeze_seconds,
+        snapshots: last.snapshots.len(),
+    }
+}
+
+fn manager(install: &str, managed_by: Option<&str>) -> Manager {
+    match managed_by {
+        None | Some("") => Manager::Nobody,
+        Some(by) if by == install => Manager::Us,
+        Some(by) => Manager::Another(by.into()),
+    }
+}
+
+/// An empty request is none; one that could not be passed on is left alone.
+fn request(meta: &ObjectMeta, key: &str) -> Option<Box<str>> {
+    let value = meta.annotations.as_ref()?.get(key).filter(|value| !value.is_empty())?;
+    if value.len() > REQUEST_MAX || value.chars().any(char::is_control) {
+        let object = format!("{}/{}", meta.namespace.as_deref()?, meta.name.as_deref()?);
+        tracing::warn!(
+            object,
+            message = format!("annotation {key} is not acted on: give it at most {REQUEST_MAX} printable characters")
+        );
+        return None;
+    }
+    Some(value.as_str().into())
+}
+
+fn object_of(
+    meta: ObjectMeta,
+    target: Target,
+    manager: Manager,
+    readable: bool,
+    subject: Subject,
+) -> Option<(Uid, Object)> {
+    let uid: Uid = meta.uid.as_ref()?.parse().ok()?;
+    let (namespace, name): (Box<str>, Box<str>) = (meta.namespace?.into(), meta.name?.into());
+    let label = |text: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        text.len() <= 63 && text.chars().all(inner) && !text.is_empty()
+    };
+    let problem = match () {
+        () if !readable => Some(UNREADABLE),
+        () if name.len() > NAME_MAX => Some("metadata.name has more than 52 characters; choose a shorter name"),
+        () if !label(&target.name) => Some("statefulSetRef.name is not the name of a StatefulSet; correct it"),
+        () => None,
+    };
+    let object = Object {
+        created: meta.creation_timestamp?.0,
+        leaving: meta.deletion_timestamp.map(|time| time.0),
+        held: meta.finalizers.is_some_and(|all| all.iter().any(|name| name == FINALIZER)),
+        version: meta.resource_version?.into(),
+        generation: meta.generation.unwrap_or_default(),
+        statefulset_namespace: target.namespace.filter(|ns| !ns.is_empty() && *ns != namespace),
+        statefulset: target.name,
+        manager,
+        problem: problem.map(Into::into),
+        subject,
+        namespace,
+        name,
+    };
+    Some((uid, object))
+}
