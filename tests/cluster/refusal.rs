@@ -9,14 +9,14 @@ use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeCl
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use sts_backup::api::backup::BackupPhase;
+use sts_backup::api::backup::{BackupPhase, StatefulSetBackup};
 use sts_backup::api::condition::{self, ConditionType};
 use sts_backup::api::shared::Outcome;
 
 use crate::api::assert_snapshot;
 use crate::harness::account::{account, write_kubeconfig};
 use crate::harness::driver::{SIM, TWO};
-use crate::harness::make::App;
+use crate::harness::make::{App, policy};
 use crate::harness::product::Ended;
 use crate::harness::{Scene, With, scene, until};
 
@@ -191,8 +191,12 @@ async fn namespaces(s: &Scene, said: &Sentences) {
     refused(s, said, "another namespace", "NotGranted", "across").await;
     s.annotate_namespace(&theirs, &json!({ "backup.sts-backup.io/allow-from": "a, b" })).await;
     refused(s, said, "another namespace that lets others in", "NotGranted", "across").await;
-    s.policy("owning", "web", &json!({ "statefulSetRef": to, "deletionPolicy": "Delete" })).await;
-    refused(s, said, "owned across namespaces", "DeletionPolicyCrossNamespace", "owning").await;
+    // Where the admission policy stands, no such object comes as far as a run.
+    let owning = policy("owning", "web", &json!({ "statefulSetRef": to, "deletionPolicy": "Delete" }));
+    let denied = s.api::<StatefulSetBackup>().create(&PostParams::default(), &owning).await;
+    let Err(kube::Error::Api(denied)) = denied else { panic!("{denied:?}") };
+    let sentence = denied.message.split_once("denied request: ").expect("the policy's own sentence").1;
+    said.add(s, "owned across namespaces, denied by the admission policy", sentence);
 
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(s.client.clone(), &theirs);
     until("their claim", 60, async || {

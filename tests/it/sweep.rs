@@ -16,6 +16,7 @@ use sts_backup::plan::backup::{self, Backup};
 use sts_backup::plan::flow::{Exit, Planner, Step};
 use sts_backup::plan::hook::HookSpec;
 use sts_backup::plan::noun::{BackupWant, Holder, Keep, Want};
+use sts_backup::plan::resolve;
 use sts_backup::plan::view::View;
 use sts_backup::step::{Io, drive};
 use tokio::runtime::{Builder, Runtime};
@@ -347,4 +348,15 @@ fn the_table_names_every_step_with_its_verbs() {
         ["Lock", "Write", "Hold", "Mark", "Pre", "Post", "Snapshot", "Seal", "Delete", "Purge", "Prune", "Unlock"];
     assert_eq!(names, all);
     assert!(Backup::TABLE.iter().all(|row| !row.verbs.is_empty()));
+}
+
+#[test]
+fn an_owner_in_another_namespace_is_refused_before_anything_is_read() {
+    let mut want = want(&runtime().block_on(async { World::new(&[], Kind::Hooks) }), 1);
+    want.statefulset_namespace = "theirs".into();
+    want.backup.owned = true;
+    let view = View::new(want);
+    let refusal = resolve::resolve(&view).unwrap().unwrap_err();
+    assert_eq!(refusal.reason, Reason::DeletionPolicyCrossNamespace);
+    assert!(refusal.message.contains("set deletionPolicy to Retain"), "{}", refusal.message);
 }
