@@ -229,6 +229,22 @@ impl Hook {
     }
 }
 
+impl RetentionPolicy {
+    /// Each rule's field name and number, in the order of the API.
+    #[must_use]
+    pub fn numbers(&self) -> [(&'static str, Option<i64>); 7] {
+        [
+            ("keepLast", self.keep_last),
+            ("keepDays", self.keep_days),
+            ("keepHourly", self.keep_hourly),
+            ("keepDaily", self.keep_daily),
+            ("keepWeekly", self.keep_weekly),
+            ("keepMonthly", self.keep_monthly),
+            ("keepYearly", self.keep_yearly),
+        ]
+    }
+}
+
 impl StatefulSetBackupSpec {
     /// The crontab text; `""` means none.
     #[must_use]

@@ -72,15 +72,7 @@ impl Problems {
     }
 
     fn retention(&mut self, policy: &RetentionPolicy) {
-        let numbers = [
-            ("keepLast", policy.keep_last),
-            ("keepDays", policy.keep_days),
-            ("keepHourly", policy.keep_hourly),
-            ("keepDaily", policy.keep_daily),
-            ("keepWeekly", policy.keep_weekly),
-            ("keepMonthly", policy.keep_monthly),
-            ("keepYearly", policy.keep_yearly),
-        ];
+        let numbers = policy.numbers();
         self.unless(numbers.iter().any(|(_, number)| number.is_some()), rules::RETENTION);
         for (field, number) in numbers {
             self.range(&format!("retentionPolicy.{field}"), number, 1, i64::MAX);

@@ -194,17 +194,7 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
 
 /// The policy in a line, as in its manifest.
 fn rules(keep: &Keep) -> String {
-    let policy = &keep.policy;
-    let all = [
-        ("keepLast", policy.keep_last),
-        ("keepDays", policy.keep_days),
-        ("keepHourly", policy.keep_hourly),
-        ("keepDaily", policy.keep_daily),
-        ("keepWeekly", policy.keep_weekly),
-        ("keepMonthly", policy.keep_monthly),
-        ("keepYearly", policy.keep_yearly),
-    ];
-    let set = all.iter().filter_map(|(name, number)| Some(format!("{name}: {}", (*number)?)));
+    let set = keep.policy.numbers().into_iter().filter_map(|(name, number)| Some(format!("{name}: {}", number?)));
     set.collect::<Vec<_>>().join(", ")
 }
 
