@@ -1,15 +1,19 @@
 //! The run-once role: find the object, say who we are, drive the flow to its end.
 
 pub mod file;
+pub mod restore;
 
 use std::collections::hash_map::RandomState;
 use std::convert::Infallible;
+use std::fmt::Debug;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use kube::{Api, ResourceExt};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
@@ -21,13 +25,13 @@ use crate::client::Connection;
 use crate::config::Settings;
 use crate::error::{Error, Result, is_definite};
 use crate::plan;
-use crate::plan::flow::Exit;
+use crate::plan::flow::{Exit, Planner, Step};
 use crate::plan::hook::HookSpec;
 use crate::plan::noun::{BackupWant, Holder, Keep, Refusal, RestoreWant, Stop, Want};
 use crate::plan::view::{Fact, Seen, View};
 use crate::step::clock::Clock;
 use crate::step::cluster::Cluster;
-use crate::step::{drive, record};
+use crate::step::{Effect, drive, record};
 
 /// First contact is tried so often, a second apart: a pod may start before its network does.
 const FIRST_TRIES: u32 = 15;
@@ -52,7 +56,7 @@ pub struct Ended {
 }
 
 pub async fn run_backup(connection: &Connection, settings: &Settings, request: &Request) -> Result<Ended> {
-    let object = find(connection, request).await?;
+    let object: StatefulSetBackup = find(connection, &request.namespace, &request.name).await?;
     let clock = Clock::start();
     let want = want(&object, settings, request, clock.now())?;
     let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
@@ -62,22 +66,32 @@ pub async fn run_backup(connection: &Connection, settings: &Settings, request: &
 }
 
 async fn carry_out(cluster: &Cluster, view: View) -> Result<Ended> {
-    let (exit, view) = tokio::select! {
-        ended = drive(cluster, plan::backup::next, view) => ended,
-        never = signals(cluster) => match never? {},
-    };
+    let (exit, view) = Box::pin(drive_until_told(cluster, plan::backup::next, view)).await?;
     let last_run = view.record().ok().and_then(|record| record.status.last_run.clone());
     let ours = |last: &LastRun| last.slot.as_deref() == Some(&view.want.slot);
     Ok(Ended { exit, last_run: last_run.filter(ours) })
 }
 
-async fn find(connection: &Connection, request: &Request) -> Result<StatefulSetBackup> {
-    let api: Api<StatefulSetBackup> = Api::namespaced(connection.client.clone(), &request.namespace);
-    let path = format!("StatefulSetBackup {}/{}", request.namespace, request.name);
+async fn drive_until_told<S: Step>(cluster: &Cluster, next: Planner<S>, view: View) -> Result<(Exit, View)>
+where
+    Cluster: Effect<S>,
+{
+    tokio::select! {
+        ended = drive(cluster, next, view) => Ok(ended),
+        never = signals(cluster) => match never? {},
+    }
+}
+
+async fn find<K>(connection: &Connection, namespace: &str, name: &str) -> Result<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let api: Api<K> = Api::namespaced(connection.client.clone(), namespace);
+    let path = format!("{} {namespace}/{name}", K::kind(&()));
     let mut tries = 0;
     loop {
         tries += 1;
-        match api.get(&request.name).await {
+        match api.get(name).await {
             Ok(object) => return Ok(object),
             Err(error) if is_definite(&error) || tries >= FIRST_TRIES => return Err(Error::api("get", path, error)),
             Err(_) => sleep(Duration::from_secs(1)).await,
@@ -110,7 +124,7 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
     let slot = request.slot.clone().or_else(|| open.and_then(|run| run.slot.clone()));
     let same = open.filter(|run| run.slot == slot).and_then(|run| run.attempt).map(i64::from);
     Ok(Want {
-        me: holder(&namespace, &name, settings),
+        me: holder("backup", &namespace, &name, settings),
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
         statefulset: spec.stateful_set_ref.name.clone(),
@@ -153,7 +167,7 @@ fn hook(hook: &backup::Hook) -> HookSpec {
 }
 
 /// A new identity for every process.
-fn holder(namespace: &str, name: &str, settings: &Settings) -> Holder {
+fn holder(kind: &str, namespace: &str, name: &str, settings: &Settings) -> Holder {
     let token = RandomState::new().hash_one(std::process::id());
-    Holder(format!("backup/{namespace}/{name}/{}-{token:016x}", settings.host()))
+    Holder(format!("{kind}/{namespace}/{name}/{}-{token:016x}", settings.host()))
 }

@@ -28,6 +28,8 @@ pub const FINALIZER: &str = "backup.sts-backup.io/run";
 pub const NAME_MAX: usize = 52;
 /// Value of the label policy-uid on the snapshots of a run without an object: its policy is a file.
 pub const FILE_UID: &str = "file";
+/// Name of the admission policy, and of its binding, by which a StatefulSet is kept at 0 replicas.
+pub const FENCE_POLICY: &str = "fence.backup.sts-backup.io";
 /// Newest format of the annotations on snapshots and of the plan in a restore's status. Older ones are read too.
 pub const FORMAT: &str = "1";
 
@@ -139,6 +141,8 @@ pub mod annotation {
 pub mod foreign {
     /// On a VolumeSnapshotClass: `"true"` on the default class of its driver.
     pub const DEFAULT_SNAPSHOT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
+    /// On a StorageClass: `"true"` on the default class.
+    pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
     /// On a claim of a WaitForFirstConsumer class: the node for which to provision.
     pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
     /// On a pod: the container that exec enters when none is named.

@@ -30,22 +30,28 @@ impl RecordedClaim {
     pub fn of(claim: &PersistentVolumeClaim) -> RecordedClaim {
         let spec = &claim.spec;
         let annotations = claim.metadata.annotations.clone().unwrap_or_default();
+        let labels = claim.metadata.labels.clone().unwrap_or_default();
         RecordedClaim {
             storage_class_name: spec.storage_class_name.clone(),
             access_modes: spec.access_modes.clone(),
             volume_mode: spec.volume_mode.clone(),
             storage: spec.resources.requests.get("storage").cloned().unwrap_or_default(),
             volume_attributes_class_name: spec.volume_attributes_class_name.clone(),
-            labels: claim.metadata.labels.clone().unwrap_or_default(),
+            labels: labels.into_iter().filter(|(key, _)| !is_ours(key)).collect(),
             annotations: annotations.into_iter().filter(|(key, _)| is_users(key)).collect(),
         }
     }
 }
 
-/// Not of Kubernetes, and not of kubectl's last apply (which would bring the whole old object back).
+/// What a restore said of the claim is of that claim alone.
+fn is_ours(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(domain, _)| domain == super::GROUP)
+}
+
+/// Not of us, not of Kubernetes, and not of kubectl's last apply (which would bring the whole old object back).
 fn is_users(key: &str) -> bool {
     let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    !["kubernetes.io", "k8s.io"].iter().any(|of| domain == *of || domain.ends_with(&format!(".{of}")))
+    !is_ours(key) && !["kubernetes.io", "k8s.io"].iter().any(|of| domain == *of || domain.ends_with(&format!(".{of}")))
 }
 
 #[cfg(test)]
@@ -60,6 +66,7 @@ mod tests {
             "kubectl.kubernetes.io/x",
             "k8s.io/x",
             "kubernetes.io/x",
+            "backup.sts-backup.io/restored-by",
         ] {
             assert!(!is_users(theirs), "{theirs}");
         }

@@ -97,6 +97,9 @@ pub struct VolumeSnapshotContentSpec {
     pub volume_snapshot_ref: ObjectReference,
     /// What it was made from.
     pub source: VolumeSnapshotContentSource,
+    /// `Filesystem` or `Block`: the mode of the volume that was cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_volume_mode: Option<String>,
     /// Name of the VolumeSnapshotClass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_snapshot_class_name: Option<String>,

@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::plan::flow::Exit;
 use crate::plan::noun::Outcome;
+use crate::run::restore::Flow;
 use crate::run::{self, Request};
 use crate::telemetry::{self, Format};
 
@@ -24,6 +25,33 @@ pub enum RunOnce {
     /// Exit codes: 0 done, 10 failed for good, 20 worth another try, 30 another process holds the run or the lock,
     /// 64 usage.
     Backup(Backup),
+    /// Carry out a StatefulSetRestore
+    ///
+    /// Killed at any instruction and started again, it goes on where it was. Exit codes: as of a backup.
+    Restore(Step),
+    /// Put the volumes that a StatefulSetRestore has replaced back under their claims
+    ///
+    /// The request is the annotation backup.sts-backup.io/undo of the object, or this command itself. Exit codes: as of
+    /// a backup.
+    Undo {
+        #[command(flatten)]
+        step: Step,
+        /// Undo although replicas run that the restore did not know
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give up the volumes that a StatefulSetRestore has set aside, once its undo window is over
+    Release(Step),
+}
+
+#[derive(Args, Debug)]
+pub struct Step {
+    /// The StatefulSetRestore
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    target: Target,
+    /// Which attempt this is, from 1 [default: an open run's, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    attempt: Option<i64>,
 }
 
 #[derive(Args, Debug)]
@@ -77,35 +105,60 @@ fn from_file(path: &Path) -> Result<StatefulSetBackup> {
 }
 
 pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
-    let RunOnce::Backup(backup) = what;
     let format = Format::or_default(global.log_format);
     telemetry::start(format);
     let settings = Settings::from_env()?;
-    let file = backup.filename.as_deref().map(from_file).transpose()?;
+    let exit = match what {
+        RunOnce::Backup(asked) => backup(global, &settings, format, asked),
+        RunOnce::Restore(step) => restore(global, &settings, format, step, Flow::Restore),
+        RunOnce::Undo { step, force } => restore(global, &settings, format, step, Flow::Undo { force: *force }),
+        RunOnce::Release(step) => restore(global, &settings, format, step, Flow::Release),
+    }?;
+    match &exit {
+        Exit::Done(Outcome::Succeeded) => {}
+        Exit::Done(Outcome::Failed(why) | Outcome::Superseded(why)) | Exit::Refused(why) => {
+            eprintln!("{}: {}", why.reason, why.message);
+        }
+        Exit::Again(why) | Exit::Superseded(why) => eprintln!("{why}"),
+    }
+    Ok(ExitCode::from(exit.code()))
+}
+
+fn backup(global: &Global, settings: &Settings, format: Format, asked: &Backup) -> Result<Exit> {
+    let file = asked.filename.as_deref().map(from_file).transpose()?;
     block_on(async {
         let connection = client::connect(&global.access()).await?;
-        let ended = match (file, &backup.target) {
+        let ended = match (file, &asked.target) {
             (Some(object), _) => {
-                Box::pin(run::file::run_file(&connection, &settings, global.namespace.as_deref(), object)).await?
+                Box::pin(run::file::run_file(&connection, settings, global.namespace.as_deref(), object)).await?
             }
             (None, Some(target)) => {
                 let (namespace, name) = target.resolve(global, &connection.namespace)?;
-                let (slot, trigger, attempt) = (backup.slot.clone(), backup.trigger, backup.attempt);
+                let (slot, trigger, attempt) = (asked.slot.clone(), asked.trigger, asked.attempt);
                 let request = Request { namespace, name, slot, trigger, attempt };
-                Box::pin(run::run_backup(&connection, &settings, &request)).await?
+                Box::pin(run::run_backup(&connection, settings, &request)).await?
             }
             (None, None) => return Err(Error::Usage("name a StatefulSetBackup, or a file with --filename".into())),
         };
         if let Some(last_run) = &ended.last_run {
             telemetry::summary(format, last_run, &sentence(last_run));
         }
-        match &ended.exit {
-            Exit::Done(Outcome::Succeeded) => {}
-            Exit::Done(Outcome::Failed(why) | Outcome::Superseded(why)) | Exit::Refused(why) => {
-                eprintln!("{}: {}", why.reason, why.message);
-            }
-            Exit::Again(why) | Exit::Superseded(why) => eprintln!("{why}"),
+        Ok(ended.exit)
+    })
+}
+
+fn restore(global: &Global, settings: &Settings, format: Format, step: &Step, flow: Flow) -> Result<Exit> {
+    block_on(async {
+        let connection = client::connect(&global.access()).await?;
+        let (namespace, name) = step.target.resolve(global, &connection.namespace)?;
+        let request = run::restore::Request { namespace, name, flow, attempt: step.attempt };
+        let ended = Box::pin(run::restore::run(&connection, settings, &request)).await?;
+        if let Some(summary) = &ended.summary {
+            let status = &summary.status;
+            let phase = status.phase.map_or("not begun", |phase| phase.as_str());
+            let message = status.message.as_deref().unwrap_or_default();
+            telemetry::summary(format, summary, &format!("{phase}: {message}"));
         }
-        Ok(ExitCode::from(ended.exit.code()))
+        Ok(ended.exit)
     })
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
+use sha2::{Digest, Sha256};
 
 const FORM: &str = "%Y%m%d-%H%M%S";
 
@@ -91,6 +92,17 @@ pub fn content(snapshot_uid: &str) -> String {
     format!("snapcontent-{snapshot_uid}")
 }
 
+/// A name as a label's value, which has at most 63 characters: a longer one is cut short and told apart by its hash.
+pub fn label(name: &str) -> String {
+    if name.len() <= 63 {
+        return name.to_owned();
+    }
+    let hash = Sha256::digest(name);
+    let hash = hash[..5].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let front: String = name.chars().take(52).collect();
+    format!("{front}-{hash}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +129,14 @@ mod tests {
         {
             assert!(text.parse::<RunId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_long_name_becomes_a_label_of_its_own() {
+        assert_eq!(label("data-web-0"), "data-web-0");
+        let (one, two) = (label(&format!("{}-0", "d".repeat(80))), label(&format!("{}-1", "d".repeat(80))));
+        assert_eq!((one.len(), two.len()), (63, 63));
+        assert_ne!(one, two);
     }
 
     #[test]

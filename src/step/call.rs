@@ -98,6 +98,10 @@ pub fn refusal(error: &kube::Error, object: &str) -> Refusal {
     let reason = match error {
         kube::Error::Api(status) if status.code == 403 && said.contains("exceeded quota") => Reason::QuotaTooSmall,
         kube::Error::Api(status) if matches!(status.code, 401 | 403) => Reason::Forbidden,
+        // Only a restore asks anything of these.
+        _ if ["persistentvolume", "statefulset/", "pod/"].iter().any(|kind| object.contains(kind)) => {
+            Reason::PreflightRefused
+        }
         _ => Reason::SnapshotFailed,
     };
     Refusal::new(reason, format!("{object}: {said}"))

@@ -12,12 +12,13 @@ use super::feed::Feeds;
 use super::lock::Lock;
 use super::quiesce::Hooks;
 use super::record::Ledger;
-use super::{Effect, Fault, Io, observe, record, snapshot};
+use super::{Effect, Fault, Io, claim, fence, observe, record, snapshot, volume};
 use crate::api::backup::StatefulSetBackup;
 use crate::plan::backup::Backup;
 use crate::plan::flow::{Feed, Step};
 use crate::plan::name::RunId;
 use crate::plan::noun::{Stop, Want};
+use crate::plan::restore::Restore;
 use crate::plan::view::{Fact, Read};
 
 /// Client, names and what is kept beside the view: the Lease that we renew and the watches that are open.
@@ -131,6 +132,30 @@ impl Effect<Backup> for Cluster {
             Backup::Delete(doomed) => snapshot::delete(self, row, doomed).await,
             Backup::Purge(purge) => snapshot::purge(self, row, purge).await,
             Backup::Prune(prune) => snapshot::prune(self, row, prune).await,
+        }
+    }
+}
+
+impl Effect<Restore> for Cluster {
+    async fn effect(&self, step: &Restore) -> Result<Vec<Fact>, Fault> {
+        let row = step.row();
+        match step {
+            Restore::Lock(seen) => self.lock.acquire(self, row, seen.as_ref()).await,
+            Restore::Unlock(epoch) => self.lock.release(self, row, *epoch).await,
+            Restore::Write(write) => record::write_restore(self, row, write).await,
+            Restore::Hold(hold) => record::hold_restore(self, row, hold).await,
+            Restore::Mark(signs) => self.lock.sign(self, row, signs).await,
+            Restore::Pin(pin) => snapshot::pin(self, row, pin).await,
+            Restore::Stage(new) | Restore::Make(new) => claim::create(self, row, new).await,
+            Restore::Steer(steer) => claim::steer(self, row, steer).await,
+            Restore::DropClaim(doomed) => claim::delete(self, row, doomed).await,
+            Restore::Protect(tend) | Restore::Settle(tend) | Restore::Discard(tend) => {
+                volume::tend(self, row, tend).await
+            }
+            Restore::Reserve(reserve) => volume::reserve(self, row, reserve).await,
+            Restore::Retain(keep) => fence::retain(self, row, keep).await,
+            Restore::Scale(scale) => fence::scale(self, row, scale).await,
+            Restore::Evict(doomed) => fence::evict(self, row, doomed).await,
         }
     }
 }

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::api::storage::v1 as storage;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -12,6 +15,7 @@ use crate::api::lean::{self, NodeRequirement, PersistentVolume, PersistentVolume
 use crate::api::recorded::RecordedClaim;
 use crate::api::{annotation, foreign, label};
 use crate::plan::noun::{Claim, ClaimRef, Container, Marks, Pod, RETAIN, Retention, Target, Volume};
+use crate::plan::restore::sight::{Quota, StorageClass};
 use crate::plan::topology::{NAME, Requirement, Term};
 
 /// Finalizers by which Kubernetes protects what is in use: they go by themselves.
@@ -224,4 +228,26 @@ fn term(term: &lean::NodeSelectorTerm) -> Term {
     let labels = term.match_expressions.iter().map(|with| of(&with.key, with));
     let fields = term.match_fields.iter().map(|with| of(if with.key == NAME { NAME } else { &with.key }, with));
     Term(labels.chain(fields).collect())
+}
+
+pub fn storage_class(object: &storage::StorageClass) -> StorageClass {
+    let default = object.annotations().get(foreign::DEFAULT_STORAGE_CLASS);
+    StorageClass {
+        name: object.name_any(),
+        provisioner: object.provisioner.clone(),
+        is_default: default.is_some_and(|value| value == "true"),
+        waits: object.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
+        parameters: object.parameters.clone().unwrap_or_default(),
+    }
+}
+
+/// What is allowed and what is used, where both are known.
+pub fn quota(object: &ResourceQuota) -> Quota {
+    let status = object.status.clone().unwrap_or_default();
+    let used = status.used.unwrap_or_default();
+    let both = |(resource, hard): (String, Quantity)| {
+        let used = used.get(&resource).map_or_else(|| "0".to_owned(), |used| used.0.clone());
+        (resource, (hard.0, used))
+    };
+    Quota { name: object.name_any(), left: status.hard.unwrap_or_default().into_iter().map(both).collect() }
 }

@@ -24,6 +24,7 @@ use crate::api::{annotation, label, manager};
 use crate::plan::flow::Row;
 use crate::plan::name;
 use crate::plan::noun::{Holder, Lease, Open, Want};
+use crate::plan::restore::Signs;
 use crate::plan::view::{Fact, Seen};
 
 /// leaseDurationSeconds: how long a silent holder is left alone.
@@ -87,6 +88,8 @@ struct Marking {
 struct MarkingMeta {
     resource_version: String,
     annotations: BTreeMap<&'static str, Option<String>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<&'static str, Option<&'static str>>,
 }
 
 /// The open mark.
@@ -94,6 +97,10 @@ pub fn open(object: &Object) -> Option<Open> {
     let text = object.annotations().get(annotation::OPEN)?;
     // A mark that we cannot read still bars the way.
     Some(serde_json::from_str(text).unwrap_or_else(|_| Open { kind: "unreadable".into(), ..Open::default() }))
+}
+
+fn text(open: Option<&Open>) -> Option<String> {
+    open.and_then(|open| serde_json::to_string(open).ok())
 }
 
 /// Who may pass the fence, while its label stands.
@@ -241,15 +248,34 @@ impl Lock {
 
     /// Post: the annotation `/open` says whose freeze is open, or is gone. Only on the Lease that we hold.
     pub async fn mark(&self, cluster: &Cluster, row: &'static Row, open: Option<&Open>) -> Result<Vec<Fact>, Fault> {
-        let held = self.held.borrow().clone().ok_or(Fault::Lost)?;
-        let text = open.and_then(|open| serde_json::to_string(open).ok());
         let message = open.map_or("no freeze is open".to_owned(), |open| format!("freeze of run {} is open", open.run));
-        let patch = Marking {
-            metadata: MarkingMeta {
-                resource_version: held.version,
-                annotations: BTreeMap::from([(annotation::OPEN, text)]),
-            },
-        };
+        self.write(cluster, row, BTreeMap::from([(annotation::OPEN, text(open))]), BTreeMap::new(), message).await
+    }
+
+    /// Post: mark, fence and memory are those of `signs`. Only on the Lease that we hold.
+    pub async fn sign(&self, cluster: &Cluster, row: &'static Row, signs: &Signs) -> Result<Vec<Fact>, Fault> {
+        let annotations = BTreeMap::from([
+            (annotation::OPEN, text(signs.open.as_ref())),
+            (annotation::FENCE_USER, signs.fence.clone()),
+            (annotation::RESTORED_BY, (!signs.restored.is_empty()).then(|| signs.restored.join("\n"))),
+        ]);
+        let labels = BTreeMap::from([(label::FENCE, signs.fence.as_ref().map(|_| label::FENCE_VALUE))]);
+        let open = if signs.open.is_some() { "open" } else { "not open" };
+        let fence =
+            signs.fence.as_ref().map_or("no fence".to_owned(), |user| format!("fenced, {user} alone may scale up"));
+        self.write(cluster, row, annotations, labels, format!("{open}, {fence}")).await
+    }
+
+    async fn write(
+        &self,
+        cluster: &Cluster,
+        row: &'static Row,
+        annotations: BTreeMap<&'static str, Option<String>>,
+        labels: BTreeMap<&'static str, Option<&'static str>>,
+        message: String,
+    ) -> Result<Vec<Fact>, Fault> {
+        let held = self.held.borrow().clone().ok_or(Fault::Lost)?;
+        let patch = Marking { metadata: MarkingMeta { resource_version: held.version, annotations, labels } };
         let asked = Call { step: row.name, verb: "patch", object: self.path(), uid: None, message: Some(message) };
         let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
         let request = async { self.api.patch(&self.name, &params, &Patch::Merge(&patch)).await };

@@ -1,16 +1,22 @@
 //! The driver: reads what the planner lacks, runs what it asks for, folds what comes back. It decides nothing.
 
 pub mod call;
+mod claim;
 pub mod clock;
 pub mod cluster;
 pub mod feed;
+mod fence;
 mod lens;
 pub mod lock;
+pub mod look;
 pub mod observe;
 pub mod quiesce;
 pub mod record;
 pub mod snapshot;
+mod source;
 pub mod stock;
+pub mod tell;
+mod volume;
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! One read, one GET or LIST, facts. An object that does not exist is a fact; a request that failed is not one.
-//!
-//! What only a restore looks at is not read here yet: there is no effect of a restore on a cluster, so nothing that
-//! drives one can be compiled, and no backup asks for it.
+//! What only a restore looks at stands in `step/look.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -15,15 +13,14 @@ use serde::de::DeserializeOwned;
 use super::call::refusal;
 use super::cluster::Cluster;
 use super::lens::{claim, pod, target, volume};
-use super::{Fault, record, stock};
-use crate::api::backup::StatefulSetBackup;
+use super::{Fault, look, record, stock};
 use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
 use crate::api::{FORMAT, annotation, label, lean};
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::name::{ClaimKey, RunId};
-use crate::plan::noun::{Class, Pod, RETAIN, Refusal, Snap, Snaps};
+use crate::plan::noun::{Class, Pod, RETAIN, Snap, Snaps};
 use crate::plan::view::{Fact, Read, Seen};
 
 /// Objects per page of a list.
@@ -83,14 +80,9 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
             Fact::Snaps(Seen::Known(snaps(&found, c.clock.now())))
         }
-        // Out of reach, see above: and what is not read is not known.
-        Read::Restore(_) => return Err(Fault::Lost),
+        Read::Restore(look) => return look::look(c, look).await,
         Read::Stock | Read::Content(_) | Read::Restores => Fact::Prune(stock::read(c, read).await?),
     }])
-}
-
-pub fn own(c: &Cluster) -> Api<StatefulSetBackup> {
-    Api::namespaced(c.client.clone(), &c.want.namespace)
 }
 
 /// The snapshots of the `StatefulSet`, whoever's.
@@ -185,13 +177,4 @@ pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
         leaving: object.metadata.deletion_timestamp.is_some(),
         error: error.map(|message| (message, now)),
     })
-}
-
-/// The object bears our name but is another.
-pub fn replaced(c: &Cluster) -> Refusal {
-    let message = format!(
-        "StatefulSetBackup {}/{} was deleted, or deleted and created anew: this run was for uid {}",
-        c.want.namespace, c.want.name, c.want.uid
-    );
-    Refusal::new(crate::api::condition::Reason::Superseded, message)
 }

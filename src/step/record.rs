@@ -3,38 +3,33 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Fault;
 use super::call::{Call, No, call};
 use super::cluster::Cluster;
 use super::lock::open;
-use super::observe::{get, own, replaced};
-use super::stock;
-use crate::api::backup::{StatefulSetBackup, StatefulSetBackupStatus};
-use crate::api::{API_VERSION, manager};
+use super::observe::get;
+use super::tell::tell;
+use super::{Fault, stock};
+use crate::api::backup::StatefulSetBackup;
+use crate::api::condition::Reason;
+use crate::api::restore::StatefulSetRestore;
+use crate::api::{API_VERSION, annotation, manager};
 use crate::plan::backup::Hold;
-use crate::plan::flow::{Row, Verb};
+use crate::plan::flow::Row;
 use crate::plan::journal::{self, Record};
 use crate::plan::launch::entry::{Object, Owned, Uid};
-use crate::plan::report::{Note, Write};
+use crate::plan::noun::Refusal;
+use crate::plan::report::Write;
+use crate::plan::restore::{self, sight::Sight};
 use crate::plan::view::{Fact, Seen};
-
-/// What telling needs of a role; what writing status needs stands with its step.
-pub const VERBS: &[Verb] = &[("events.k8s.io", "events", "create")];
-
-/// Events are best effort: no run waits longer for one.
-const EVENT: Duration = Duration::from_secs(2);
 
 /// What plays the part of the object.
 pub(super) enum Ledger {
@@ -68,8 +63,7 @@ impl File {
 pub async fn read(c: &Cluster) -> Result<Vec<Fact>, Fault> {
     let want = &c.want;
     let Ledger::File(file) = &c.ledger else {
-        let path = format!("statefulsetbackup/{}/{}", want.namespace, want.name);
-        return match get(&own(c), &want.name, &path).await {
+        return match get(&api(c), &want.name, &named::<StatefulSetBackup>(c)).await {
             Ok(object) => Ok(vec![fact(c, object.as_ref())]),
             Err(Fault::Refused(refusal)) => Ok(vec![Fact::Mute(refusal)]),
             Err(Fault::Lost) => Err(Fault::Lost),
@@ -86,56 +80,45 @@ pub async fn read(c: &Cluster) -> Result<Vec<Fact>, Fault> {
 
 #[derive(Serialize, Debug)]
 #[serde(rename_all = "camelCase")]
-struct Apply<'a> {
+struct Apply<'a, S> {
     api_version: &'static str,
-    kind: &'static str,
+    kind: &'a str,
     metadata: ObjectMeta,
-    status: &'a StatefulSetBackupStatus,
+    status: &'a S,
 }
 
-/// Post: the status is what `write` says. Again: a conflict, since the version has moved on.
-pub async fn write(c: &Cluster, row: &'static Row, write: &Write) -> Result<Vec<Fact>, Fault> {
-    let want = &c.want;
-    c.name_run(write.run);
-    if let Ledger::File(file) = &c.ledger {
-        let facts = file.change(c, |object| object.status = Some(write.status.clone()));
-        for note in &write.notes {
-            tell(c, note).await;
-        }
-        return Ok(facts);
-    }
-    let body = Apply {
-        api_version: API_VERSION,
-        kind: "StatefulSetBackup",
-        metadata: ObjectMeta {
-            name: Some(want.name.clone()),
-            namespace: Some(want.namespace.clone()),
-            uid: Some(want.uid.clone()),
-            resource_version: Some(write.version.clone()),
-            ..ObjectMeta::default()
-        },
-        status: &write.status,
-    };
-    let asked = Call {
-        step: row.name,
-        verb: "patch",
-        object: format!("statefulsetbackup/{}/{}", want.namespace, want.name),
-        uid: Some(&want.uid),
-        message: write.status.message.clone(),
-    };
+/// One of our two kinds.
+trait Kind: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug {}
+impl Kind for StatefulSetBackup {}
+impl Kind for StatefulSetRestore {}
+
+fn named<K: Kind>(c: &Cluster) -> String {
+    format!("{}/{}/{}", K::kind(&()).to_lowercase(), c.want.namespace, c.want.name)
+}
+
+fn api<K: Kind>(c: &Cluster) -> Api<K> {
+    Api::namespaced(c.client.clone(), &c.want.namespace)
+}
+
+fn metadata(c: &Cluster, version: &str) -> ObjectMeta {
+    let (uid, version) = (Some(c.want.uid.clone()), Some(version.to_owned()));
+    ObjectMeta { uid, resource_version: version, ..ObjectMeta::default() }
+}
+
+async fn apply<K: Kind>(
+    c: &Cluster,
+    row: &'static Row,
+    version: &str,
+    status: &(impl Serialize + Debug),
+    message: Option<String>,
+) -> Result<K, No> {
+    let (name, namespace) = (Some(c.want.name.clone()), Some(c.want.namespace.clone()));
+    let metadata = ObjectMeta { name, namespace, ..metadata(c, version) };
+    let body = Apply { api_version: API_VERSION, kind: &K::kind(&()), metadata, status };
+    let asked = Call { step: row.name, verb: "patch", object: named::<K>(c), uid: Some(&c.want.uid), message };
     let params = PatchParams::apply(manager::RUNNER).force();
-    let request = async { own(c).patch_status(&want.name, &params, &Patch::Apply(&body)).await };
-    match call(c, asked, request).await {
-        Ok(object) => {
-            for note in &write.notes {
-                tell(c, note).await;
-            }
-            Ok(vec![fact(c, Some(&object))])
-        }
-        Err(No::Absent) => Ok(vec![Fact::Mute(replaced(c))]),
-        Err(No::Refused(refusal)) => Ok(vec![Fact::Mute(refusal)]),
-        Err(No::Exists | No::Stale | No::Unknown) => Err(Fault::Lost),
-    }
+    let api = api::<K>(c);
+    call(c, asked, async { api.patch_status(&c.want.name, &params, &Patch::Apply(&body)).await }).await
 }
 
 #[derive(Serialize, Debug)]
@@ -143,41 +126,111 @@ struct Meta {
     metadata: ObjectMeta,
 }
 
+async fn finalize<K: Kind>(c: &Cluster, row: &'static Row, hold: &Hold) -> Result<K, No> {
+    let finalizers = Some(hold.finalizers.clone());
+    let body = Meta { metadata: ObjectMeta { finalizers, ..metadata(c, &hold.version) } };
+    let message = Some(format!("finalizers: [{}]", hold.finalizers.join(", ")));
+    let asked = Call { step: row.name, verb: "patch", object: named::<K>(c), uid: Some(&c.want.uid), message };
+    let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
+    let api = api::<K>(c);
+    call(c, asked, async { api.patch(&c.want.name, &params, &Patch::Merge(&body)).await }).await
+}
+
+/// What a write of our object came to: without it, all that is left is to leave.
+fn answer<K: Kind>(c: &Cluster, reply: Result<K, No>, fact: fn(&Cluster, Option<&K>) -> Fact) -> Result<Fact, Fault> {
+    match reply {
+        Ok(object) => Ok(fact(c, Some(&object))),
+        Err(No::Absent) => Ok(Fact::Mute(replaced::<K>(c))),
+        Err(No::Refused(refusal)) => Ok(Fact::Mute(refusal)),
+        Err(No::Exists | No::Stale | No::Unknown) => Err(Fault::Lost),
+    }
+}
+
+/// Post: the status is what `write` says. Again: a conflict, since the version has moved on.
+pub async fn write(c: &Cluster, row: &'static Row, write: &Write) -> Result<Vec<Fact>, Fault> {
+    c.name_run(write.run);
+    let facts = if let Ledger::File(file) = &c.ledger {
+        file.change(c, |object| object.status = Some(write.status.clone()))
+    } else {
+        let reply = apply(c, row, &write.version, &write.status, write.status.message.clone()).await;
+        vec![answer(c, reply, fact)?]
+    };
+    if !matches!(facts[..], [Fact::Mute(_)]) {
+        for note in &write.notes {
+            tell::<StatefulSetBackup>(c, note).await;
+        }
+    }
+    Ok(facts)
+}
+
 /// Post: the finalizers are those of `hold`. Again: a conflict, since the version has moved on.
 pub async fn hold(c: &Cluster, row: &'static Row, hold: &Hold) -> Result<Vec<Fact>, Fault> {
-    let want = &c.want;
     if let Ledger::File(file) = &c.ledger {
         return Ok(file.change(c, |object| object.metadata.finalizers = Some(hold.finalizers.clone())));
     }
-    let body = Meta {
-        metadata: ObjectMeta {
-            uid: Some(want.uid.clone()),
-            resource_version: Some(hold.version.clone()),
-            finalizers: Some(hold.finalizers.clone()),
-            ..ObjectMeta::default()
-        },
-    };
-    let asked = Call {
-        step: row.name,
-        verb: "patch",
-        object: format!("statefulsetbackup/{}/{}", want.namespace, want.name),
-        uid: Some(&want.uid),
-        message: Some(format!("finalizers: [{}]", hold.finalizers.join(", "))),
-    };
-    let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
-    match call(c, asked, async { own(c).patch(&want.name, &params, &Patch::Merge(&body)).await }).await {
-        Ok(object) => Ok(vec![fact(c, Some(&object))]),
-        Err(No::Absent) => Ok(vec![Fact::Mute(replaced(c))]),
-        Err(No::Refused(refusal)) => Ok(vec![Fact::Mute(refusal)]),
-        Err(No::Exists | No::Stale | No::Unknown) => Err(Fault::Lost),
+    Ok(vec![answer(c, finalize(c, row, hold).await, fact)?])
+}
+
+/// A restore's object as it is now.
+pub async fn read_restore(c: &Cluster) -> Result<Vec<Fact>, Fault> {
+    match get(&api::<StatefulSetRestore>(c), &c.want.name, &named::<StatefulSetRestore>(c)).await {
+        Ok(object) => Ok(vec![restore_fact(c, object.as_ref())]),
+        Err(Fault::Refused(refusal)) => Ok(vec![Fact::Mute(refusal)]),
+        Err(Fault::Lost) => Err(Fault::Lost),
     }
+}
+
+/// Post: the status is what `write` says. Again: a conflict, since the version has moved on.
+pub async fn write_restore(c: &Cluster, row: &'static Row, write: &restore::Write) -> Result<Vec<Fact>, Fault> {
+    c.name_run(write.run);
+    let reply = apply(c, row, &write.version, &write.status, write.status.message.clone()).await;
+    let fact = answer(c, reply, restore_fact)?;
+    if let (Some(note), false) = (&write.note, matches!(fact, Fact::Mute(_))) {
+        tell::<StatefulSetRestore>(c, note).await;
+    }
+    Ok(vec![fact])
+}
+
+/// Post: the finalizers are those of `hold`. Again: a conflict, since the version has moved on.
+pub async fn hold_restore(c: &Cluster, row: &'static Row, hold: &Hold) -> Result<Vec<Fact>, Fault> {
+    Ok(vec![answer(c, finalize(c, row, hold).await, restore_fact)?])
+}
+
+fn restore_fact(c: &Cluster, object: Option<&StatefulSetRestore>) -> Fact {
+    match object.filter(|object| object.uid().as_ref() == Some(&c.want.uid)) {
+        Some(object) => Fact::Restore(Box::new(Sight::Record(Box::new(restore_record(object))))),
+        None => Fact::Mute(replaced::<StatefulSetRestore>(c)),
+    }
+}
+
+pub fn restore_record(object: &StatefulSetRestore) -> restore::journal::Record {
+    let status = object.status.clone().unwrap_or_default();
+    restore::journal::Record {
+        version: object.resource_version().unwrap_or_default(),
+        uid: object.uid().unwrap_or_default(),
+        leaving: object.metadata.deletion_timestamp.is_some(),
+        finalizers: object.metadata.finalizers.clone().unwrap_or_default(),
+        undo: object.annotations().get(annotation::UNDO).cloned(),
+        journal: restore::journal::read(&status),
+        status,
+    }
+}
+
+/// The object bears our name but is another.
+fn replaced<K: Kind>(c: &Cluster) -> Refusal {
+    let (kind, want) = (K::kind(&()), &c.want);
+    let message = format!(
+        "{kind} {}/{} was deleted, or deleted and created anew: this run was for uid {}",
+        want.namespace, want.name, want.uid
+    );
+    Refusal::new(Reason::Superseded, message)
 }
 
 /// Our object as the planner knows it; another of its name is none of ours.
 pub fn fact(c: &Cluster, object: Option<&StatefulSetBackup>) -> Fact {
     match object.filter(|object| object.uid().as_ref() == Some(&c.want.uid)) {
         Some(object) => Fact::Record(Box::new(Seen::Known(record(object, &c.want.slot)))),
-        None => Fact::Mute(replaced(c)),
+        None => Fact::Mute(replaced::<StatefulSetBackup>(c)),
     }
 }
 
@@ -193,71 +246,6 @@ pub fn record(object: &StatefulSetBackup, slot: &str) -> Record {
         open,
         status,
     }
-}
-
-/// Tells it on the object and on the `StatefulSet`.
-async fn tell(c: &Cluster, note: &Note) {
-    let want = &c.want;
-    let ours = ObjectReference {
-        api_version: Some(API_VERSION.into()),
-        kind: Some("StatefulSetBackup".into()),
-        name: Some(want.name.clone()),
-        namespace: Some(want.namespace.clone()),
-        uid: Some(want.uid.clone()),
-        ..ObjectReference::default()
-    };
-    let target = ObjectReference {
-        api_version: Some("apps/v1".into()),
-        kind: Some("StatefulSet".into()),
-        name: Some(want.statefulset.clone()),
-        namespace: Some(want.statefulset_namespace.clone()),
-        ..ObjectReference::default()
-    };
-    let me = c.want.me.to_string();
-    let teller = Teller { controller: "sts-backup.io/runner", instance: &me, action: "Backup", now: c.clock.now() };
-    let on_ours = async {
-        if matches!(c.ledger, Ledger::Object) {
-            publish(&c.client, &teller, note, ours).await;
-        }
-    };
-    futures::future::join(on_ours, publish(&c.client, &teller, note, target)).await;
-}
-
-/// Who tells an Event.
-#[derive(Debug)]
-pub struct Teller<'a> {
-    pub controller: &'static str,
-    pub instance: &'a str,
-    pub action: &'static str,
-    pub now: Timestamp,
-}
-
-/// Best effort, within its time.
-pub async fn publish(client: &Client, teller: &Teller<'_>, note: &Note, regarding: ObjectReference) {
-    let (namespace, now) = (regarding.namespace.clone().unwrap_or_default(), teller.now);
-    let event = Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{}.{:x}", regarding.name.clone().unwrap_or_default(), now.as_nanosecond())),
-            namespace: Some(namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        event_time: Some(MicroTime(now)),
-        action: Some(teller.action.into()),
-        reason: Some(note.reason.to_string()),
-        note: Some(note.message.chars().take(1000).collect()),
-        regarding: Some(regarding),
-        reporting_controller: Some(teller.controller.into()),
-        reporting_instance: Some(teller.instance.chars().take(128).collect()),
-        type_: Some(if note.warning { "Warning" } else { "Normal" }.into()),
-        ..Event::default()
-    };
-    let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    let why = match tokio::time::timeout(EVENT, api.create(&PostParams::default(), &event)).await {
-        Ok(Ok(_)) => return,
-        Ok(Err(error)) => crate::error::sentence(&error),
-        Err(_) => "no answer".to_owned(),
-    };
-    tracing::warn!(message = format!("Event {} was not written: {why}", note.reason));
 }
 
 /// The watcher's fields of one object's status.

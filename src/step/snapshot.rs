@@ -10,6 +10,7 @@ use super::Fault;
 use super::call::{Call, No, call};
 use super::cluster::Cluster;
 use super::observe::snap;
+use super::source::source;
 use super::stock::{content, piece};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent, VolumeSnapshotSource, VolumeSnapshotSpec};
 use crate::api::{API_VERSION, FORMAT, annotation, label, manager};
@@ -18,6 +19,8 @@ use crate::plan::backup::{Doomed, NewSnapshot, Seal};
 use crate::plan::flow::Row;
 use crate::plan::noun::Refusal;
 use crate::plan::prune::{Prune, Purge};
+use crate::plan::restore::Pin;
+use crate::plan::restore::sight::Sight;
 use crate::plan::view::Fact;
 
 fn api(c: &Cluster) -> Api<VolumeSnapshot> {
@@ -97,6 +100,23 @@ fn manifest(c: &Cluster, new: &NewSnapshot) -> Result<VolumeSnapshot, Fault> {
         },
         ..VolumeSnapshot::default()
     })
+}
+
+/// Post: which restores use it. By uid and resourceVersion. Again: a conflict.
+pub async fn pin(c: &Cluster, row: &'static Row, pin: &Pin) -> Result<Vec<Fact>, Fault> {
+    let value = (!pin.pinned.is_empty()).then(|| pin.pinned.join(","));
+    let body = serde_json::json!({ "metadata": {
+        "uid": pin.uid,
+        "resourceVersion": pin.version,
+        "annotations": { annotation::PINNED_BY: value },
+    } });
+    let message = Some(format!("restores that use it: [{}]", pin.pinned.join(", ")));
+    let asked = Call { step: row.name, verb: "patch", object: path(c, &pin.name), uid: Some(&pin.uid), message };
+    let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
+    let api = api(c);
+    let object = call(c, asked, async { api.patch(&pin.name, &params, &Patch::Merge(&body)).await }).await;
+    let seen = Sight::Source(pin.name.clone(), Box::new(Some(source(&object.map_err(No::fault)?))));
+    Ok(vec![Fact::Restore(Box::new(seen))])
 }
 
 /// Pre: the run's cut is recorded. Again: the same words.

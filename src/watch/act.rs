@@ -23,7 +23,7 @@ use crate::plan::launch::pace::Lease;
 use crate::plan::launch::{Act, Answer, What};
 use crate::plan::name;
 use crate::plan::report::Note;
-use crate::step::record;
+use crate::step::{record, tell};
 use crate::telemetry::Audit;
 
 /// What its acts need of the watcher's role.
@@ -198,11 +198,11 @@ async fn tell(state: &State, uid: Uid, object: &Object, note: Note) {
         uid: Some(uid.to_string()),
         ..ObjectReference::default()
     };
-    let teller = record::Teller {
+    let teller = tell::Teller {
         controller: "sts-backup.io/watcher",
         instance: &state.settings.install,
         action: "Watch",
         now: state.now().wall,
     };
-    record::publish(&state.client, &teller, &note, regarding).await;
+    tell::publish(&state.client, &teller, &note, regarding).await;
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::journal::{Item, Placed, Run};
 use super::{Restore, Tend};
 use crate::api::shared::Goal;
-use crate::plan::name::ClaimKey;
+use crate::plan::name::{self, ClaimKey};
 use crate::plan::noun::{Claim, Marks, RETAIN, Volume};
 use crate::plan::view::{Read, View};
 
@@ -58,7 +58,7 @@ pub fn protect(v: &View, pv: &str, volume: &Volume, role: &str, pvc: &str, polic
     let marks = Marks {
         restore: Some(v.want.uid.clone()),
         role: Some(role.to_owned()),
-        claim: Some(pvc.to_owned()),
+        claim: Some(name::label(pvc)),
         policy: Some(policy.to_owned()),
         of: Some(format!("{}/{}", v.want.namespace, v.want.name)),
         deadline: None,

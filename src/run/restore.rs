@@ -1,0 +1,156 @@
+//! A restore, its undo and its release: the same object, the same journal, three planners.
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{drive_until_told, find, holder};
+use crate::api::annotation;
+use crate::api::condition::Reason;
+use crate::api::restore::{StatefulSetRestore, StatefulSetRestoreStatus};
+use crate::client::Connection;
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::plan;
+use crate::plan::flow::{Exit, Planner};
+use crate::plan::noun::{BackupWant, Refusal, RestoreWant, Want};
+use crate::plan::restore::Restore;
+use crate::plan::restore::sight::Sight;
+use crate::plan::view::{Fact, View};
+use crate::step::clock::Clock;
+use crate::step::cluster::Cluster;
+use crate::step::record;
+
+/// How long the lock of another's run is waited for.
+const LOCK: SignedDuration = SignedDuration::from_mins(10);
+
+/// Which of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    Restore,
+    /// `force`: although ordinals outside the plan run.
+    Undo {
+        force: bool,
+    },
+    Release,
+}
+
+/// As asked for on the command line.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub namespace: String,
+    pub name: String,
+    pub flow: Flow,
+    /// Default: the open run's, else 1.
+    pub attempt: Option<i64>,
+}
+
+/// How it ended, and what status tells of it.
+#[derive(Debug)]
+pub struct Ended {
+    pub exit: Exit,
+    pub summary: Option<Summary>,
+}
+
+/// The last line of the log: status without the plans.
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    #[serde(flatten)]
+    pub status: StatefulSetRestoreStatus,
+}
+
+impl Summary {
+    fn of(status: StatefulSetRestoreStatus) -> Summary {
+        let run_id = status.plan.as_ref().and_then(|plan| plan.run_id.clone());
+        let bare = StatefulSetRestoreStatus { plan: None, undo_plan: None, staged: vec![], run: None, ..status };
+        Summary { run_id, status: StatefulSetRestoreStatus { conditions: vec![], managed_by: None, ..bare } }
+    }
+}
+
+pub async fn run(connection: &Connection, settings: &Settings, request: &Request) -> Result<Ended> {
+    let object: StatefulSetRestore = find(connection, &request.namespace, &request.name).await?;
+    let clock = Clock::start();
+    let want = want(&object, settings, request, clock.now())?;
+    let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
+    let mut view = View::new(want);
+    view.fold(Fact::Restore(Box::new(Sight::Record(Box::new(record::restore_record(&object))))));
+    let planner: Planner<Restore> = match request.flow {
+        Flow::Restore => plan::restore::next,
+        Flow::Undo { .. } => plan::restore::undo::next,
+        Flow::Release => plan::restore::release::next,
+    };
+    let (exit, view) = Box::pin(drive_until_told(&cluster, planner, view)).await?;
+    let status = view.restore.record().ok().map(|record| record.status.clone());
+    Ok(Ended { exit, summary: status.map(Summary::of) })
+}
+
+/// What the object and the command line ask for.
+pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request, now: Timestamp) -> Result<Want> {
+    let spec = &object.spec;
+    let (namespace, name) = (request.namespace.clone(), request.name.clone());
+    if spec.stateful_set_ref.name.is_empty() {
+        let message =
+            format!("StatefulSetRestore {namespace}/{name} names no StatefulSet: set spec.statefulSetRef.name");
+        return Err(Error::Refused(Refusal::new(Reason::StatefulSetNotFound, message)));
+    }
+    let slot = slot(object, request, now);
+    let open = object.status.as_ref().and_then(|status| status.run.as_ref());
+    let same = open.filter(|run| run.slot.as_ref() == Some(&slot)).and_then(|run| run.attempt).map(i64::from);
+    let seconds = SignedDuration::from_secs;
+    Ok(Want {
+        me: holder("restore", &namespace, &name, settings),
+        uid: object.uid().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        statefulset: spec.stateful_set_ref.name.clone(),
+        statefulset_namespace: spec.stateful_set_ref.namespace.clone().unwrap_or_else(|| namespace.clone()),
+        slot,
+        attempt: request.attempt.or(same).unwrap_or(1),
+        job: settings.job_name.clone(),
+        lock_by: now + LOCK,
+        backup: BackupWant::default(),
+        restore: RestoreWant {
+            source: spec.source_stateful_set().to_owned(),
+            backup: spec.backup_name.clone().filter(|name| !name.is_empty()),
+            run_id: spec.run_id.clone().filter(|id| !id.is_empty()),
+            point_in_time: spec.point_in_time,
+            snapshot_names: spec.snapshot_names.clone(),
+            strategy: spec.strategy(),
+            scale_down: spec.scale_down(),
+            deletion_timeout: seconds(spec.pvc_deletion_timeout_seconds()),
+            uncovered: spec.uncovered(),
+            stop_timeout: spec.stop_timeout_seconds.map(seconds),
+            stage_timeout: seconds(spec.stage_timeout_seconds()),
+            ready_timeout: seconds(spec.ready_timeout_seconds()),
+            on_failure: spec.on_failure(),
+            undo_window: seconds(spec.undo_window_seconds()),
+            release: spec.release_old_volumes(),
+            hash: hash(object),
+            force: request.flow == Flow::Undo { force: true },
+        },
+        namespace,
+        name,
+    })
+}
+
+/// Of an undo the value that asks for it: the annotation's, an open undo's, else, by hand, this instant.
+fn slot(object: &StatefulSetRestore, request: &Request, now: Timestamp) -> String {
+    let Flow::Undo { .. } = request.flow else { return String::new() };
+    let status = object.status.as_ref();
+    let open = status.and_then(|status| status.run.as_ref()?.slot.clone()).filter(|slot| !slot.is_empty());
+    let handled = status.and_then(|status| status.last_request.as_ref());
+    let asked = object.annotations().get(annotation::UNDO);
+    // A Job's pod that comes back finds its request answered; who types the command asks anew.
+    let asked = asked.filter(|value| request.attempt.is_some() || handled != Some(*value));
+    open.or_else(|| asked.cloned()).unwrap_or_else(|| format!("{now:.3}"))
+}
+
+/// Of the spec: the same request has the same.
+fn hash(object: &StatefulSetRestore) -> String {
+    let text = serde_json::to_string(&object.spec).unwrap_or_default();
+    let digest = Sha256::digest(text);
+    digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}

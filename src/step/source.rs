@@ -1,0 +1,60 @@
+//! Snapshots as a restore sees them: what can be made of them, and what they say of themselves.
+
+use kube::ResourceExt;
+
+use super::lens::words;
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
+use crate::api::{annotation, label};
+use crate::plan::name::ClaimKey;
+use crate::plan::restore::sight::{Content, SnapshotClass, Source};
+
+/// A `VolumeSnapshot`, ours or not: what it does not say is absent.
+pub fn source(object: &VolumeSnapshot) -> Source {
+    let label = |key: &str| object.labels().get(key).cloned();
+    let note = |key: &str| object.annotations().get(key).cloned();
+    let status = object.status.clone().unwrap_or_default();
+    let ordinal = label(label::ORDINAL).and_then(|ordinal| ordinal.parse().ok());
+    let claim = label(label::CLAIM_TEMPLATE).zip(ordinal);
+    let cut = note(annotation::CUT).and_then(|nanoseconds| nanoseconds.parse().ok());
+    Source {
+        uid: object.uid().unwrap_or_default(),
+        version: object.resource_version().unwrap_or_default(),
+        statefulset: label(label::STATEFULSET),
+        policy: label(label::POLICY),
+        policy_namespace: label(label::POLICY_NAMESPACE),
+        policy_uid: label(label::POLICY_UID),
+        run: label(label::RUN).and_then(|run| run.parse().ok()),
+        claim: claim.map(|(template, ordinal)| ClaimKey { ordinal, template }),
+        epoch: note(annotation::TRANSITIONS).and_then(|epoch| epoch.parse().ok()),
+        size: note(annotation::RUN_SIZE).and_then(|size| size.parse().ok()),
+        cut: cut.and_then(|nanoseconds| jiff::Timestamp::from_nanosecond(nanoseconds).ok()),
+        format: note(annotation::FORMAT),
+        ready: status.ready_to_use == Some(true),
+        leaving: object.metadata.deletion_timestamp.is_some(),
+        error: status.error.map(|error| error.message.unwrap_or_else(|| "unknown error".into())),
+        restore_size: status.restore_size.map(|size| size.0),
+        pvc: object.spec.source.persistent_volume_claim_name.clone(),
+        content: status.bound_volume_snapshot_content_name,
+        class: object.spec.volume_snapshot_class_name.clone(),
+        manifest: note(annotation::CLAIM).and_then(|claim| serde_json::from_str(&claim).ok()),
+        pinned: words(note(annotation::PINNED_BY)),
+    }
+}
+
+pub fn content(object: &VolumeSnapshotContent) -> Content {
+    let spec = &object.spec;
+    let status = object.status.clone().unwrap_or_default();
+    Content {
+        driver: spec.driver.clone(),
+        snapshot_uid: spec.volume_snapshot_ref.uid.clone(),
+        handle: status.snapshot_handle.or_else(|| spec.source.snapshot_handle.clone()),
+        volume: spec.source.volume_handle.clone(),
+        mode: spec.source_volume_mode.clone(),
+        leaving: object.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+pub fn snapshot_class(object: &VolumeSnapshotClass) -> SnapshotClass {
+    let inside = object.annotations().get(annotation::IN_VOLUME_SNAPSHOTS);
+    SnapshotClass { name: object.name_any(), in_volume: inside.is_some_and(|value| value == "true") }
+}
