@@ -21,6 +21,7 @@ mod pod;
 mod policy;
 mod postgres;
 mod refusal;
+mod restore;
 mod retention;
 mod schedule;
 mod show;

@@ -8,6 +8,7 @@ pub mod exec;
 pub mod make;
 pub mod product;
 pub mod proxy;
+pub mod restore;
 pub mod run;
 pub mod watch;
 
@@ -142,6 +143,7 @@ impl Scene {
     }
 
     async fn remove(&self) {
+        self.let_go().await;
         let api: Api<Namespace> = Api::all(self.client.clone());
         let ours = [self.namespace.clone()];
         for name in self.others.take().iter().chain(&ours) {
