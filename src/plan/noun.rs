@@ -195,8 +195,6 @@ pub struct Claim {
     pub resizing: bool,
     /// status.capacity, a Quantity.
     pub capacity: Option<String>,
-    /// The last thing that its provisioner complained of.
-    pub trouble: Option<String>,
 }
 
 impl Claim {

@@ -122,6 +122,8 @@ pub async fn trial(c: &Cluster, new: &NewClaim) -> Result<Sight, Fault> {
     let no = match send(c, new, true).await {
         Ok(_) => None,
         Err(kube::Error::Api(status)) if status.code == 409 => None,
+        // The old claim goes first; whether there is room for both is another question.
+        Err(kube::Error::Api(status)) if status.message.contains("exceeded quota") => None,
         Err(error) if is_definite(&error) => Some(refusal(&error, &path(c, &new.name))),
         Err(_) => return Err(Fault::Lost),
     };

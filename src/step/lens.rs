@@ -170,7 +170,6 @@ pub fn claim(object: &PersistentVolumeClaim, now: Timestamp) -> Claim {
         finalizers: foreign_finalizers(&object.metadata),
         resizing: object.status.conditions.iter().any(|of| resizing(of) && of.status == "True"),
         capacity: object.status.capacity.get("storage").cloned(),
-        trouble: None,
     }
 }
 

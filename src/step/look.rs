@@ -7,7 +7,7 @@ use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Node as NodeObject, ResourceQuota};
+use k8s_openapi::api::core::v1::{Event, Node as NodeObject, ResourceQuota};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass as StorageClassObject, VolumeAttachment};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -36,6 +36,7 @@ pub const VERBS: &[Verb] = &[
     ("storage.k8s.io", "volumeattachments", "list"),
     ("", "nodes", "list"),
     ("", "resourcequotas", "list"),
+    ("", "events", "list"),
     ("autoscaling", "horizontalpodautoscalers", "list"),
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", "get"),
 ];
@@ -92,6 +93,7 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Scalers => Sight::Scalers(scalers(c).await?),
         Look::Fence => fence::probe(c).await?,
         Look::User => Sight::User(user(c).await?),
+        Look::Trouble(name) => Sight::Trouble(name.clone(), trouble(c, name).await?),
         Look::Kin => Sight::Kin(kin(c).await?),
     };
     Ok(vec![Fact::Restore(Box::new(sight))])
@@ -217,6 +219,22 @@ async fn user(c: &Cluster) -> Result<String, Fault> {
     let api: Api<SelfSubjectReview> = Api::all(c.client.clone());
     let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await.map_err(|_| Fault::Lost)?;
     review.status.and_then(|status| status.user_info?.username).ok_or(Fault::Lost)
+}
+
+/// The newest complaint; a sentence rests on it, no more: who may not look hears none.
+async fn trouble(c: &Cluster, claim: &str) -> Result<Option<String>, Fault> {
+    let namespace = &c.want.statefulset_namespace;
+    let api: Api<Event> = Api::namespaced(c.client.clone(), namespace);
+    let about = format!(
+        "involvedObject.kind=PersistentVolumeClaim,involvedObject.name={claim},reason=ProvisioningFailed,type=Warning"
+    );
+    let all = match list(&api, ListParams::default().fields(&about), &format!("events/{namespace}")).await {
+        Ok(all) => all,
+        Err(Fault::Lost) => return Err(Fault::Lost),
+        Err(Fault::Refused(_)) => return Ok(None),
+    };
+    let newest = all.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+    Ok(newest.and_then(|event| event.message))
 }
 
 /// Volumes that bear our label or are reserved for or bound to a staging claim of ours.

@@ -46,6 +46,8 @@ pub enum Look {
     Fence,
     /// Who we are to the API server: a SelfSubjectReview.
     User,
+    /// What the provisioner last complained of about a claim, by its Events.
+    Trouble(String),
     /// The volumes that bear our label or whose claimRef names one of our staging claims, by name.
     Kin,
 }
@@ -70,6 +72,7 @@ pub enum Sight {
     Scalers(Vec<String>),
     Fence(Fence, Timestamp),
     User(String),
+    Trouble(String, Option<String>),
     Kin(BTreeSet<String>),
     /// A name that we need is taken by an object that is not ours.
     Foreign(String),
@@ -186,6 +189,7 @@ pub struct Sights {
     scalers: Seen<Vec<String>>,
     fence: Seen<(Fence, Timestamp)>,
     user: Seen<String>,
+    troubles: BTreeMap<String, Option<String>>,
     kin: Seen<BTreeSet<String>>,
     pub foreign: Option<String>,
 }
@@ -220,6 +224,7 @@ impl Sights {
             Sight::Scalers(all) => self.scalers = Seen::Known(all),
             Sight::Fence(fence, at) => self.fence = Seen::Known((fence, at)),
             Sight::User(name) => self.user = Seen::Known(name),
+            Sight::Trouble(claim, said) => drop(self.troubles.insert(claim, said)),
             Sight::Kin(names) => self.kin = Seen::Known(names),
             Sight::Foreign(what) => drop(self.foreign.get_or_insert(what)),
         }
@@ -249,6 +254,7 @@ impl Sights {
             Look::Scalers => self.scalers = Seen::Unknown,
             Look::Fence => self.fence = Seen::Unknown,
             Look::User => self.user = Seen::Unknown,
+            Look::Trouble(claim) => drop(self.troubles.remove(claim)),
             Look::Kin => self.kin = Seen::Unknown,
             Look::Pods => {}
         }
@@ -298,6 +304,11 @@ impl Sights {
     }
     pub fn user(&self) -> Result<&str, Read> {
         self.user.get(at(Look::User)).map(String::as_str)
+    }
+    /// As the end of a sentence: `: what it said`, or nothing.
+    pub fn trouble(&self, claim: &str) -> Result<String, Read> {
+        let said = self.troubles.get(claim).ok_or_else(|| at(Look::Trouble(claim.to_owned())))?;
+        Ok(said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())
     }
     pub fn kin(&self) -> Result<&BTreeSet<String>, Read> {
         self.kin.get(at(Look::Kin))

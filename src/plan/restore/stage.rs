@@ -105,7 +105,10 @@ pub fn stage(v: &View, run: &Run, now: Timestamp) -> Holds {
             Some(claim) => {
                 let strayed = claim.node.is_none() && !claim.tried.is_empty() && claim.leaving_since.is_none();
                 match candidate(v, run, item)? {
-                    Err(refusal) if strayed => return Ok(Some(Go::Fail(refusal))),
+                    Err(refusal) if strayed => {
+                        let message = refusal.message + &v.restore.trouble(staging)?;
+                        return Ok(Some(Go::Fail(Refusal { message, ..refusal })));
+                    }
                     Ok((Some(node), tried)) if strayed => batch.push(Restore::Steer(Steer {
                         name: staging.clone(),
                         uid: claim.uid.clone(),
@@ -113,7 +116,7 @@ pub fn stage(v: &View, run: &Run, now: Timestamp) -> Holds {
                         node,
                         tried,
                     })),
-                    _ => waiting.push((staging, claim)),
+                    _ => waiting.push(staging),
                 }
             }
         }
@@ -122,12 +125,12 @@ pub fn stage(v: &View, run: &Run, now: Timestamp) -> Holds {
     match waiting.first() {
         _ if !batch.is_empty() => Ok(steps(batch)),
         None => Ok(None),
-        Some((name, claim)) if now >= by => {
-            let trouble = claim.trouble.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
+        Some(name) if now >= by => {
+            let trouble = v.restore.trouble(name)?;
             let seconds = v.want.restore.stage_timeout.as_secs();
             let message = format!(
-                "staging claim {name} was not Bound within spec.stageTimeoutSeconds ({seconds} s){trouble}; nothing was \
-                 stopped"
+                "nothing was stopped: staging claim {name} was not Bound within spec.stageTimeoutSeconds ({seconds} \
+                 s){trouble}"
             );
             Ok(Some(Go::Fail(Refusal::new(Reason::StageTimeout, message))))
         }

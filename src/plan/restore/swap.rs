@@ -46,8 +46,8 @@ pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
             Place::Binding => {
                 let by = run.since + v.want.restore.stage_timeout;
                 waits.push(by);
-                if now >= by {
-                    late.get_or_insert_with(|| unbound(v, item));
+                if now >= by && late.is_none() {
+                    late = Some(unbound(v, item)?);
                 }
             }
         }
@@ -70,10 +70,10 @@ fn hangs(v: &View, item: &Item) -> Refusal {
     Refusal::new(Reason::PvcDeletionTimeout, message)
 }
 
-fn unbound(v: &View, item: &Item) -> Refusal {
-    let seconds = v.want.restore.stage_timeout.as_secs();
-    let message = format!("claim {} was not Bound within spec.stageTimeoutSeconds ({seconds} s)", item.pvc);
-    Refusal::new(Reason::StageTimeout, message)
+fn unbound(v: &View, item: &Item) -> Result<Refusal, Read> {
+    let (seconds, trouble) = (v.want.restore.stage_timeout.as_secs(), v.restore.trouble(&item.pvc)?);
+    let message = format!("claim {} was not Bound within spec.stageTimeoutSeconds ({seconds} s){trouble}", item.pvc);
+    Ok(Refusal::new(Reason::StageTimeout, message))
 }
 
 fn foreign(item: &Item) -> Place {

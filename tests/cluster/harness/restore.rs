@@ -11,6 +11,7 @@ use sts_backup::api::restore::{StatefulSetRestore, StatefulSetRestoreStatus};
 use sts_backup::api::{annotation, label};
 
 use super::Scene;
+use super::make::word;
 use super::product::{Ended, Running};
 
 /// A restore of the newest run of `nightly`, unless `more` says otherwise.
@@ -79,32 +80,43 @@ impl Scene {
     /// their class gave them and no mark of ours; volumes that are set aside are Retained and say until when. Their
     /// names.
     pub async fn tidy(&self, statefulset: &str) -> Vec<String> {
-        let claims = self.claims().await;
+        self.look_around(statefulset, true).await
+    }
+
+    async fn look_around(&self, statefulset: &str, dated: bool) -> Vec<String> {
+        let its = |name: &str| name.contains(&format!("-{statefulset}-"));
+        let claims: Claims = self.claims().await.into_iter().filter(|(name, _)| its(name)).collect();
         let staging: Vec<_> = claims.keys().filter(|name| name.contains("-stage-")).collect();
         assert!(staging.is_empty(), "{staging:?}");
         let lease = self.lease(statefulset).await;
         assert!(!lease.annotations().contains_key(annotation::OPEN), "{:?}", lease.metadata);
         assert!(!lease.annotations().contains_key(annotation::FENCE_USER), "{:?}", lease.metadata);
         assert!(!lease.labels().contains_key(label::FENCE), "{:?}", lease.metadata);
-        for snapshot in self.snapshots().await {
+        for snapshot in self.snapshots().await.iter().filter(|one| word(one, label::STATEFULSET) == statefulset) {
             assert!(!snapshot.annotations().contains_key(annotation::PINNED_BY), "{:?}", snapshot.metadata);
         }
         let under: Vec<_> = claims.values().map(|(_, volume)| volume.clone()).collect();
         let mut aside = vec![];
-        for volume in self.own_volumes().await {
+        let of = |volume: &PersistentVolume| volume.spec.as_ref()?.claim_ref.as_ref()?.name.clone();
+        for volume in self.own_volumes().await.iter().filter(|one| of(one).is_some_and(|name| its(&name))) {
             let policy = volume.spec.as_ref().and_then(|spec| spec.persistent_volume_reclaim_policy.clone());
             let (name, marked) = (volume.name_any(), volume.labels().contains_key(label::RESTORE));
             let until = volume.annotations().contains_key(annotation::UNDO_DEADLINE);
             if under.contains(&name) {
                 assert_eq!((policy.as_deref(), marked, until), (Some("Delete"), false, false), "{name}: {volume:?}");
             } else if volume.metadata.deletion_timestamp.is_none() && marked {
-                assert_eq!((policy.as_deref(), until), (Some("Retain"), true), "{name}: {volume:?}");
+                assert_eq!((policy.as_deref(), until || !dated), (Some("Retain"), true), "{name}: {volume:?}");
                 aside.push(name);
             } else {
                 assert_eq!(policy.as_deref(), Some("Delete"), "{name} is left behind: {volume:?}");
             }
         }
         aside
+    }
+
+    /// The same after a restore that was deleted: what it had set aside is kept, Retained and labelled, without a day.
+    pub async fn tidy_but_kept(&self, statefulset: &str) {
+        self.look_around(statefulset, false).await;
     }
 
     /// Writes a word into every volume of every replica.
