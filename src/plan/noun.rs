@@ -198,6 +198,13 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// Seen before the other: resourceVersions of a kind are numbers that grow (KEP-5504). What cannot be compared is
+    /// taken as it comes.
+    pub fn is_before(&self, other: &Claim) -> bool {
+        let number = |claim: &Claim| claim.version.parse::<u64>().ok();
+        number(self).zip(number(other)).is_some_and(|(this, other)| this < other)
+    }
+
     /// An older sight of the same claim knows better since when it goes.
     pub fn keep(&mut self, before: Option<&Claim>) {
         if let Some(before) = before.filter(|before| before.uid == self.uid && self.leaving_since.is_some()) {

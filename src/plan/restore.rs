@@ -176,6 +176,9 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         Ok(record) => record,
         Err(next) => return Ok(next),
     };
+    if let Some(next) = release::let_go(v, record, now)? {
+        return Ok(next);
+    }
     match &record.journal {
         Journal::Unread(why) => end(Exit::Refused(Refusal::new(Reason::FormatUnknown, why.clone()))),
         Journal::Ended(ended, _) => closed(v, record, outcome(ended), now),

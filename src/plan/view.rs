@@ -102,6 +102,8 @@ pub enum Fact {
     Sealed(String),
     /// One of the claims; none: gone.
     Claim(String, Option<Claim>),
+    /// The claim of that name and uid is gone.
+    ClaimEnd(String, String),
     /// What only a restore asks for.
     Restore(Box<Sight>),
     /// This was changed, or may have been: it is read when next asked for.
@@ -210,6 +212,7 @@ impl View {
             Fact::Strayed(run, place) => self.hooks.stray(run, place),
             Fact::Claims(claims) => self.fold_claims(claims),
             Fact::Claim(name, claim) => self.fold_claim(&name, claim),
+            Fact::ClaimEnd(name, uid) => self.fold_end(&name, &uid),
             Fact::Restore(sight) => self.fold_sight(*sight),
             Fact::Stale(read) => self.stale(&read),
             Fact::Volume(name, volume) => drop(self.volumes.insert(name, volume)),

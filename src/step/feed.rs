@@ -180,7 +180,7 @@ fn fold_claim(list: &mut BTreeMap<String, Claim>, event: Event<PersistentVolumeC
         Event::InitApply(object) => drop(list.insert(object.name_any(), claim(&object, now))),
         Event::InitDone => return vec![Fact::Claims(std::mem::take(list))],
         Event::Apply(object) => return vec![Fact::Claim(object.name_any(), Some(claim(&object, now)))],
-        Event::Delete(object) => return vec![Fact::Claim(object.name_any(), None)],
+        Event::Delete(object) => return vec![Fact::ClaimEnd(object.name_any(), object.uid().unwrap_or_default())],
     }
     vec![]
 }

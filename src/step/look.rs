@@ -7,7 +7,7 @@ use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Event, Node as NodeObject, ResourceQuota};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node as NodeObject, ResourceQuota};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass as StorageClassObject, VolumeAttachment};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -18,7 +18,7 @@ use super::observe::{get, list};
 use super::source::{content, snapshot_class, source};
 use super::{Fault, claim, fence, record};
 use crate::api::label;
-use crate::api::lean::{Pod, PersistentVolume};
+use crate::api::lean::{PersistentVolume, Pod};
 use crate::api::restore::StatefulSetRestore;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::plan::flow::{Step, Verb};
@@ -94,9 +94,16 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Fence => fence::probe(c).await?,
         Look::User => Sight::User(user(c).await?),
         Look::Trouble(name) => Sight::Trouble(name.clone(), trouble(c, name).await?),
+        Look::Ending => Sight::Ending(ending(c).await?),
         Look::Kin => Sight::Kin(kin(c).await?),
     };
     Ok(vec![Fact::Restore(Box::new(sight))])
+}
+
+async fn ending(c: &Cluster) -> Result<bool, Fault> {
+    let api: Api<Namespace> = Api::all(c.client.clone());
+    let found = get(&api, &c.want.namespace, &format!("namespace/{}", c.want.namespace)).await?;
+    Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
 /// Nodes, with the drivers that are registered on them.
@@ -244,9 +251,7 @@ async fn kin(c: &Cluster) -> Result<BTreeSet<String>, Fault> {
         let of = object.spec.claim_ref.as_ref();
         of.is_some_and(|of| of.namespace == c.want.statefulset_namespace && of.name.ends_with(&c.want.uid))
     };
-    let ours = |object: &&PersistentVolume| {
-        object.labels().get(label::RESTORE) == Some(&c.want.uid) || staged(object)
-    };
+    let ours = |object: &&PersistentVolume| object.labels().get(label::RESTORE) == Some(&c.want.uid) || staged(object);
     let all = list(&api, ListParams::default(), "persistentvolumes").await?;
     Ok(all.iter().filter(ours).map(ResourceExt::name_any).collect())
 }

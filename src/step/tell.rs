@@ -67,7 +67,7 @@ pub async fn publish(client: &Client, teller: &Teller<'_>, note: &Note, regardin
     let (namespace, now) = (regarding.namespace.clone().unwrap_or_default(), teller.now);
     let event = Event {
         metadata: ObjectMeta {
-            name: Some(format!("{}.{:x}", regarding.name.clone().unwrap_or_default(), now.as_nanosecond())),
+            name: Some(name(&regarding, now)),
             namespace: Some(namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -88,4 +88,10 @@ pub async fn publish(client: &Client, teller: &Teller<'_>, note: &Note, regardin
         Err(_) => "no answer".to_owned(),
     };
     tracing::warn!(message = format!("Event {} was not written: {why}", note.reason));
+}
+
+/// One name for each object and instant: a StatefulSet and its policy may bear the same name.
+fn name(regarding: &ObjectReference, now: Timestamp) -> String {
+    let kind = regarding.kind.clone().unwrap_or_default().to_lowercase();
+    format!("{}.{kind}.{:x}", regarding.name.as_deref().unwrap_or_default(), now.as_nanosecond())
 }

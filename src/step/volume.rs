@@ -3,21 +3,22 @@
 
 use std::collections::BTreeMap;
 
-use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Fault;
 use super::call::{Call, No, call};
 use super::cluster::Cluster;
-use super::lens::volume;
+use super::lens::{claim, volume};
+use super::observe::get;
 use crate::api::condition::Reason;
-use crate::api::lean::PersistentVolume;
+use crate::api::lean::{PersistentVolume, PersistentVolumeClaim};
 use crate::api::{annotation, label, manager};
 use crate::plan::flow::Row;
 use crate::plan::restore::{Reserve, Tend};
-use crate::plan::view::Fact;
+use crate::plan::view::{Fact, Read};
 
 #[derive(Serialize, Debug)]
 struct Body<'a> {
@@ -74,21 +75,34 @@ pub async fn tend(c: &Cluster, row: &'static Row, tend: &Tend) -> Result<Vec<Fac
     Ok(vec![Fact::Volume(tend.pv.clone(), Some(volume(&object)))])
 }
 
-/// Post: reserved for the claim of that name, or, with a uid, Released from it. Again: a test fails.
+/// A live claim stands on the volume: repeated on a bound volume the patch would make that claim Lost. A uid never comes
+/// back, so what is not there now is not there when the patch arrives.
+async fn bound(c: &Cluster, reserve: &Reserve) -> Result<Option<Fact>, Fault> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), &reserve.namespace);
+    let found =
+        get(&api, &reserve.name, &format!("persistentvolumeclaim/{}/{}", reserve.namespace, reserve.name)).await?;
+    let its = found.filter(|claim| reserve.from.is_some() && claim.uid() == reserve.from);
+    Ok(its.map(|object| Fact::Claim(reserve.name.clone(), Some(claim(&object, c.clock.now())))))
+}
+
+/// Pre: no live claim is bound to it. Post: reserved for the claim of that name, or, with a uid, Released from it. Again: a test fails.
 pub async fn reserve(c: &Cluster, row: &'static Row, reserve: &Reserve) -> Result<Vec<Fact>, Fault> {
-    let mut claim = json!({
+    if let Some(live) = bound(c, reserve).await? {
+        return Ok(vec![live, Fact::Stale(Read::Volume(reserve.pv.clone()))]);
+    }
+    let mut of = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "namespace": reserve.namespace,
         "name": reserve.name,
     });
     if let Some(uid) = &reserve.uid {
-        claim["uid"] = json!(uid);
+        of["uid"] = json!(uid);
     }
     let test = |path: &str, value: &str| json!({ "op": "test", "path": path, "value": value });
     let from = reserve.from.iter().map(|uid| test("/spec/claimRef/uid", uid));
     let tests = [test("/metadata/resourceVersion", &reserve.version)].into_iter().chain(from);
-    let replace = json!({ "op": "replace", "path": "/spec/claimRef", "value": claim });
+    let replace = json!({ "op": "replace", "path": "/spec/claimRef", "value": of });
     let patch = Value::Array(tests.chain([replace]).collect());
     let patch = serde_json::from_value::<json_patch::Patch>(patch).map_err(|_| Fault::Lost)?;
     let object = format!("persistentvolume//{}", reserve.pv);

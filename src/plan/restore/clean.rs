@@ -15,9 +15,9 @@ use crate::plan::view::{Read, View};
 const GOING: SignedDuration = SignedDuration::from_mins(5);
 
 pub fn clean(v: &View, run: &Run, now: Timestamp) -> Holds {
-    let (mut batch, mut leaving) = (vec![], false);
+    let (mut batch, mut leaving, all) = (vec![], false, v.claims()?);
     for item in &run.deed.plan.items {
-        let staging = item.staging.as_ref().and_then(|name| Some((name, v.claims().ok()?.get(name)?)));
+        let staging = item.staging.as_ref().and_then(|name| Some((name, all.get(name)?)));
         match staging.filter(|(_, claim)| is_ours(v, claim)) {
             None => batch.extend(put_back(v, run, item)?),
             Some((_, claim)) if claim.leaving_since.is_some() => leaving = true,

@@ -5,10 +5,10 @@ use jiff::Timestamp;
 
 use super::journal::{Deed, Item, Journal, Placed, Record};
 use super::volume::{find, is_marked, tend};
-use super::{Restore, acquire, closed, gate, held, leave_lock, one, outcome, report};
+use super::{Restore, acquire, closed, gate, held, leave_lock, leaving, one, outcome, report};
 use crate::api::restore::ReleaseOldVolumes;
-use crate::plan::flow::{Exit, Plan, act, end};
-use crate::plan::noun::{Marks, Volume};
+use crate::plan::flow::{Exit, Next, Plan, act, end};
+use crate::plan::noun::{Marks, Outcome, Volume};
 use crate::plan::view::{Read, View};
 
 pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
@@ -16,6 +16,9 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         Ok(record) => record,
         Err(next) => return Ok(next),
     };
+    if let Some(next) = let_go(v, record, now)? {
+        return Ok(next);
+    }
     let Journal::Ended(ended, deed) = &record.journal else {
         return end(Exit::Again("the restore is not over: its old volumes stay".into()));
     };
@@ -60,6 +63,18 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
     match held(record) {
         Some(hold) => one(Restore::Hold(hold), now),
         None => leave_lock(v, outcome(ended), now),
+    }
+}
+
+/// Where the namespace itself is being deleted nothing can be put back and nobody needs it: the object goes at once.
+/// The volumes that it has set aside stay, Retained and labelled.
+pub(super) fn let_go(v: &View, record: &Record, now: Timestamp) -> Result<Option<Next<Restore>>, Read> {
+    if !record.leaving || !v.restore.ending()? {
+        return Ok(None);
+    }
+    match held(record) {
+        Some(hold) => one(Restore::Hold(hold), now).map(Some),
+        None => end(Exit::Done(Outcome::Failed(leaving(v)))).map(Some),
     }
 }
 

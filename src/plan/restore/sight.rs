@@ -46,6 +46,8 @@ pub enum Look {
     Fence,
     /// Who we are to the API server: a SelfSubjectReview.
     User,
+    /// Whether the namespace of our object is being deleted.
+    Ending,
     /// What the provisioner last complained of about a claim, by its Events.
     Trouble(String),
     /// The volumes that bear our label or whose claimRef names one of our staging claims, by name.
@@ -73,6 +75,7 @@ pub enum Sight {
     Fence(Fence, Timestamp),
     User(String),
     Trouble(String, Option<String>),
+    Ending(bool),
     Kin(BTreeSet<String>),
     /// A name that we need is taken by an object that is not ours.
     Foreign(String),
@@ -190,6 +193,7 @@ pub struct Sights {
     fence: Seen<(Fence, Timestamp)>,
     user: Seen<String>,
     troubles: BTreeMap<String, Option<String>>,
+    ending: Seen<bool>,
     kin: Seen<BTreeSet<String>>,
     pub foreign: Option<String>,
 }
@@ -225,6 +229,7 @@ impl Sights {
             Sight::Fence(fence, at) => self.fence = Seen::Known((fence, at)),
             Sight::User(name) => self.user = Seen::Known(name),
             Sight::Trouble(claim, said) => drop(self.troubles.insert(claim, said)),
+            Sight::Ending(ending) => self.ending = Seen::Known(ending),
             Sight::Kin(names) => self.kin = Seen::Known(names),
             Sight::Foreign(what) => drop(self.foreign.get_or_insert(what)),
         }
@@ -255,6 +260,7 @@ impl Sights {
             Look::Fence => self.fence = Seen::Unknown,
             Look::User => self.user = Seen::Unknown,
             Look::Trouble(claim) => drop(self.troubles.remove(claim)),
+            Look::Ending => self.ending = Seen::Unknown,
             Look::Kin => self.kin = Seen::Unknown,
             Look::Pods => {}
         }
@@ -309,6 +315,9 @@ impl Sights {
     pub fn trouble(&self, claim: &str) -> Result<String, Read> {
         let said = self.troubles.get(claim).ok_or_else(|| at(Look::Trouble(claim.to_owned())))?;
         Ok(said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())
+    }
+    pub fn ending(&self) -> Result<bool, Read> {
+        self.ending.get(at(Look::Ending)).copied()
     }
     pub fn kin(&self) -> Result<&BTreeSet<String>, Read> {
         self.kin.get(at(Look::Kin))

@@ -268,9 +268,9 @@ pub fn prove(v: &View, run: &Run, _: Timestamp) -> Holds {
 }
 
 fn volumes<'a>(v: &'a View, run: &'a Run) -> Result<Vec<(&'a Item, &'a Claim, &'a Volume)>, Read> {
-    let mut all = vec![];
+    let (mut all, claims) = (vec![], v.claims()?);
     for item in &run.deed.plan.items {
-        let Some(claim) = item.staging.as_ref().and_then(|staging| v.claims().ok()?.get(staging)) else { continue };
+        let Some(claim) = item.staging.as_ref().and_then(|staging| claims.get(staging)) else { continue };
         if let Some((_, volume)) = super::volume::behind(v, claim)? {
             all.push((item, claim, volume));
         }

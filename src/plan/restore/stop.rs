@@ -133,7 +133,9 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
         return Ok(Some(late(v, run, by, now, &format!("pod {name} still uses a claim"))));
     }
     if let Some(target) = target.filter(|target| target.pods > 0) {
-        return Ok(Some(late(v, run, by, now, &format!("{} pods are left", target.pods))));
+        let its = v.roster()?.iter().filter(|(_, pod)| pod.owner.as_ref() == Some(&target.uid));
+        let names = its.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        return Ok(Some(late(v, run, by, now, &format!("{} pods are left ({names})", target.pods))));
     }
     if v.want.restore.strategy == Strategy::InPlace || run.goal == Goal::Old {
         let mut volumes =

@@ -24,11 +24,13 @@ enum Place {
     Leaving(Timestamp),
     /// Its claim is not Bound yet.
     Binding,
+    /// Its volume is reserved, and its controller has not seen that yet.
+    Freeing(String),
     Fail(Refusal),
 }
 
 pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
-    let (mut batch, mut waits) = (vec![], vec![]);
+    let (mut batch, mut waits, mut on) = (vec![], vec![], vec![Feed::Claims]);
     let mut late = None;
     for item in &run.deed.plan.items {
         match place(v, run, item)? {
@@ -43,6 +45,10 @@ pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
                 }
             }
             Place::Leaving(_) => waits.push(now + PATIENCE),
+            Place::Freeing(volume) => {
+                waits.push(now + PATIENCE);
+                on.push(Feed::Volume(volume));
+            }
             Place::Binding => {
                 let by = run.since + v.want.restore.stage_timeout;
                 waits.push(by);
@@ -55,7 +61,7 @@ pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
     match (late, waits.into_iter().min()) {
         _ if !batch.is_empty() => Ok(steps(batch)),
         (Some(refusal), _) => Ok(Some(Go::Fail(refusal))),
-        (None, Some(until)) => Ok(Some(Go::Wait(vec![Feed::Claims], until))),
+        (None, Some(until)) => Ok(Some(Go::Wait(on, until))),
         (None, None) => Ok(None),
     }
 }
@@ -159,6 +165,10 @@ fn make(v: &View, run: &Run, item: &Item, wanted: Option<&Placed>) -> Result<Pla
     let namespace = &v.want.statefulset_namespace;
     let of = volume.claim.as_ref().filter(|of| of.namespace == *namespace);
     Ok(match of {
+        // A claim that comes before its volume is free would be looked at again only after a quarter of a minute.
+        Some(of) if of.name == item.pvc && of.uid.is_none() && volume.phase != "Available" => {
+            Place::Freeing(wanted.pv.clone())
+        }
         Some(of) if of.name == item.pvc && of.uid.is_none() => {
             let claim = NewClaim {
                 volume: Some(wanted.pv.clone()),

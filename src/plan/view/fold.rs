@@ -41,7 +41,11 @@ impl View {
     pub(super) fn fold_claims(&mut self, mut claims: BTreeMap<String, Claim>) {
         if let Seen::Known(before) = std::mem::take(&mut self.claims) {
             for (name, claim) in &mut claims {
-                claim.keep(before.get(name));
+                match before.get(name) {
+                    // A watch may tell what was so before our own last write.
+                    Some(newer) if claim.is_before(newer) => claim.clone_from(newer),
+                    before => claim.keep(before),
+                }
             }
             let names: BTreeSet<&String> = before.keys().chain(claims.keys()).collect();
             for name in names {
@@ -55,11 +59,21 @@ impl View {
         let Seen::Known(mut claims) = std::mem::take(&mut self.claims) else { return };
         let before = claims.remove(name);
         if let Some(mut claim) = claim {
-            claim.keep(before.as_ref());
+            match &before {
+                Some(newer) if claim.is_before(newer) => claim.clone_from(newer),
+                before => claim.keep(before.as_ref()),
+            }
             claims.insert(name.to_owned(), claim);
         }
         self.rebind(before.as_ref(), claims.get(name));
         self.claims = Seen::Known(claims);
+    }
+
+    /// The claim of that uid is gone; one of its name that came after it is not.
+    pub(super) fn fold_end(&mut self, name: &str, uid: &str) {
+        if self.claims().is_ok_and(|claims| claims.get(name).is_some_and(|claim| claim.uid == uid)) {
+            self.fold_claim(name, None);
+        }
     }
 
     /// When a claim takes or leaves a volume, the volume has changed as well.

@@ -80,6 +80,7 @@ impl World {
             Look::Fence => Sight::Fence(if self.lease.fence.is_some() { Fence::Up } else { Fence::Rising }, self.now()),
             Look::User => Sight::User("runner".into()),
             Look::Trouble(name) => Sight::Trouble(name.clone(), None),
+            Look::Ending => Sight::Ending(false),
             Look::Kin => Sight::Kin(self.kin()),
         })
     }
