@@ -67,7 +67,8 @@ fn manifest(c: &Cluster, new: &NewClaim) -> Value {
         }
     }
     if let Some(snapshot) = &new.snapshot {
-        spec["dataSource"] = json!({ "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot });
+        spec["dataSource"] =
+            json!({ "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot });
     }
     json!({
         "apiVersion": "v1",
@@ -150,8 +151,7 @@ pub async fn steer(c: &Cluster, row: &'static Row, steer: &Steer) -> Result<Vec<
         },
     };
     let message = Some(format!("node {} is next", steer.node));
-    let asked =
-        Call { step: row.name, verb: "patch", object: path(c, &steer.name), uid: Some(&steer.uid), message };
+    let asked = Call { step: row.name, verb: "patch", object: path(c, &steer.name), uid: Some(&steer.uid), message };
     let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
     let request = async { api(c).patch(&steer.name, &params, &Patch::Merge(&body)).await };
     let object = call(c, asked, request).await.map_err(No::fault)?;
@@ -161,8 +161,7 @@ pub async fn steer(c: &Cluster, row: &'static Row, steer: &Steer) -> Result<Vec<
 /// By uid. Again: it is gone, which is what was wanted. A finalizer is waited for, never forced.
 pub async fn delete(c: &Cluster, row: &'static Row, doomed: &Doomed) -> Result<Vec<Fact>, Fault> {
     let message = Some(doomed.why.to_owned());
-    let asked =
-        Call { step: row.name, verb: "delete", object: path(c, &doomed.name), uid: Some(&doomed.uid), message };
+    let asked = Call { step: row.name, verb: "delete", object: path(c, &doomed.name), uid: Some(&doomed.uid), message };
     let only = Preconditions { uid: Some(doomed.uid.clone()), resource_version: None };
     let params = DeleteParams {
         preconditions: Some(only),

@@ -18,7 +18,7 @@ use super::observe::{get, list};
 use super::source::{content, snapshot_class, source};
 use super::{Fault, claim, fence, record};
 use crate::api::label;
-use crate::api::lean::{Pod, PersistentVolume};
+use crate::api::lean::{PersistentVolume, Pod};
 use crate::api::restore::StatefulSetRestore;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::plan::flow::{Step, Verb};
@@ -244,9 +244,7 @@ async fn kin(c: &Cluster) -> Result<BTreeSet<String>, Fault> {
         let of = object.spec.claim_ref.as_ref();
         of.is_some_and(|of| of.namespace == c.want.statefulset_namespace && of.name.ends_with(&c.want.uid))
     };
-    let ours = |object: &&PersistentVolume| {
-        object.labels().get(label::RESTORE) == Some(&c.want.uid) || staged(object)
-    };
+    let ours = |object: &&PersistentVolume| object.labels().get(label::RESTORE) == Some(&c.want.uid) || staged(object);
     let all = list(&api, ListParams::default(), "persistentvolumes").await?;
     Ok(all.iter().filter(ours).map(ResourceExt::name_any).collect())
 }
