@@ -16,6 +16,7 @@ use crate::plan;
 use crate::plan::flow::{Exit, Planner};
 use crate::plan::noun::{BackupWant, Refusal, RestoreWant, Want};
 use crate::plan::restore::Restore;
+use crate::plan::restore::preview::Preview;
 use crate::plan::restore::sight::Sight;
 use crate::plan::view::{Fact, View};
 use crate::step::clock::Clock;
@@ -86,6 +87,25 @@ pub async fn run(connection: &Connection, settings: &Settings, request: &Request
     let (exit, view) = Box::pin(drive_until_told(&cluster, planner, view)).await?;
     let status = view.restore.record().ok().map(|record| record.status.clone());
     Ok(Ended { exit, summary: status.map(Summary::of) })
+}
+
+/// The restore as it would be: everything is looked at and nothing is changed.
+pub async fn preview(
+    connection: &Connection,
+    settings: &Settings,
+    object: &StatefulSetRestore,
+    request: &Request,
+) -> Result<Preview> {
+    let clock = Clock::start();
+    let want = want(object, settings, request, clock.now())?;
+    let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
+    let (exit, view) = Box::pin(drive_until_told(&cluster, plan::restore::preview::next, View::new(want))).await?;
+    match exit {
+        Exit::Refused(refusal) => Err(Error::Refused(refusal)),
+        Exit::Done(_) => plan::restore::preview::preview(&view)
+            .map_err(|read| Error::Config(format!("{read:?} was not read: this is a mistake of the program"))),
+        Exit::Again(why) | Exit::Superseded(why) => Err(Error::Unanswered(why)),
+    }
 }
 
 /// What the object and the command line ask for.
