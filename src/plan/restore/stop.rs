@@ -113,14 +113,9 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
         })]));
     }
     let by = run.since + stop_timeout(v, run);
-    if let Some(target) = target.filter(|target| !target.observed) {
-        return Ok(Some(late(
-            v,
-            run,
-            by,
-            now,
-            &format!("the controller has not seen StatefulSet {} at 0", target.uid),
-        )));
+    if target.is_some_and(|target| !target.observed) {
+        let what = format!("the controller has not seen StatefulSet {} at 0", v.want.statefulset);
+        return Ok(Some(late(v, run, by, now, &what)));
     }
     // OrderedReady waits for an unready pod for ever; one that is deleted does not come back.
     let stuck = |pod: &&Pod| {

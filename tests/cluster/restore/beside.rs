@@ -47,7 +47,8 @@ async fn slow_clone(name: &str, seconds: u32) {
         assert!(down < f64::from(seconds), "down for {down} s");
         // The backup waited, and is of the restored data. Only then the run that was restored from may go.
         let run = backup.ended().await.expect(0).summary()["id"].as_str().unwrap().to_owned();
-        let kept: Vec<_> = s.snapshots().await.iter().map(|one| word(one, sts_backup::api::label::RUN).to_owned()).collect();
+        let kept: Vec<_> =
+            s.snapshots().await.iter().map(|one| word(one, sts_backup::api::label::RUN).to_owned()).collect();
         assert!(kept.contains(&run) && run > pinned, "{kept:?}");
         s.tidy("web").await;
     })

@@ -79,7 +79,9 @@ async fn pods_that_do_not_stop_and_claims_that_do_not_go_lose_nothing() {
         let before = s.claims().await;
 
         let hold = |on: bool| {
-            Patch::Merge(json!({ "metadata": { "finalizers": if on { json!(["example.com/hold"]) } else { json!(null) } } }))
+            Patch::Merge(
+                json!({ "metadata": { "finalizers": if on { json!(["example.com/hold"]) } else { json!(null) } } }),
+            )
         };
         let pods = s.api::<Pod>();
         pods.patch("web-1", &PatchParams::default(), &hold(true)).await.unwrap();

@@ -38,8 +38,13 @@ async fn no_pod_starts_before_the_data_is_in_place_whoever_writes() {
             over.store(true, Ordering::Relaxed);
             ended
         };
-        let (ended, seen, ..) =
-            tokio::join!(restored, pods(s, &over), scale(s, &over, &denied), apply(s, &over, &denied), replace(s, &over, &denied));
+        let (ended, seen, ..) = tokio::join!(
+            restored,
+            pods(s, &over),
+            scale(s, &over, &denied),
+            apply(s, &over, &denied),
+            replace(s, &over, &denied)
+        );
         ended.expect(0);
         s.all_say("web", "good").await;
         let set = s.api::<StatefulSet>().get("web").await.unwrap();

@@ -3,8 +3,8 @@
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{DeleteParams, ListParams};
 use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use sts_backup::api::backup::StatefulSetBackup;
 use sts_backup::api::restore::RestorePhase;

@@ -146,7 +146,9 @@ async fn snapshots(s: &Scene, before: &Before, run: &str) {
     let api = s.api::<VolumeSnapshot>();
     let name = format!("nightly-a-{run}-0");
     let exactly = json!({ "runId": run });
-    let set = async |key: &str, value: Value| merge(&api, &name, json!({ "metadata": { "annotations": { key: value } } })).await;
+    let set = async |key: &str, value: Value| {
+        merge(&api, &name, json!({ "metadata": { "annotations": { key: value } } })).await
+    };
     set(annotation::FORMAT, "99".into()).await;
     before.refused(s, "written by a newer version", "FormatUnknown", &exactly).await;
     set(annotation::FORMAT, "1".into()).await;
@@ -162,7 +164,12 @@ async fn snapshots(s: &Scene, before: &Before, run: &str) {
         "spec": { "volumeSnapshotClassName": SIM.class, "source": { "persistentVolumeClaimName": "none" } } });
     s.create::<VolumeSnapshot>(&serde_json::from_value(stranger).unwrap()).await;
     let said = before
-        .refused(s, "a snapshot of another claim, not ready", "PreflightRefused", &json!({ "snapshotNames": ["stranger"] }))
+        .refused(
+            s,
+            "a snapshot of another claim, not ready",
+            "PreflightRefused",
+            &json!({ "snapshotNames": ["stranger"] }),
+        )
         .await;
     for part in ["is not ready", "its source is none", "its VolumeSnapshotContent is gone"] {
         assert!(said.contains(part), "all at once: {said}");
@@ -327,7 +334,8 @@ async fn what_cannot_be_staged_is_given_up_and_nothing_was_stopped() {
         }
         let nodes = Api::<Node>::all(s.client.clone()).list(&ListParams::default()).await.unwrap().items;
         driver.control(&json!({ "exhaustedOnNode": nodes[0].name_any() }));
-        let full = before.refused(s, "no node has room", "StagingTopology", &json!({ "stageTimeoutSeconds": 120 })).await;
+        let full =
+            before.refused(s, "no node has room", "StagingTopology", &json!({ "stageTimeoutSeconds": 120 })).await;
         assert!(full.contains(&nodes[0].name_any()), "{full}");
         // Ordinals that run now and that the run lacks.
         driver.control(&json!({}));
