@@ -127,9 +127,14 @@ impl<'a> Scribe<'a> {
     fn held(&mut self, run: &Run, refusal: &Refusal) -> Note {
         journal::write(&mut self.status, run, &self.v.want.me, self.v.want.attempt);
         let (namespace, name) = (&self.v.want.namespace, &self.v.want.name);
+        let (what, how) = match (&run.cause, run.goal) {
+            (Cause::Undo(_), _) => ("The undo failed: ", "To try it again"),
+            (_, Goal::Old) => ("The way back failed: ", "To try it again"),
+            _ => ("", "To put the old volumes back"),
+        };
         let message = format!(
-            "{}: {}. Nothing more is changed: status.plan and status.staged say which volume is whose. To put the old \
-             volumes back: sts-backup undo {namespace}/{name}",
+            "{what}{}: {}. Nothing more is changed: sts-backup describe {namespace}/{name} tells which volume is whose. {how}: \
+             sts-backup undo {namespace}/{name}",
             refusal.reason, refusal.message
         );
         self.status.phase = Some(RestorePhase::Failed);
