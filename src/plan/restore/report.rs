@@ -201,7 +201,7 @@ impl<'a> Scribe<'a> {
         match (run.goal, run.reached) {
             (Goal::New, _) => "; the restored volumes stay under the claims, the old ones stay Retained",
             (_, RestorePhase::New) => ". Nothing was stopped or replaced",
-            (_, RestorePhase::ScalingDown) => ". No volume was replaced, and the pods are started again",
+            (_, RestorePhase::ScalingDown) => ". No volume was replaced; what was stopped is started again",
             _ => ". Rolled back: the old volumes are under the claims",
         }
     }

@@ -58,7 +58,7 @@ pub fn protect(v: &View, run: &Run, now: Timestamp) -> Holds {
     match all.iter().find(|(_, claim)| claim.owned) {
         None => Ok(None),
         Some((pvc, _)) if now >= by => {
-            let message = format!("claim {pvc} still has an owner that would take it along; nothing was stopped");
+            let message = format!("claim {pvc} still has an owner that would take it along");
             Ok(Some(Go::Fail(Refusal::new(Reason::StopTimeout, message))))
         }
         Some(_) => Ok(Some(Go::Wait(vec![Feed::Claims], by))),
