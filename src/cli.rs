@@ -1,13 +1,16 @@
 //! The command line: what a person or a Job types, in the conventions of kubectl.
 
 mod describe;
+mod follow;
 mod generate;
 mod list;
 mod manifest;
 pub mod output;
+mod restore;
 mod retention;
 mod run_once;
 mod schedule;
+mod undo;
 mod version;
 mod watch;
 
@@ -61,7 +64,13 @@ enum Command {
     Schedule(schedule::Ask),
     /// List policies, runs or restores
     List(list::List),
-    /// Tell all about one StatefulSetBackup: spec, state, newest runs, events
+    /// Ask for a restore, or with --dry-run say what would come of it
+    ///
+    /// Makes a StatefulSetRestore, which a watcher carries out, or `run-once restore`.
+    Restore(Box<restore::Restore>),
+    /// Ask for the volumes that a restore has replaced to be put back
+    Undo(undo::Undo),
+    /// Tell all about one StatefulSetBackup or StatefulSetRestore: spec, state, volumes or runs, events
     Describe(describe::Describe),
     /// Print version, commit, and the Kubernetes and tz database versions built in
     Version {
@@ -143,6 +152,8 @@ pub fn run() -> Result<ExitCode> {
         Command::RunOnce(what) => run_once::run(&cli.global, &what),
         Command::Schedule(ask) => schedule::run(&ask),
         Command::List(list) => list::run(&cli.global, &list),
+        Command::Restore(asked) => restore::run(&cli.global, &asked),
+        Command::Undo(asked) => undo::run(&cli.global, &asked),
         Command::Describe(describe) => describe::run(&cli.global, &describe),
         Command::Version { output } => version::run(output),
         Command::Retention(asked) => retention::run(&cli.global, &asked),

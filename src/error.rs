@@ -15,6 +15,8 @@ pub enum Error {
     Usage(String),
     /// A definite no, with its reason.
     Refused(Refusal),
+    /// The API server was silent, or we were told to stop: worth another try.
+    Unanswered(String),
     /// What was asked for does not exist.
     Absent(String),
 }
@@ -32,7 +34,7 @@ impl Error {
             Error::Usage(_) => 64,
             Error::Config(_) | Error::Refused(_) | Error::Absent(_) => 10,
             Error::Api { source, .. } if is_definite(source) => 10,
-            Error::Api { .. } => 20,
+            Error::Api { .. } | Error::Unanswered(_) => 20,
         }
     }
 }
@@ -46,7 +48,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Error::Api { verb, object, source } => write!(f, "cannot {verb} {object}: {}", sentence(source)),
-            Error::Config(message) | Error::Usage(message) | Error::Absent(message) => f.write_str(message),
+            Error::Config(message) | Error::Usage(message) | Error::Unanswered(message) | Error::Absent(message) => {
+                f.write_str(message)
+            }
             Error::Refused(Refusal { reason, message }) => write!(f, "{reason}: {message}"),
         }
     }

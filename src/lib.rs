@@ -34,7 +34,8 @@
 //! | [`plan::hook`] | hooks: where they run, how they ended, which pod still has to be thawed |
 //! | [`plan::patience`] | how long a run waits for the lock |
 //! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
-//! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state. No step has an effect on a cluster yet |
+//! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state |
+//! | [`plan::restore::preview`] | the same before it is asked for: what would be done, and all that speaks against it |
 //! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once |
 //! | [`plan::topology`], [`plan::quantity`] | which nodes reach a volume; sizes |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
@@ -51,11 +52,15 @@
 //! | [`step::observe`], `step/lens.rs`, [`step::feed`] | one read, one request, facts; what a core object says; watches that deliver facts while the planner waits |
 //! | [`step::clock`] | the wall clock, read once and carried on by the monotonic one |
 //! | [`step::stock`] | what retention reads |
+//! | [`step::look`], `step/source.rs` | what only a restore looks at: one look, facts; what snapshots say of themselves |
+//! | `step/claim.rs`, `step/volume.rs`, `step/fence.rs` | what a restore does to claims, to volumes, to the StatefulSet and its pods: one idempotent effect each |
+//! | [`step::tell`] | Events, best effort |
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
 //! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end |
-//! | [`run`], [`run::file`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
+//! | [`run`], [`run::file`], [`run::restore`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
 //! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; metrics and health |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
+//! | `cli/*` | one file per verb that a person types; `cli/output.rs` has the formats, `cli/follow.rs` waits for a run's end |
 //! | [`generate`] | CRDs, roles and admission policies as text, committed under `manifests/` and compared by `just drift` |
 //! | `tests/launch/` | what the watcher decides, over simulated months, against a naive model |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |

@@ -1,22 +1,28 @@
-//! `describe`: all that is known of one StatefulSetBackup, in the manner of kubectl.
+//! `describe`: all that is known of one StatefulSetBackup or StatefulSetRestore, in the manner of kubectl.
 
-use std::fmt::Write;
+mod restore;
+
+use std::fmt::{Debug, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use super::{Global, Target, block_on, list, output};
 use crate::api::backup::{Hook, LastRun, RetentionPolicy, StatefulSetBackup, StatefulSetBackupStatus};
+use crate::api::restore::StatefulSetRestore;
 use crate::client;
 use crate::error::{Error, Result};
 
 #[derive(Args, Debug)]
 pub struct Describe {
-    /// The StatefulSetBackup
+    /// The StatefulSetBackup or StatefulSetRestore; where both have the name, both are told
     #[arg(value_name = "[NAMESPACE/]NAME")]
     target: Target,
 }
@@ -25,31 +31,80 @@ pub fn run(global: &Global, describe: &Describe) -> Result<ExitCode> {
     let text = block_on(async {
         let connection = client::connect(&global.access()).await?;
         let (namespace, name) = describe.target.resolve(global, &connection.namespace)?;
-        let object = find(&connection.client, &namespace, &name).await?;
-        let events = events(&connection.client, &namespace, &object).await;
-        Ok(backup(&object, events.as_deref(), Timestamp::now()))
+        both(&connection.client, &namespace, &name).await
     })?;
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The object; where there is none of that name, the names that there are.
-pub async fn find(client: &Client, namespace: &str, name: &str) -> Result<StatefulSetBackup> {
-    let api: Api<StatefulSetBackup> = Api::namespaced(client.clone(), namespace);
-    let path = format!("StatefulSetBackup {namespace}/{name}");
-    if let Some(object) = api.get_opt(name).await.map_err(|error| Error::api("get", path.clone(), error))? {
-        return Ok(object);
+/// Whatever kind of ours has the name. What may not be read, or is not installed, matters only if nothing is found.
+async fn both(client: &Client, namespace: &str, name: &str) -> Result<String> {
+    let now = Timestamp::now();
+    let (backups, restores) = futures::future::join(get(client, namespace, name), get(client, namespace, name)).await;
+    let (mut texts, mut errors) = (vec![], vec![]);
+    match backups {
+        Ok(Some(object)) => texts.push(backup(&object, events(client, namespace, &object).await.as_deref(), now)),
+        Ok(None) => {}
+        Err(error) => errors.push(error),
     }
-    let others = api.list_metadata(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-    let names: Vec<_> = others.iter().map(ResourceExt::name_any).collect();
-    Err(Error::Absent(match names.as_slice() {
+    match restores {
+        Ok(Some(object)) => {
+            texts.push(restore::restore(&object, events(client, namespace, &object).await.as_deref(), now));
+        }
+        Ok(None) => {}
+        Err(error) => errors.push(error),
+    }
+    if !texts.is_empty() {
+        return Ok(texts.join("\n"));
+    }
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error);
+    }
+    let others =
+        [names::<StatefulSetBackup>(client, namespace).await, names::<StatefulSetRestore>(client, namespace).await];
+    Err(absent("StatefulSetBackup or StatefulSetRestore", namespace, name, &others.concat()))
+}
+
+async fn get<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let path = format!("{} {namespace}/{name}", K::kind(&()));
+    api.get_opt(name).await.map_err(|error| Error::api("get", path, error))
+}
+
+/// The names that there are. They are not worth an error.
+async fn names<K>(client: &Client, namespace: &str) -> Vec<String>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let all = api.list_metadata(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    all.iter().map(ResourceExt::name_any).collect()
+}
+
+fn absent(kinds: &str, namespace: &str, name: &str, others: &[String]) -> Error {
+    let path = format!("{kinds} {namespace}/{name}");
+    Error::Absent(match others {
         [] => format!("there is no {path}, nor any other in namespace {namespace}: sts-backup list -A shows all"),
         names => format!("there is no {path}; in namespace {namespace} there are: {}", names.join(", ")),
-    }))
+    })
+}
+
+/// The object; where there is none of that name, the names that there are.
+pub async fn find<K>(client: &Client, namespace: &str, name: &str) -> Result<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    match get(client, namespace, name).await? {
+        Some(object) => Ok(object),
+        None => Err(absent(&K::kind(&()), namespace, name, &names::<K>(client, namespace).await)),
+    }
 }
 
 /// Newest last. None where they may not be read: they are not worth an error.
-async fn events(client: &Client, namespace: &str, object: &StatefulSetBackup) -> Option<Vec<Event>> {
+async fn events<K: Resource>(client: &Client, namespace: &str, object: &K) -> Option<Vec<Event>> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().fields(&format!("regarding.uid={}", object.uid().unwrap_or_default()));
     let mut all = api.list(&params).await.ok()?.items;
@@ -61,7 +116,7 @@ async fn events(client: &Client, namespace: &str, object: &StatefulSetBackup) ->
 pub fn backup(object: &StatefulSetBackup, events: Option<&[Event]>, now: Timestamp) -> String {
     let status = object.status.clone().unwrap_or_default();
     let mut text = fields(&[spec(object), state(&status)].concat());
-    conditions(&mut text, &status, now);
+    conditions(&mut text, &status.conditions, now);
     if let Some(run) = &status.run {
         let phase = run.intent.as_ref().map(|intent| intent.phase.to_string()).unwrap_or_default();
         text += "Open Run:\n";
@@ -83,6 +138,10 @@ pub fn backup(object: &StatefulSetBackup, events: Option<&[Event]>, now: Timesta
 
 type Field = (&'static str, String);
 
+fn instant(time: Option<&Time>, none: &str) -> String {
+    time.map_or_else(|| none.to_owned(), |time| time.0.to_string())
+}
+
 fn spec(object: &StatefulSetBackup) -> Vec<Field> {
     let spec = &object.spec;
     let own = object.namespace().unwrap_or_default();
@@ -93,9 +152,10 @@ fn spec(object: &StatefulSetBackup) -> Vec<Field> {
     let claims = if spec.claim_templates.is_empty() { "all templates".into() } else { spec.claim_templates.join(", ") };
     let class = spec.volume_snapshot_class_name().unwrap_or("the default one of each claim's driver");
     vec![
+        ("Kind", "StatefulSetBackup".to_owned()),
         ("Name", object.name_any()),
         ("Namespace", own.clone()),
-        ("Created", object.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default()),
+        ("Created", instant(object.metadata.creation_timestamp.as_ref(), "-")),
         ("StatefulSet", format!("{}/{}", spec.stateful_set_ref.namespace_or(&own), spec.stateful_set_ref.name)),
         ("Schedule", schedule),
         ("Claims", claims),
@@ -141,9 +201,7 @@ fn retention(policy: &RetentionPolicy) -> String {
 }
 
 fn state(status: &StatefulSetBackupStatus) -> Vec<Field> {
-    let time = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
-        time.as_ref().map_or("never".into(), |time| time.0.to_string())
-    };
+    let time = |time: &Option<Time>| instant(time.as_ref(), "never");
     let mut fields = vec![
         ("Phase", status.phase.map_or("Pending".into(), |phase| phase.to_string())),
         ("Message", status.message.clone().unwrap_or_default()),
@@ -158,8 +216,8 @@ fn state(status: &StatefulSetBackupStatus) -> Vec<Field> {
     fields
 }
 
-fn conditions(text: &mut String, status: &StatefulSetBackupStatus, now: Timestamp) {
-    let rows = status.conditions.iter().map(|one| {
+fn conditions(text: &mut String, all: &[Condition], now: Timestamp) {
+    let rows = all.iter().map(|one| {
         let since = list::age(now, one.last_transition_time.0);
         vec![one.type_.clone(), one.status.clone(), since, one.reason.clone(), one.message.clone()]
     });
@@ -168,9 +226,7 @@ fn conditions(text: &mut String, status: &StatefulSetBackupStatus, now: Timestam
 
 fn last_run(text: &mut String, last: &LastRun) {
     let seconds = |seconds: Option<f64>| seconds.map_or("-".into(), |seconds| format!("{seconds:.3} s"));
-    let time = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
-        time.as_ref().map_or("-".into(), |time| time.0.to_string())
-    };
+    let time = |time: &Option<Time>| instant(time.as_ref(), "-");
     let outcome = last.outcome.map_or("under way".into(), |outcome| outcome.to_string());
     let reason = last.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let trigger = last.trigger.map(|word| word.to_string()).unwrap_or_default();
@@ -202,9 +258,7 @@ fn last_run(text: &mut String, last: &LastRun) {
 
 fn history(text: &mut String, status: &StatefulSetBackupStatus) {
     let rows = status.history.iter().map(|one| {
-        let time = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
-            time.as_ref().map_or("-".into(), |time| time.0.to_string())
-        };
+        let time = |time: &Option<Time>| instant(time.as_ref(), "-");
         vec![
             if one.id.is_empty() { "-".into() } else { one.id.clone() },
             one.outcome.map_or("-".into(), |word| word.to_string()),
@@ -231,7 +285,7 @@ fn told(text: &mut String, events: Option<&[Event]>, now: Timestamp) {
     section(text, "Events", &["TYPE", "REASON", "AGE", "MESSAGE"], rows);
 }
 
-fn section(text: &mut String, title: &str, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+pub fn section(text: &mut String, title: &str, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let head = head.iter().map(ToString::to_string).collect();
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     let _ = if rows.len() == 1 {
@@ -242,7 +296,7 @@ fn section(text: &mut String, title: &str, head: &[&str], rows: impl Iterator<It
 }
 
 /// `Name:   value`, the values below each other.
-fn fields(all: &[Field]) -> String {
+pub fn fields(all: &[Field]) -> String {
     let rows: Vec<_> = all.iter().map(|(name, value)| vec![format!("{name}:"), value.clone()]).collect();
     output::table(&rows)
 }

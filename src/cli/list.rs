@@ -16,7 +16,7 @@ use super::output::{self, Output};
 use super::{Global, block_on};
 use crate::api::annotation;
 use crate::api::backup::StatefulSetBackup;
-use crate::api::restore::StatefulSetRestore;
+use crate::api::restore::{RestorePhase, StatefulSetRestore};
 use crate::api::snapshot::VolumeSnapshot;
 use crate::client;
 use crate::error::{Error, Result};
@@ -169,17 +169,20 @@ pub fn backups(all: &[StatefulSetBackup], sight: &Sight) -> String {
 pub fn restores(all: &[StatefulSetRestore], sight: &Sight) -> String {
     let row = |one: &StatefulSetRestore| {
         let status = one.status.clone().unwrap_or_default();
+        let held = status.phase == Some(RestorePhase::Failed) && status.run.is_some();
         vec![
             one.namespace().unwrap_or_default(),
             one.name_any(),
             one.spec.stateful_set_ref.name.clone(),
             or_none(one.spec.backup_name.clone()),
-            status.phase.map_or("New".into(), |phase| phase.to_string()),
+            or_none(status.plan.as_ref().and_then(|plan| plan.run_id.clone())),
+            if held { "Failed (Held)".into() } else { status.phase.map_or("New".into(), |phase| phase.to_string()) },
+            or_none(status.downtime_seconds.map(|seconds| format!("{seconds:.1}s"))),
             or_none(status.undo_deadline.map(|time| time.0.to_string())),
             or_none(one.metadata.creation_timestamp.as_ref().map(|time| age(sight.now, time.0))),
         ]
     };
-    let head = ["NAMESPACE", "NAME", "TARGET", "BACKUP", "PHASE", "UNDO UNTIL", "AGE"];
+    let head = ["NAMESPACE", "NAME", "TARGET", "BACKUP", "RUN", "PHASE", "DOWNTIME", "UNDO UNTIL", "AGE"];
     table(&head, all.iter().map(row), sight)
 }
 
@@ -347,7 +350,11 @@ mod tests {
         let all = [policy("uid-1"), serde_json::from_value(fresh).unwrap()];
         let restore = json!({ "metadata": { "name": "back", "namespace": "shop", "creationTimestamp": NOW },
             "spec": { "statefulSetRef": { "name": "web" }, "backupName": "nightly" },
-            "status": { "phase": "Completed", "undoDeadline": "2026-11-28T12:00:00Z" } });
+            "status": { "phase": "Completed", "undoDeadline": "2026-11-28T12:00:00Z", "downtimeSeconds": 4.62,
+                "plan": { "format": "1", "runId": "20261125-012640" } } });
+        let held = json!({ "metadata": { "name": "stuck", "namespace": "shop" },
+            "spec": { "statefulSetRef": { "name": "web" }, "snapshotNames": ["a"] },
+            "status": { "phase": "Failed", "run": { "goal": "New" } } });
         let snapshots = [
             snapshot(Some("20261125-012640"), 0, 100),
             snapshot(Some("20261125-012640"), 1, 250),
@@ -366,7 +373,7 @@ mod tests {
         };
         let (mine, gone, anew) = (judged(Some(&all[0])), judged(None), judged(Some(&policy("uid-2"))));
         assert_eq!(runs(&gone, &sight(false)), runs(&anew, &sight(false)), "another object of the name is no maker");
-        let restores = restores(&[serde_json::from_value(restore).unwrap()], &sight(false));
+        let restores = restores(&[restore, held].map(|one| serde_json::from_value(one).unwrap()), &sight(false));
         let text = [
             backups(&all, &sight(true)),
             restores,

@@ -153,7 +153,9 @@ fn restore(global: &Global, settings: &Settings, format: Format, step: &Step, fl
         let (namespace, name) = step.target.resolve(global, &connection.namespace)?;
         let request = run::restore::Request { namespace, name, flow, attempt: step.attempt };
         let ended = Box::pin(run::restore::run(&connection, settings, &request)).await?;
-        if let Some(summary) = &ended.summary {
+        // A release that is not due has done nothing: what the restore once said is no answer.
+        let is_done = flow != Flow::Release || matches!(ended.exit, Exit::Done(_));
+        if let Some(summary) = ended.summary.as_ref().filter(|_| is_done) {
             let status = &summary.status;
             let phase = status.phase.map_or("not begun", |phase| phase.as_str());
             let message = status.message.as_deref().unwrap_or_default();

@@ -10,19 +10,22 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use super::choose::Chosen;
 use super::noun::Refusal;
 use super::restore::journal::Plan;
 use super::view::{Read, View};
 use crate::api::condition::Reason;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Serialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     Refuse,
     Warn,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Serialize, Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub severity: Severity,
     pub reason: Reason,
@@ -55,6 +58,13 @@ impl Findings {
 }
 
 pub fn preflight(v: &View, chosen: &Chosen, plan: &Plan) -> Result<Vec<Finding>, Read> {
+    let mut found = Findings(judge(v, chosen, plan)?);
+    cluster::rights(v, &mut found)?;
+    Ok(found.0)
+}
+
+/// All that holds whoever carries it out.
+pub fn judge(v: &View, chosen: &Chosen, plan: &Plan) -> Result<Vec<Finding>, Read> {
     let mut found = Findings::default();
     source::check(v, chosen, plan, &mut found)?;
     claim::check(v, chosen, plan, &mut found)?;

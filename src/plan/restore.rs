@@ -54,6 +54,7 @@ mod clean;
 mod finish;
 pub mod invariant;
 pub mod journal;
+pub mod preview;
 pub mod release;
 mod report;
 pub mod sight;
@@ -343,8 +344,13 @@ fn closed(v: &View, record: &Record, outcome: Outcome, now: Timestamp) -> Plan<R
 }
 
 fn leave_lock(v: &View, outcome: Outcome, now: Timestamp) -> Plan<Restore> {
+    depart(v, Exit::Done(outcome), now)
+}
+
+/// Gives the lock back where it is held, and ends.
+fn depart(v: &View, exit: Exit, now: Timestamp) -> Plan<Restore> {
     if v.refused.is_some() {
-        return end(Exit::Done(outcome));
+        return end(exit);
     }
     if let Some(epoch) = v.to_release()? {
         return one(Restore::Unlock(epoch), now);
@@ -352,7 +358,7 @@ fn leave_lock(v: &View, outcome: Outcome, now: Timestamp) -> Plan<Restore> {
     match v.left_behind()? {
         // So that nobody has to wait until it runs out.
         Some(lease) => one(Restore::Lock(Some(lease.clone())), now),
-        None => end(Exit::Done(outcome)),
+        None => end(exit),
     }
 }
 

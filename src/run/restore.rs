@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{drive_until_told, find, holder};
 use crate::api::annotation;
 use crate::api::condition::Reason;
-use crate::api::restore::{StatefulSetRestore, StatefulSetRestoreStatus};
+use crate::api::restore::{RestorePhase, StatefulSetRestore, StatefulSetRestoreStatus};
 use crate::client::Connection;
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -16,6 +16,7 @@ use crate::plan;
 use crate::plan::flow::{Exit, Planner};
 use crate::plan::noun::{BackupWant, Refusal, RestoreWant, Want};
 use crate::plan::restore::Restore;
+use crate::plan::restore::preview::Preview;
 use crate::plan::restore::sight::Sight;
 use crate::plan::view::{Fact, View};
 use crate::step::clock::Clock;
@@ -88,6 +89,25 @@ pub async fn run(connection: &Connection, settings: &Settings, request: &Request
     Ok(Ended { exit, summary: status.map(Summary::of) })
 }
 
+/// The restore as it would be: everything is looked at and nothing is changed.
+pub async fn preview(
+    connection: &Connection,
+    settings: &Settings,
+    object: &StatefulSetRestore,
+    request: &Request,
+) -> Result<Preview> {
+    let clock = Clock::start();
+    let want = want(object, settings, request, clock.now())?;
+    let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
+    let (exit, view) = Box::pin(drive_until_told(&cluster, plan::restore::preview::next, View::new(want))).await?;
+    match exit {
+        Exit::Refused(refusal) => Err(Error::Refused(refusal)),
+        Exit::Done(_) => plan::restore::preview::preview(&view)
+            .map_err(|read| Error::Config(format!("{read:?} was not read: this is a mistake of the program"))),
+        Exit::Again(why) | Exit::Superseded(why) => Err(Error::Unanswered(why)),
+    }
+}
+
 /// What the object and the command line ask for.
 pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request, now: Timestamp) -> Result<Want> {
     let spec = &object.spec;
@@ -140,7 +160,9 @@ pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request,
 fn slot(object: &StatefulSetRestore, request: &Request, now: Timestamp) -> String {
     let Flow::Undo { .. } = request.flow else { return String::new() };
     let status = object.status.as_ref();
-    let open = status.and_then(|status| status.run.as_ref()?.slot.clone()).filter(|slot| !slot.is_empty());
+    // One that is Held is answered: it takes a new request to go on with it.
+    let under_way = status.filter(|status| status.phase != Some(RestorePhase::Failed));
+    let open = under_way.and_then(|status| status.run.as_ref()?.slot.clone()).filter(|slot| !slot.is_empty());
     let handled = status.and_then(|status| status.last_request.as_ref());
     let asked = object.annotations().get(annotation::UNDO);
     // A Job's pod that comes back finds its request answered; who types the command asks anew.
@@ -153,4 +175,54 @@ fn hash(object: &StatefulSetRestore) -> String {
     let text = serde_json::to_string(&object.spec).unwrap_or_default();
     let digest = Sha256::digest(text);
     digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Of which request an undo is, with a Job's attempt or typed by hand.
+    fn slot_of(
+        phase: &str,
+        run: Option<&str>,
+        last: Option<&str>,
+        asked: Option<&str>,
+        attempt: Option<i64>,
+    ) -> String {
+        let mut object = json!({ "metadata": { "name": "r" }, "spec": { "statefulSetRef": { "name": "pg" } },
+            "status": { "phase": phase, "lastRequest": last } });
+        if let Some(run) = run {
+            object["status"]["run"] = json!({ "slot": run });
+        }
+        if let Some(asked) = asked {
+            object["metadata"]["annotations"] = json!({ annotation::UNDO: asked });
+        }
+        let (namespace, name, flow) = ("shop".into(), "r".into(), Flow::Undo { force: false });
+        let request = Request { namespace, name, flow, attempt };
+        slot(&serde_json::from_value(object).unwrap(), &request, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn an_undo_knows_which_request_it_answers() {
+        let (a, b, now) = (Some("a"), Some("b"), "1970-01-01T00:00:00.000Z");
+        for (phase, run, last, asked, attempt, expected) in [
+            ("Completed", None, None, a, None, "a"),
+            ("Completed", None, None, None, None, now),
+            ("Completed", None, a, a, None, now),    // typed anew
+            ("Completed", None, a, a, Some(1), "a"), // the pod of an old Job: it finds its request answered
+            ("Restoring", a, a, b, Some(2), "a"),    // goes on with what is open
+            ("Failed", a, a, a, Some(2), "a"),       // Held, and nobody has asked anew
+            ("Failed", a, a, b, Some(1), "b"),       // Held, and asked for once more
+            ("Failed", a, a, b, None, "b"),
+            ("Failed", Some(""), None, b, None, "b"),
+        ] {
+            assert_eq!(
+                slot_of(phase, run, last, asked, attempt),
+                expected,
+                "{phase} {run:?} {last:?} {asked:?} {attempt:?}"
+            );
+        }
+    }
 }

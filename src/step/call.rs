@@ -75,11 +75,24 @@ pub async fn call<T>(
         },
         code,
         duration: begun.elapsed(),
-        message: error.map(sentence).or(call.message),
+        message: error.map(|error| told(error, no.as_ref())).or(call.message),
     }
     .write();
     reply.map_err(|_| no.unwrap_or(No::Unknown))
 }
+
+/// A conflict is no mishap: two have written, and the one that came second looks again.
+fn told(error: &kube::Error, no: Option<&No>) -> String {
+    let said = sentence(error);
+    let routine = said.starts_with("Operation cannot be fulfilled") || said == TEST_FAILED;
+    match no {
+        Some(No::Stale) if routine => "it has changed meanwhile, and is read again".to_owned(),
+        _ => said,
+    }
+}
+
+/// All that the API server says of a `test` in a JSON patch that does not hold.
+const TEST_FAILED: &str = "the server rejected our request due to an error in our request";
 
 fn no(error: &kube::Error, object: &str) -> No {
     let kube::Error::Api(status) = error else { return No::Unknown };
@@ -87,6 +100,7 @@ fn no(error: &kube::Error, object: &str) -> No {
         (404, _) => No::Absent,
         (409, "AlreadyExists") => No::Exists,
         (409, _) => No::Stale,
+        (422, _) if status.message == TEST_FAILED => No::Stale,
         _ if is_definite(error) => No::Refused(refusal(error, object)),
         _ => No::Unknown,
     }

@@ -263,7 +263,11 @@ impl Lock {
         let open = if signs.open.is_some() { "open" } else { "not open" };
         let fence =
             signs.fence.as_ref().map_or("no fence".to_owned(), |user| format!("fenced, {user} alone may scale up"));
-        self.write(cluster, row, annotations, labels, format!("{open}, {fence}")).await
+        let restored = match signs.restored.len() {
+            0 => String::new(),
+            count => format!(", {count} restores remembered"),
+        };
+        self.write(cluster, row, annotations, labels, format!("{open}, {fence}{restored}")).await
     }
 
     async fn write(

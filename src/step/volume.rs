@@ -67,7 +67,7 @@ pub async fn tend(c: &Cluster, row: &'static Row, tend: &Tend) -> Result<Vec<Fac
         (Some(role), Some(claim)) => format!("{}: {role} volume of claim {claim}", tend.policy),
         _ => format!("{}: our marks are taken off", tend.policy),
     };
-    let object = format!("persistentvolume//{}", tend.pv);
+    let object = format!("persistentvolume/{}", tend.pv);
     let asked = Call { step: row.name, verb: "patch", object, uid: Some(&tend.uid), message: Some(message) };
     let api: Api<PersistentVolume> = Api::all(c.client.clone());
     let request = async { api.patch(&tend.pv, &params(), &Patch::Merge(&body)).await };
@@ -105,7 +105,7 @@ pub async fn reserve(c: &Cluster, row: &'static Row, reserve: &Reserve) -> Resul
     let replace = json!({ "op": "replace", "path": "/spec/claimRef", "value": of });
     let patch = Value::Array(tests.chain([replace]).collect());
     let patch = serde_json::from_value::<json_patch::Patch>(patch).map_err(|_| Fault::Lost)?;
-    let object = format!("persistentvolume//{}", reserve.pv);
+    let object = format!("persistentvolume/{}", reserve.pv);
     let state = if reserve.uid.is_some() { "Released from" } else { "reserved for" };
     let message = Some(format!("{state} claim {}/{}", reserve.namespace, reserve.name));
     let asked = Call { step: row.name, verb: "patch", object, uid: None, message };

@@ -66,7 +66,10 @@ async fn mistakes(s: &Scene) {
     let absent = typed(s, &["describe", "nigthly"]).await.expect(10).stderr;
     assert_eq!(
         absent,
-        format!("error: there is no StatefulSetBackup {0}/nigthly; in namespace {0} there are: nightly", s.namespace)
+        format!(
+            "error: there is no StatefulSetBackup or StatefulSetRestore {0}/nigthly; in namespace {0} there are: nightly",
+            s.namespace
+        )
     );
     for (arguments, says) in [
         (&["list", "rnus"][..], "tip: a similar value exists: 'runs'"),

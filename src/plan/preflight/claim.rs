@@ -58,7 +58,8 @@ fn volume(v: &View, claim: &Claim, object: &str, found: &mut Findings) -> Result
         let message = format!("has finalizers of others: {}", volume.finalizers.join(", "));
         found.refuse(&of, message, "take them off");
     }
-    if volume.policy == RETAIN {
+    // One that a restore guards has its own policy written on it.
+    if volume.marks.policy.as_ref().unwrap_or(&volume.policy) == RETAIN {
         let message = "its own reclaim policy is Retain: it is kept for ever after the restore";
         found.warn(&of, message, "delete it by hand when it is not needed any more");
     }

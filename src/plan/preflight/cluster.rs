@@ -13,17 +13,22 @@ use crate::plan::view::{Read, View};
 pub fn check(v: &View, plan: &Plan, found: &mut Findings) -> Result<(), Read> {
     quota(v, plan, found)?;
     trials(v, plan, found)?;
-    let restore = format!("StatefulSetRestore {}/{}", v.want.namespace, v.want.name);
-    for missing in v.restore.rights()? {
-        let message = format!("the runner lacks the right to {missing}");
-        found.refuse_as(Reason::Forbidden, &restore, message, "bind the role that generate rbac prints");
-    }
     for peer in v.restore.peers()?.iter().filter(|peer| peer.uid != v.want.uid && peer.planned && !peer.ended) {
         let object = format!("StatefulSetRestore {}/{}", peer.namespace, peer.name);
         let message = "is open on the same StatefulSet";
         found.refuse_as(Reason::LockedByOpenRun, &object, message, "let it finish, undo it or delete it");
     }
     scalers(v, found)
+}
+
+/// Of the account that is at it.
+pub fn rights(v: &View, found: &mut Findings) -> Result<(), Read> {
+    let restore = format!("StatefulSetRestore {}/{}", v.want.namespace, v.want.name);
+    for missing in v.restore.rights()? {
+        let message = format!("the runner lacks the right to {missing}");
+        found.refuse_as(Reason::Forbidden, &restore, message, "bind the role that sts-backup generate rbac prints");
+    }
+    Ok(())
 }
 
 /// Staged needs room for both sets of claims at once; in place the old ones go first.

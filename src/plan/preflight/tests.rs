@@ -1,5 +1,7 @@
 //! A cluster in which nothing speaks against the restore, and one thing after another that does.
 
+mod preview;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -9,10 +11,12 @@ use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
 use crate::api::restore::{Strategy, Uncovered};
 use crate::plan::choose::choose;
+use crate::plan::flow::{Exit, Next};
 use crate::plan::name::ClaimKey;
 use crate::plan::noun::{Claim, ClaimRef, Lease, Pod, Refusal, RestoreWant, Target, Volume, Want};
 use crate::plan::restore::begin::plan;
-use crate::plan::restore::sight::{Content, Look, Peer, Quota, Sight, Source, StorageClass};
+use crate::plan::restore::preview as dry;
+use crate::plan::restore::sight::{Content, Fence, Look, Peer, Quota, Sight, Source, StorageClass};
 use crate::plan::topology::Node;
 use crate::plan::view::{Fact, Read, Seen, View};
 
@@ -33,6 +37,8 @@ struct Cluster {
     trial: Option<Refusal>,
     peers: Vec<Peer>,
     scalers: Vec<String>,
+    lease: Lease,
+    fence: Fence,
 }
 
 fn pod() -> Pod {
@@ -94,6 +100,8 @@ fn cluster() -> Cluster {
         trial: None,
         peers: vec![],
         scalers: vec![],
+        lease: Lease::default(),
+        fence: Fence::Rising,
     }
 }
 
@@ -114,7 +122,7 @@ impl Cluster {
     fn answer(&self, read: &Read) -> Fact {
         let sight = |sight| Fact::Restore(Box::new(sight));
         match read {
-            Read::Lease => Fact::Lease(Seen::Known(Some(Lease::default()))),
+            Read::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
             Read::Target => Fact::Target(Some(self.target.clone())),
             Read::Claims => Fact::Claims(self.claims.clone()),
             Read::Volume(name) => Fact::Volume(name.clone(), self.volumes.get(name).cloned()),
@@ -132,15 +140,15 @@ impl Cluster {
                 Look::Peers => sight(Sight::Peers(self.peers.clone())),
                 Look::Scalers => sight(Sight::Scalers(self.scalers.clone())),
                 Look::Handles => sight(Sight::Handles(BTreeSet::new())),
+                Look::Fence => sight(Sight::Fence(self.fence, Timestamp::UNIX_EPOCH)),
                 other => panic!("a preflight does not ask for {other:?}"),
             },
             other => panic!("a preflight does not ask for {other:?}"),
         }
     }
 
-    /// Reads what is asked for until there is an answer.
-    fn findings(&self) -> Result<Vec<Finding>, Refusal> {
-        let want = Want {
+    fn view(&self) -> View {
+        View::new(Want {
             namespace: "shop".into(),
             name: "back".into(),
             uid: "restore".into(),
@@ -148,8 +156,24 @@ impl Cluster {
             statefulset_namespace: "shop".into(),
             restore: self.want.clone(),
             ..Want::default()
-        };
-        let mut view = View::new(want);
+        })
+    }
+
+    /// Reads what is asked for until the preview has all that it needs.
+    fn preview(&self) -> dry::Preview {
+        let mut view = self.view();
+        loop {
+            match dry::next(&view, Timestamp::UNIX_EPOCH) {
+                Ok(Next::End(Exit::Done(_))) => return dry::preview(&view).unwrap(),
+                Ok(other) => panic!("a preview changes nothing: {other:?}"),
+                Err(read) => view.fold(self.answer(&read)),
+            }
+        }
+    }
+
+    /// Reads what is asked for until there is an answer.
+    fn findings(&self) -> Result<Vec<Finding>, Refusal> {
+        let mut view = self.view();
         loop {
             let judged = choose(&view).and_then(|chosen| match chosen {
                 Ok(chosen) => preflight(&view, &chosen, &plan(&view, &chosen)?).map(Ok),

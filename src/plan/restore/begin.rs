@@ -5,14 +5,14 @@ use jiff::Timestamp;
 
 use super::journal::{End, Item, Journal, Placed, Plan as Deeds, Record, Run};
 use super::{Hold, Restore, close, fault, one, signature, volume, write};
-use crate::api::FINALIZER;
 use crate::api::condition::Reason;
 use crate::api::restore::{Strategy, Uncovered};
+use crate::api::{FINALIZER, annotation};
 use crate::plan::choose::{Chosen, choose};
 use crate::plan::flow::Plan;
 use crate::plan::name::ClaimKey;
 use crate::plan::noun::Refusal;
-use crate::plan::preflight::{self, preflight};
+use crate::plan::preflight::{self, Finding, Severity, preflight};
 use crate::plan::view::{Read, View};
 
 pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
@@ -20,8 +20,8 @@ pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
     if let Some(refusal) = fault(v) {
         return refuse(refusal);
     }
-    if let Some(refusal) = not_allowed(v)? {
-        return refuse(refusal);
+    if let Some(finding) = not_allowed(v)? {
+        return refuse(Refusal::new(finding.reason, format!("{}: {}", finding.message, finding.remedy)));
     }
     let chosen = match choose(v)? {
         Ok(chosen) => chosen,
@@ -39,28 +39,31 @@ pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
 }
 
 /// Another namespace must consent, and a request that was carried out is not carried out again.
-fn not_allowed(v: &View) -> Result<Option<Refusal>, Read> {
+pub fn not_allowed(v: &View) -> Result<Option<Finding>, Read> {
     let want = &v.want;
     let (theirs, ours) = (&want.statefulset_namespace, &want.namespace);
+    let refuse = |reason, object: String, message: String, remedy: String| {
+        Some(Finding { severity: Severity::Refuse, reason, object, message, remedy })
+    };
     if theirs != ours && !v.grant()?.contains(ours) {
-        let message = format!(
-            "namespace {theirs} does not let {ours} restore its StatefulSets: annotate namespace {theirs} with \
-             backup.sts-backup.io/allow-from: {ours:?}"
-        );
-        return Ok(Some(Refusal::new(Reason::NotGranted, message)));
+        let message = format!("namespace {theirs} does not let {ours} restore its StatefulSets");
+        let remedy = format!("annotate namespace {theirs} with {}: {ours:?}", annotation::ALLOW_FROM);
+        return Ok(refuse(Reason::NotGranted, format!("Namespace {theirs}"), message, remedy));
     }
     let signature = signature(v);
     let is_it = |entry: &String| entry.split(' ').next() == Some(signature.as_str());
     let on_lease = v.lease()?.is_some_and(|lease| lease.restored.iter().any(is_it));
     let on_claim = v.claims()?.values().any(|claim| claim.restored_by.as_ref().is_some_and(is_it));
-    Ok((on_lease || on_claim).then(|| {
-        let message = format!(
-            "restore {ours}/{} with this spec has been carried out before: an object that is created anew does not turn \
-             the data back once more. Give the request another name",
-            want.name
-        );
-        Refusal::new(Reason::AlreadyRestored, message)
-    }))
+    if !on_lease && !on_claim {
+        return Ok(None);
+    }
+    let message = format!(
+        "restore {ours}/{} with this spec has been carried out before, and an object that is created anew does not turn \
+         the data back once more",
+        want.name
+    );
+    let object = format!("StatefulSetRestore {ours}/{}", want.name);
+    Ok(refuse(Reason::AlreadyRestored, object, message, "give the request another name".to_owned()))
 }
 
 /// Each claim as it is, and what it is made from.

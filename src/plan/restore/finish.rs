@@ -61,8 +61,8 @@ pub fn ready(v: &View, run: &Run, now: Timestamp) -> Holds {
     }
     let seconds = v.want.restore.ready_timeout.as_secs();
     let message = format!(
-        "pod {} was not ready within spec.readyTimeoutSeconds ({seconds} s): look at its log; a database that refuses its \
-         data directory after a restore often needs fsGroupChangePolicy: OnRootMismatch",
+        "pod {} was not ready within spec.readyTimeoutSeconds ({seconds} s): look at its log (a database that refuses its \
+         directory may need fsGroupChangePolicy: OnRootMismatch)",
         name(missing)
     );
     Ok(Some(Go::Fail(Refusal::new(Reason::ReadyTimeout, message))))

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::journal::{Deed, Item, Journal, Placed, Record};
 use super::volume::{find, is_marked, tend};
-use super::{Restore, acquire, closed, gate, held, leave_lock, leaving, one, outcome, report};
+use super::{Restore, acquire, closed, depart, gate, held, leave_lock, leaving, one, outcome, report};
 use crate::api::restore::ReleaseOldVolumes;
 use crate::plan::flow::{Exit, Next, Plan, act, end};
 use crate::plan::noun::{Marks, Outcome, Volume};
@@ -25,9 +25,8 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
     if record.status.undo_deadline.is_none() && !record.leaving {
         return closed(v, record, outcome(ended), now); // nothing is set aside any more
     }
-    let due = record.leaving || record.status.undo_deadline.as_ref().is_some_and(|deadline| deadline.0 <= now);
-    if !due || undo_is_asked_for(record) {
-        return leave_lock(v, outcome(ended), now);
+    if let Some(why) = kept(v, record, now) {
+        return depart(v, Exit::Again(why), now);
     }
     if record.leaving && held(record).is_none() {
         return leave_lock(v, outcome(ended), now);
@@ -78,8 +77,18 @@ pub(super) fn let_go(v: &View, record: &Record, now: Timestamp) -> Result<Option
     }
 }
 
-fn undo_is_asked_for(record: &Record) -> bool {
-    record.undo.is_some() && record.undo != record.status.last_request
+/// Why it is not the day yet.
+fn kept(v: &View, record: &Record, now: Timestamp) -> Option<String> {
+    let place = format!("{}/{}", v.want.namespace, v.want.name);
+    if record.undo.is_some() && record.undo != record.status.last_request {
+        return Some(format!("an undo of restore {place} is asked for: its old volumes stay until that is answered"));
+    }
+    let deadline = record.status.undo_deadline.as_ref().filter(|deadline| !record.leaving && deadline.0 > now)?;
+    Some(format!(
+        "the volumes that restore {place} has set aside are kept until {}. To give them up before: kubectl -n {} delete \
+         statefulsetrestore {}",
+        deadline.0, v.want.namespace, v.want.name
+    ))
 }
 
 /// All that the journal names, by uid and handle.
@@ -135,4 +144,77 @@ fn is_inside(v: &View, deed: &Deed, volume: &Volume) -> Result<bool, Read> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
+    use crate::plan::flow::Next;
+    use crate::plan::noun::{Outcome, Want};
+    use crate::plan::restore::Restore;
+    use crate::plan::restore::journal::End;
+    use crate::plan::restore::sight::Sight;
+    use crate::plan::view::{Fact, Seen};
+
+    const NOW: &str = "2026-11-26T12:00:00Z";
+
+    /// A completed restore whose volumes are kept until then.
+    fn decided(deadline: Option<&str>, change: impl Fn(&mut Record)) -> Next<Restore> {
+        let undo_deadline = deadline.map(|at| Time(at.parse().unwrap()));
+        let phase = Some(RestorePhase::Completed);
+        let status = StatefulSetRestoreStatus { phase, undo_deadline, ..StatefulSetRestoreStatus::default() };
+        let mut record = Record {
+            version: "1".into(),
+            uid: "uid".into(),
+            leaving: false,
+            finalizers: vec![crate::api::FINALIZER.to_owned()],
+            undo: None,
+            status,
+            journal: Journal::Ended(End::Completed, Some(Box::default())),
+        };
+        change(&mut record);
+        let (namespace, name) = ("shop".to_owned(), "back".to_owned());
+        let mut view = View::new(Want { namespace, name, statefulset: "pg".into(), ..Want::default() });
+        view.fold(Fact::Restore(Box::new(Sight::Record(Box::new(record)))));
+        view.fold(Fact::Lease(Seen::Known(None)));
+        next(&view, NOW.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn before_its_day_it_says_until_when_and_how_to_end_it() {
+        let Next::End(Exit::Again(why)) = decided(Some("2026-11-26T12:00:01Z"), |_| {}) else { panic!("it goes on") };
+        for words in ["shop/back", "kept until 2026-11-26T12:00:01Z", "kubectl -n shop delete statefulsetrestore back"]
+        {
+            assert!(why.contains(words), "{words} is not in {why}");
+        }
+    }
+
+    #[test]
+    fn an_undo_that_is_asked_for_is_waited_for() {
+        let asked = |record: &mut Record| record.undo = Some("please".into());
+        let Next::End(Exit::Again(why)) = decided(Some(NOW), asked) else { panic!("it goes on") };
+        assert!(why.contains("an undo of restore shop/back is asked for"), "{why}");
+        let answered = |record: &mut Record| {
+            asked(record);
+            record.status.last_request = Some("please".into());
+        };
+        assert!(matches!(decided(Some(NOW), answered), Next::Do { .. }), "the lock is taken");
+    }
+
+    #[test]
+    fn on_its_day_or_when_the_object_goes_it_begins() {
+        let locks =
+            |next: Next<Restore>| matches!(next, Next::Do { batch, .. } if matches!(batch[..], [Restore::Lock(_)]));
+        assert!(locks(decided(Some(NOW), |_| {})));
+        assert!(locks(decided(Some("2026-12-24T00:00:00Z"), |record| record.leaving = true)));
+    }
+
+    #[test]
+    fn without_anything_kept_it_is_over() {
+        let over = decided(None, |record| record.finalizers.clear());
+        assert_eq!(over, Next::End(Exit::Done(Outcome::Succeeded)));
+    }
 }

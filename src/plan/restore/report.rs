@@ -7,6 +7,7 @@ use super::finish;
 use super::journal::{self, Cause, End, Journal, Run};
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
+use crate::api::shared::Goal;
 use crate::plan::name::RunId;
 use crate::plan::noun::Refusal;
 use crate::plan::report::Note;
@@ -107,6 +108,7 @@ impl<'a> Scribe<'a> {
             RestorePhase::New => format!("making {count} new volumes while the application runs"),
             RestorePhase::ScalingDown => "stopping the pods".to_owned(),
             RestorePhase::Restoring => format!("putting {count} volumes under their claims"),
+            _ if run.served && run.goal == Goal::New => "the first pod is Ready, waiting for the others".to_owned(),
             _ => "starting the pods".to_owned(),
         };
         match &run.cause {
@@ -125,9 +127,14 @@ impl<'a> Scribe<'a> {
     fn held(&mut self, run: &Run, refusal: &Refusal) -> Note {
         journal::write(&mut self.status, run, &self.v.want.me, self.v.want.attempt);
         let (namespace, name) = (&self.v.want.namespace, &self.v.want.name);
+        let (what, how) = match (&run.cause, run.goal) {
+            (Cause::Undo(_), _) => ("The undo failed: ", "To try it again"),
+            (_, Goal::Old) => ("The way back failed: ", "To try it again"),
+            _ => ("", "To put the old volumes back"),
+        };
         let message = format!(
-            "{}: {}. Nothing more is changed: status.plan and status.staged say which volume is whose. To put the old \
-             volumes back: sts-backup undo {namespace}/{name}",
+            "{what}{}: {}. Nothing more is changed: sts-backup describe {namespace}/{name} tells which volume is whose. {how}: \
+             sts-backup undo {namespace}/{name}",
             refusal.reason, refusal.message
         );
         self.status.phase = Some(RestorePhase::Failed);
@@ -151,7 +158,7 @@ impl<'a> Scribe<'a> {
         };
         let keeps = match run {
             // Its object goes: what is kept is kept for people, there will be no release.
-            Some(run) if self.v.restore.record()?.leaving && run.goal == crate::api::shared::Goal::New => false,
+            Some(run) if self.v.restore.record()?.leaving && run.goal == Goal::New => false,
             Some(run) => finish::keeps(self.v, run)?,
             None => false,
         };
@@ -162,7 +169,17 @@ impl<'a> Scribe<'a> {
         self.status.start_time.get_or_insert(Time(self.now));
         self.status.undo_deadline = until.map(Time);
         self.status.downtime_seconds = down.map(|down| down.as_secs_f64());
-        let (phase, reason, message) = self.words(end, run)?;
+        let (phase, reason, mut message) = self.words(end, run)?;
+        if let Some(until) = until {
+            let (namespace, name) = (&self.v.want.namespace, &self.v.want.name);
+            let kept = match end {
+                End::Completed => {
+                    format!("; the old ones are kept until {until:.0}: sts-backup undo {namespace}/{name}")
+                }
+                End::Undone | End::Failed(_) => format!("; the restored ones are kept until {until:.0}"),
+            };
+            message.push_str(&kept);
+        }
         self.status.phase = Some(phase);
         let good = !matches!(end, End::Failed(_));
         self.close(good && phase == RestorePhase::Completed, reason, &message);
@@ -171,9 +188,7 @@ impl<'a> Scribe<'a> {
         }
         self.set(ConditionType::Undoable, keeps && *end == End::Completed, reason, "");
         let event = match (end, run) {
-            (End::Failed(_), Some(run)) if run.swapped() && run.goal == crate::api::shared::Goal::Old => {
-                Reason::RolledBack
-            }
+            (End::Failed(_), Some(run)) if run.swapped() && run.goal == Goal::Old => Reason::RolledBack,
             (End::Failed(_), _) => Reason::RestoreFailed,
             _ => reason,
         };
@@ -181,18 +196,32 @@ impl<'a> Scribe<'a> {
         Ok(Note { warning: !good, reason: event, message })
     }
 
+    /// What a failed restore has left.
+    fn aftermath(run: &Run) -> &'static str {
+        match (run.goal, run.reached) {
+            (Goal::New, _) => "; the restored volumes stay under the claims, the old ones stay Retained",
+            (_, RestorePhase::New) => ". Nothing was stopped or replaced",
+            (_, RestorePhase::ScalingDown) => ". No volume was replaced; what was stopped is started again",
+            _ => ". Rolled back: the old volumes are under the claims",
+        }
+    }
+
     fn words(&self, end: &End, run: Option<&Run>) -> Result<(RestorePhase, Reason, String), Read> {
         Ok(match end {
             End::Completed => {
                 let count = run.map_or(0, |run| run.deed.plan.items.len());
-                let mut message = format!("{count} claims stand on their restored volumes");
+                let of = run.and_then(|run| run.deed.plan.run).map(|id| format!(" of run {id}")).unwrap_or_default();
+                let mut message = format!("{count} claims stand on volumes made from the snapshots{of}");
                 if self.v.target()?.is_none() {
                     message += "; the StatefulSet does not exist, its claims are made for it";
                 }
                 (RestorePhase::Completed, Reason::RestoreCompleted, message)
             }
             End::Undone => (RestorePhase::Undone, Reason::Undone, "the old volumes are back under the claims".into()),
-            End::Failed(refusal) => (RestorePhase::Failed, refusal.reason, refusal.message.clone()),
+            End::Failed(refusal) => {
+                let message = format!("{}{}", refusal.message, run.map_or("", Self::aftermath));
+                (RestorePhase::Failed, refusal.reason, message)
+            }
         })
     }
 }

@@ -129,7 +129,7 @@ pub fn stage(v: &View, run: &Run, now: Timestamp) -> Holds {
             let trouble = v.restore.trouble(name)?;
             let seconds = v.want.restore.stage_timeout.as_secs();
             let message = format!(
-                "nothing was stopped: staging claim {name} was not Bound within spec.stageTimeoutSeconds ({seconds} \
+                "staging claim {name} was not Bound within spec.stageTimeoutSeconds ({seconds} \
                  s){trouble}"
             );
             Ok(Some(Go::Fail(Refusal::new(Reason::StageTimeout, message))))
@@ -259,8 +259,7 @@ pub fn prove(v: &View, run: &Run, _: Timestamp) -> Holds {
         if volumes.iter().any(|volume| !volume.affinity.is_empty())
             && !v.restore.nodes()?.iter().any(|node| serves(&node))
         {
-            let message =
-                format!("no Ready schedulable node reaches all new volumes of replica {ordinal}; nothing was stopped");
+            let message = format!("no Ready schedulable node reaches all new volumes of replica {ordinal}");
             return Ok(Some(Go::Fail(Refusal::new(Reason::StagingTopology, message))));
         }
     }

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::journal::Run;
+use super::journal::{Plan, Run};
 use super::sight::Fence;
 use super::volume::{self, behind, claims, find, protect as guard};
 use super::{Doomed, Go, Holds, Keep, Restore, Scale, Signs, stage, steps};
@@ -10,7 +10,7 @@ use crate::api::condition::Reason;
 use crate::api::restore::{STOP_TIMEOUT_MARGIN_SECONDS, Strategy};
 use crate::api::shared::Goal;
 use crate::plan::flow::Feed;
-use crate::plan::noun::{Pod, Refusal, Retention, Target};
+use crate::plan::noun::{Pod, Refusal, RestoreWant, Retention, Target};
 use crate::plan::view::{Read, View};
 
 /// Between two looks at a fence that rises.
@@ -58,7 +58,7 @@ pub fn protect(v: &View, run: &Run, now: Timestamp) -> Holds {
     match all.iter().find(|(_, claim)| claim.owned) {
         None => Ok(None),
         Some((pvc, _)) if now >= by => {
-            let message = format!("claim {pvc} still has an owner that would take it along; nothing was stopped");
+            let message = format!("claim {pvc} still has an owner that would take it along");
             Ok(Some(Go::Fail(Refusal::new(Reason::StopTimeout, message))))
         }
         Some(_) => Ok(Some(Go::Wait(vec![Feed::Claims], by))),
@@ -75,8 +75,13 @@ pub fn keep(target: &Target, retention: Retention) -> Keep {
 }
 
 pub fn stop_timeout(v: &View, run: &Run) -> SignedDuration {
-    let default = || SignedDuration::from_secs(run.deed.plan.grace().saturating_add(STOP_TIMEOUT_MARGIN_SECONDS));
-    v.want.restore.stop_timeout.unwrap_or_else(default)
+    patience(&v.want.restore, &run.deed.plan)
+}
+
+/// How long the pods may take to stop.
+pub fn patience(want: &RestoreWant, plan: &Plan) -> SignedDuration {
+    let default = || SignedDuration::from_secs(plan.grace().saturating_add(STOP_TIMEOUT_MARGIN_SECONDS));
+    want.stop_timeout.unwrap_or_else(default)
 }
 
 /// Nobody but us scales up: the label stands, and a scale-up of our own is refused.
@@ -108,14 +113,9 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
         })]));
     }
     let by = run.since + stop_timeout(v, run);
-    if let Some(target) = target.filter(|target| !target.observed) {
-        return Ok(Some(late(
-            v,
-            run,
-            by,
-            now,
-            &format!("the controller has not seen StatefulSet {} at 0", target.uid),
-        )));
+    if target.is_some_and(|target| !target.observed) {
+        let what = format!("the controller has not seen StatefulSet {} at 0", v.want.statefulset);
+        return Ok(Some(late(v, run, by, now, &what)));
     }
     // OrderedReady waits for an unready pod for ever; one that is deleted does not come back.
     let stuck = |pod: &&Pod| {

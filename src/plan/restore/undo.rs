@@ -26,7 +26,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         Journal::Ended(ended, _) if handled(v, record) => return closed(v, record, outcome(ended), now),
         Journal::Ended(End::Completed, Some(deed)) => (deed.as_ref(), true),
         Journal::Held(run, _) if !handled(v, record) => (&run.deed, run.served),
-        Journal::Ended(..) => return refuse(v, record, "nothing of this restore is under the claims", now),
+        Journal::Ended(ended, _) => return refuse(v, record, nothing(ended), now),
         _ => return super::next(v, now),
     };
     if v.mine()?.is_none() {
@@ -52,6 +52,15 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
             act([Restore::Write(Box::new(write))], now + super::CALL)
         }
         Err(why) => refuse(v, record, &why, now),
+    }
+}
+
+/// Why there is nothing to put back.
+pub fn nothing(ended: &End) -> &'static str {
+    match ended {
+        End::Undone => "it has been undone already",
+        End::Failed(_) => "it failed, and what was under the claims before it is there",
+        End::Completed => "it has no plan (status.plan)",
     }
 }
 

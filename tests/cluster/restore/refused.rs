@@ -147,7 +147,7 @@ async fn snapshots(s: &Scene, before: &Before, run: &str) {
     let name = format!("nightly-a-{run}-0");
     let exactly = json!({ "runId": run });
     let set = async |key: &str, value: Value| {
-        merge(&api, &name, json!({ "metadata": { "annotations": { key: value } } })).await
+        merge(&api, &name, json!({ "metadata": { "annotations": { key: value } } })).await;
     };
     set(annotation::FORMAT, "99".into()).await;
     before.refused(s, "written by a newer version", "FormatUnknown", &exactly).await;
