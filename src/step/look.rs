@@ -34,6 +34,7 @@ pub const VERBS: &[Verb] = &[
     ("storage.k8s.io", "storageclasses", "list"),
     ("storage.k8s.io", "csinodes", "list"),
     ("storage.k8s.io", "volumeattachments", "list"),
+    ("", "persistentvolumeclaims", "get"),
     ("", "nodes", "list"),
     ("", "resourcequotas", "list"),
     ("", "events", "list"),
