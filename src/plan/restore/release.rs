@@ -179,6 +179,7 @@ mod tests {
         let (namespace, name) = ("shop".to_owned(), "back".to_owned());
         let mut view = View::new(Want { namespace, name, statefulset: "pg".into(), ..Want::default() });
         view.fold(Fact::Restore(Box::new(Sight::Record(Box::new(record)))));
+        view.fold(Fact::Restore(Box::new(Sight::Ending(false))));
         view.fold(Fact::Lease(Seen::Known(None)));
         next(&view, NOW.parse().unwrap()).unwrap()
     }
