@@ -51,12 +51,17 @@ generate:
     cargo run --quiet --locked -- generate crds > manifests/crds.yaml
     cargo run --quiet --locked -- generate policies > manifests/policies.yaml
     cargo run --quiet --locked -- generate rbac > manifests/rbac.yaml
+    cargo run --quiet --locked -- generate install > manifests/install.yaml
+    mkdir -p charts/sts-backup/files
+    cp manifests/{crds,policies,rbac}.yaml charts/sts-backup/files/
 
 # Fail when a committed generated file differs from what would be generated.
 drift:
     diff -u manifests/crds.yaml <(cargo run --quiet --locked -- generate crds)
     diff -u manifests/policies.yaml <(cargo run --quiet --locked -- generate policies)
     diff -u manifests/rbac.yaml <(cargo run --quiet --locked -- generate rbac)
+    diff -u manifests/install.yaml <(cargo run --quiet --locked -- generate install)
+    for file in crds policies rbac; do diff -u manifests/$file.yaml charts/sts-backup/files/$file.yaml; done
 
 # The shipped program: small, static, in an image from scratch.
 image:

@@ -157,7 +157,7 @@ pub fn run() -> Result<ExitCode> {
         Command::Describe(describe) => describe::run(&cli.global, &describe),
         Command::Version { output } => version::run(output),
         Command::Retention(asked) => retention::run(&cli.global, &asked),
-        Command::Generate(what) => generate::run(&what),
+        Command::Generate(what) => generate::run(&cli.global, &what),
     }
 }
 

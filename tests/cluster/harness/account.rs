@@ -40,9 +40,16 @@ pub async fn runner(client: &Client, namespace: &str) -> PathBuf {
 
 /// What `sts-backup generate rbac` grants, under a name of the tests' own.
 fn role() -> Value {
-    let mut role = json!(rbac::runner());
+    let mut role = whole();
     role["metadata"]["name"] = RUNNER.into();
     role
+}
+
+/// The runner's rights, in namespaces and out of them, as one role.
+pub fn whole() -> Value {
+    let [mut role, cluster] = rbac::runner();
+    role.rules.get_or_insert_default().extend(cluster.rules.unwrap_or_default());
+    json!(role)
 }
 
 /// A ServiceAccount without any right, and a kubeconfig that uses it.

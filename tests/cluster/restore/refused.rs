@@ -17,10 +17,9 @@ use serde_json::{Value, json};
 use sts_backup::api::restore::{RestorePhase, StatefulSetRestore};
 use sts_backup::api::snapshot::VolumeSnapshot;
 use sts_backup::api::{annotation, label};
-use sts_backup::generate::rbac;
 
 use crate::api::assert_snapshot;
-use crate::harness::account::account;
+use crate::harness::account::{account, whole};
 use crate::harness::driver::{SIM, TWO};
 use crate::harness::make::{App, word};
 use crate::harness::restore::Claims;
@@ -250,7 +249,7 @@ async fn room(s: &Scene, before: &Before) {
 /// An account that lacks the rights to delete claims and to scale.
 async fn rights(s: &Scene, before: &Before) {
     let path = account(&s.client, &s.namespace, "weak").await;
-    let mut role = json!(rbac::runner());
+    let mut role = whole();
     let name = format!("weak-{}", s.namespace);
     role["metadata"] = json!({ "name": name });
     for rule in role["rules"].as_array_mut().unwrap() {
