@@ -5,6 +5,7 @@ pub mod account;
 pub mod driver;
 mod dump;
 pub mod exec;
+pub mod install;
 pub mod make;
 pub mod product;
 pub mod proxy;

@@ -118,14 +118,14 @@ app_image() {
 # product BINARY: an image of one static binary, as it is shipped: no shell, not root.
 product() {
   [ -f "$1" ] || fail "there is no binary $1"
-  install_packages python3 binutils
+  install_packages buildah binutils
   ! readelf --program-headers "$1" 2> /dev/null | grep -q INTERP || fail "$1 is not a static binary"
   mkdir -p "$images"
-  local out=$images/sts-backup.tar
-  mkimg --ref localhost/sts-backup:dev --entrypoint /sts-backup --user 65532:65532 --file "$1=/sts-backup" \
-    -- "$out.$$" || fail "making $out failed"
+  local out=$images/sts-backup.tar ref=localhost/sts-backup:dev
+  bash "$here/images/product.sh" "$cache/buildah" "$here/../../Containerfile" "$(dirname "$1")" "$ref" "$out.$$" ||
+    fail "making $out failed"
   mv "$out.$$" "$out"
-  say "made $out (localhost/sts-backup:dev)"
+  say "made $out ($ref)"
   pid1 > /dev/null || return 0
   import "$out"
   say "imported it"

@@ -1,0 +1,102 @@
+//! The chart, by the real helm.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use sts_backup::generate;
+
+use crate::harness::install::{CHART, helm, run_helm, try_helm};
+
+type Objects = BTreeMap<(String, String, String), Value>;
+
+/// Objects by kind, namespace and name, without what only helm says of them.
+fn objects(text: &str) -> Objects {
+    let parsed = text.split("\n---\n").map(|text| serde_saphyr::from_str::<Value>(text).unwrap_or_default());
+    let objects = parsed.filter(|object| object.is_object());
+    objects.map(|object| (key(&object), bare(object))).collect()
+}
+
+fn key(object: &Value) -> (String, String, String) {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let meta = &object["metadata"];
+    (word(&object["kind"]), word(&meta["namespace"]), word(&meta["name"]))
+}
+
+fn bare(mut object: Value) -> Value {
+    let of_helm = ["helm.sh/chart", "helm.sh/resource-policy", "app.kubernetes.io/instance", "app.kubernetes.io/version"];
+    let places = ["/metadata/labels", "/metadata/annotations", "/spec/selector/matchLabels", "/spec/template/metadata/labels"];
+    for place in places {
+        if let Some(words) = object.pointer_mut(place).and_then(Value::as_object_mut) {
+            words.retain(|key, value| !of_helm.contains(&key.as_str()) && value != "Helm");
+        }
+    }
+    let meta = object["metadata"].as_object_mut().unwrap();
+    meta.retain(|_, value| *value != json!({}));
+    object
+}
+
+#[tokio::test]
+async fn the_chart_makes_what_install_generates() {
+    let Some(helm) = helm() else { return };
+    let arguments = ["template", "sts-backup", CHART, "--namespace", generate::install::NAMESPACE];
+    let chart = objects(&run_helm(&helm, &arguments).await);
+    let generated = objects(&generate::install(generate::install::NAMESPACE, generate::install::IMAGE));
+    // helm makes the namespace itself, with --create-namespace.
+    let generated: Objects = generated.into_iter().filter(|((kind, ..), _)| kind != "Namespace").collect();
+    assert_eq!(chart.keys().collect::<Vec<_>>(), generated.keys().collect::<Vec<_>>());
+    for (key, object) in &generated {
+        assert_eq!(&chart[key], object, "{key:?}");
+    }
+}
+
+#[tokio::test]
+async fn values_are_rendered_or_refused() {
+    let Some(helm) = helm() else { return };
+    let template = ["template", "x", CHART, "--namespace", "ops"];
+    let set = |values: &[&'static str]| -> Vec<&str> {
+        template.into_iter().chain(values.iter().flat_map(|value| ["--set", *value])).collect()
+    };
+    let all = run_helm(
+        &helm,
+        &set(&[
+            "watchNamespaces={a,b}",
+            "metrics.enabled=false",
+            "health.port=9000",
+            "imagePullSecrets[0].name=one",
+            "imagePullSecrets[1].name=two",
+            "runner.tolerations[0].key=spot",
+            "policies.allowWithout=true",
+            "crds.install=false",
+            "policies.install=false",
+        ]),
+    )
+    .await;
+    let all = objects(&all);
+    let watcher = &all[&("Deployment".into(), "ops".into(), "x-sts-backup".into())]["spec"]["template"]["spec"];
+    let container = &watcher["containers"][0];
+    let env: BTreeMap<_, _> = container["env"].as_array().unwrap().iter().map(|one| (one["name"].as_str().unwrap(), &one["value"])).collect();
+    assert_eq!(env["SSB_WATCH_NAMESPACES"], "a,b");
+    assert_eq!(env["SSB_METRICS_ADDRESS"], "off");
+    assert_eq!(env["SSB_HEALTH_ADDRESS"], "0.0.0.0:9000");
+    assert_eq!(env["SSB_IMAGE_PULL_SECRETS"], "one,two");
+    assert_eq!(env["SSB_RUNNER_TOLERATIONS"], r#"[{"key":"spot"}]"#);
+    assert_eq!(env["SSB_ALLOW_WITHOUT_POLICY"], "true");
+    assert_eq!(container["ports"], json!([{ "name": "health", "containerPort": 9000 }]));
+    // Rights on what lies in a namespace are given in these only.
+    let kinds = |kind: &str| all.keys().filter(|key| key.0 == kind).map(|key| key.1.as_str()).collect::<Vec<_>>();
+    assert_eq!(kinds("RoleBinding"), ["a", "a", "b", "b", "ops"]);
+    assert_eq!(kinds("ClusterRoleBinding").len(), 1, "what belongs to no namespace");
+    assert_eq!(kinds("CustomResourceDefinition").len() + kinds("ValidatingAdmissionPolicy").len(), 0);
+
+    for (value, words) in [
+        ("serviceAccount.create=false", "serviceAccount.name: name an account"),
+        ("runner.serviceAccount.create=false", "runner.serviceAccount.name: name an account"),
+        ("maxConcurrentRuns=0", "maxConcurrentRuns"),
+        ("replicas=2", "replicas"),
+        ("metrics.port=http", "port"),
+    ] {
+        let refused = try_helm(&helm, &set(&[value])).await;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(words), "{value}: {said}");
+    }
+}

@@ -1,0 +1,4 @@
+//! The watcher as it is installed: a Deployment under the generated roles, whose Jobs run the image that is shipped.
+
+mod chart;
+mod story;
