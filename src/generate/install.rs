@@ -250,7 +250,10 @@ mod tests {
             all.iter().find(|one| one["name"] == name).map(|one| one["value"].clone()).unwrap()
         };
         of(&objects, "ServiceAccount", set("SSB_RUNNER_SERVICE_ACCOUNT").as_str().unwrap());
-        assert_eq!((&container["image"], set("SSB_IMAGE")), (&set("SSB_IMAGE"), "registry.example/sts-backup:1".into()));
+        assert_eq!(
+            (&container["image"], set("SSB_IMAGE")),
+            (&set("SSB_IMAGE"), "registry.example/sts-backup:1".into())
+        );
         for kind in definitions() {
             of(&objects, "CustomResourceDefinition", kind["metadata"]["name"].as_str().unwrap());
         }

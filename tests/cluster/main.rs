@@ -25,3 +25,4 @@ mod restore;
 mod retention;
 mod schedule;
 mod show;
+mod watcher;

@@ -96,7 +96,9 @@ pub fn fence(v: &View, run: &Run, now: Timestamp) -> Holds {
         (Fence::Rising, at) if now < at + RISE => Ok(Some(Go::Wait(vec![], at + RISE))),
         (Fence::Rising, _) if now < run.since + RISEN => Err(Read::Restore(super::sight::Look::Fence)),
         (Fence::Rising, _) => {
-            let message = "the fence policy is installed, but a scale-up is not refused: look at its binding";
+            let message = "the fence policy is installed, but a scale-up is not refused. An API server forgets the \
+                           Leases for good when the binding of that policy is deleted (kubernetes/kubernetes issue \
+                           130887): restart it, or delete the binding to restore without a fence";
             Ok(Some(Go::Fail(Refusal::new(Reason::PolicyMissing, message))))
         }
     }

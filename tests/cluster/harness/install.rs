@@ -85,7 +85,8 @@ impl Release<'_> {
             "rbac.aggregate=false".to_owned(),
             format!("watchNamespaces={{{}}}", self.scene.namespace),
         ];
-        let mut arguments = vec![verb, &self.name, CHART, "--namespace", &self.namespace, "--wait", "--timeout", "180s"];
+        let mut arguments =
+            vec![verb, &self.name, CHART, "--namespace", &self.namespace, "--wait", "--timeout", "180s"];
         for value in ours.iter().map(String::as_str).chain(values.iter().copied()) {
             arguments.extend(["--set", value]);
         }

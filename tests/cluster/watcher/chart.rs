@@ -23,8 +23,10 @@ fn key(object: &Value) -> (String, String, String) {
 }
 
 fn bare(mut object: Value) -> Value {
-    let of_helm = ["helm.sh/chart", "helm.sh/resource-policy", "app.kubernetes.io/instance", "app.kubernetes.io/version"];
-    let places = ["/metadata/labels", "/metadata/annotations", "/spec/selector/matchLabels", "/spec/template/metadata/labels"];
+    let of_helm =
+        ["helm.sh/chart", "helm.sh/resource-policy", "app.kubernetes.io/instance", "app.kubernetes.io/version"];
+    let places =
+        ["/metadata/labels", "/metadata/annotations", "/spec/selector/matchLabels", "/spec/template/metadata/labels"];
     for place in places {
         if let Some(words) = object.pointer_mut(place).and_then(Value::as_object_mut) {
             words.retain(|key, value| !of_helm.contains(&key.as_str()) && value != "Helm");
@@ -74,7 +76,8 @@ async fn values_are_rendered_or_refused() {
     let all = objects(&all);
     let watcher = &all[&("Deployment".into(), "ops".into(), "x-sts-backup".into())]["spec"]["template"]["spec"];
     let container = &watcher["containers"][0];
-    let env: BTreeMap<_, _> = container["env"].as_array().unwrap().iter().map(|one| (one["name"].as_str().unwrap(), &one["value"])).collect();
+    let env: BTreeMap<_, _> =
+        container["env"].as_array().unwrap().iter().map(|one| (one["name"].as_str().unwrap(), &one["value"])).collect();
     assert_eq!(env["SSB_WATCH_NAMESPACES"], "a,b");
     assert_eq!(env["SSB_METRICS_ADDRESS"], "off");
     assert_eq!(env["SSB_HEALTH_ADDRESS"], "0.0.0.0:9000");

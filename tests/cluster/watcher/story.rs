@@ -1,0 +1,127 @@
+//! From objects to data: what the user of an installation does, and all that he does. No command of ours is typed.
+
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use sts_backup::api::annotation;
+use sts_backup::api::backup::{BackupPhase, StatefulSetBackup};
+use sts_backup::api::restore::{RestorePhase, StatefulSetRestore};
+
+use crate::harness::driver::SIM;
+use crate::harness::install::Release;
+use crate::harness::make::App;
+use crate::harness::run::{runs, whole};
+use crate::harness::{Scene, With, scene, until};
+
+const WEB: App = App { name: "web", replicas: 2, start: 0, templates: &[("a", SIM.class), ("b", SIM.class)] };
+
+#[tokio::test]
+async fn objects_are_carried_out_by_jobs_under_the_generated_roles() {
+    scene("story", &[With::Healthy(SIM)], async |s| {
+        let Some(release) = s.install(&[]).await else { return };
+        s.app(&WEB).await;
+        s.paint("web", "one").await;
+        first_run(s, &release).await;
+        on_request(s, &release).await;
+        there_and_back(s, &release).await;
+        given_up(s, &release).await;
+        release.uninstall().await;
+    })
+    .await;
+}
+
+/// Ended well, so many times.
+pub async fn done(s: &Scene, policy: &str, times: usize) {
+    until(&format!("{times} runs of {policy}"), 120, async || {
+        let status = s.get(policy).await.status.unwrap_or_default();
+        let ended = status.history.len() == times && status.run.is_none() && status.phase == Some(BackupPhase::Ready);
+        ended.then_some(()).ok_or_else(|| format!("{:?}, {} runs", status.message, status.history.len()))
+    })
+    .await;
+}
+
+async fn annotate<K>(s: &Scene, name: &str, key: &str, value: &str)
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + serde::de::DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
+{
+    let patch = Patch::Merge(json!({ "metadata": { "annotations": { key: value } } }));
+    s.api::<K>().patch(name, &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn first_run(s: &Scene, release: &Release<'_>) {
+    let hooks = json!({
+        "preBackupHook": { "command": ["/bin/freeze"] }, "postBackupHook": { "command": ["/bin/thaw"] },
+    });
+    s.policy("nightly", "web", &hooks).await;
+    done(s, "nightly", 1).await;
+    let jobs = release.jobs("backup", "nightly").await;
+    assert_eq!(jobs.len(), 1);
+    let log = release.log(&jobs[0].name_any()).await;
+    let hooks: Vec<_> = log.iter().filter(|line| line["argv"].is_string()).collect();
+    assert_eq!(hooks.len(), 4, "two pods are frozen and thawed: {log:#?}");
+    let summary = &log.last().unwrap()["summary"];
+    let last = json!(s.get("nightly").await.status.unwrap().last_run.unwrap());
+    assert_eq!(*summary, last, "the log ends with what status says");
+    assert_eq!((&last["trigger"], &last["jobName"]), (&json!("first"), &json!(jobs[0].name_any())));
+    s.runs_free("web").await;
+}
+
+/// Two requests are two runs, and the same one written again is none.
+async fn on_request(s: &Scene, release: &Release<'_>) {
+    annotate::<StatefulSetBackup>(s, "nightly", annotation::REQUESTED_AT, "now").await;
+    done(s, "nightly", 2).await;
+    s.paint("web", "two").await;
+    annotate::<StatefulSetBackup>(s, "nightly", annotation::REQUESTED_AT, "and again").await;
+    done(s, "nightly", 3).await;
+    annotate::<StatefulSetBackup>(s, "nightly", annotation::REQUESTED_AT, "and again").await;
+    let status = s.get("nightly").await.status.unwrap();
+    assert_eq!(status.last_request.as_deref(), Some("and again"));
+    assert_eq!(json!(status.last_run)["trigger"], "manual");
+    assert_eq!(release.jobs("backup", "nightly").await.len(), 3);
+    whole(s, "nightly", 3).await;
+}
+
+async fn phase(s: &Scene, name: &str, wanted: RestorePhase) {
+    until(&format!("{name} to be {wanted}"), 180, async || {
+        let status = s.restored(name).await;
+        (status.phase == Some(wanted)).then_some(()).ok_or_else(|| format!("{:?} {:?}", status.phase, status.message))
+    })
+    .await;
+}
+
+async fn there_and_back(s: &Scene, release: &Release<'_>) {
+    let oldest = runs(s, "nightly").await.into_keys().next().unwrap();
+    s.request("back", "web", &json!({ "runId": oldest })).await;
+    phase(s, "back", RestorePhase::Completed).await;
+    s.all_say("web", "one").await;
+    annotate::<StatefulSetRestore>(s, "back", annotation::UNDO, "please").await;
+    phase(s, "back", RestorePhase::Undone).await;
+    s.all_say("web", "two").await;
+    let log = release.log(&release.jobs("undo", "back").await[0].name_any()).await;
+    assert_eq!(log.last().unwrap()["summary"]["phase"], "Undone");
+}
+
+/// Whoever deletes the object gives the old volumes up: a Job of its own lets them go, and the object with them.
+async fn given_up(s: &Scene, release: &Release<'_>) {
+    s.api::<StatefulSetRestore>().delete("back", &DeleteParams::default()).await.unwrap();
+    until("the object to go", 120, async || match s.api::<StatefulSetRestore>().get_opt("back").await.unwrap() {
+        None => Ok(()),
+        Some(left) => Err(format!("{:?}", left.metadata.finalizers)),
+    })
+    .await;
+    assert_eq!(s.tidy("web").await, [""; 0], "nothing is kept");
+    let ended = |job: &Job| {
+        json!(job.status)["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one: &Value| one["type"] == "Complete"))
+    };
+    until("the release's Job to end", 60, async || {
+        let jobs = release.jobs("release", "back").await;
+        jobs.iter().any(ended).then_some(()).ok_or_else(|| format!("{} Jobs", jobs.len()))
+    })
+    .await;
+}
