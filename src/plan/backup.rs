@@ -188,8 +188,17 @@ fn overtaken(v: &View, record: &Record) -> Option<Timestamp> {
 pub fn inherited(v: &View) -> Result<Void, Read> {
     let record = v.record()?;
     let same = record.open.as_ref().is_some_and(|(slot, attempt)| *slot == v.want.slot && *attempt == v.want.attempt);
-    let lost = || Refusal::new(Reason::JobLost, "the process that ran it ended before the cut was recorded");
     Ok(if same { Void::Interrupted } else { Void::Failed(lost()) })
+}
+
+fn lost() -> Refusal {
+    Refusal::new(Reason::JobLost, "the process that ran it ended before the cut was recorded")
+}
+
+/// By a Job of its own after the one that began it is gone: so long after the slot nobody expects a freeze.
+fn is_taken_up(v: &View) -> Result<bool, Read> {
+    let open = v.record()?.open.as_ref();
+    Ok(open.is_some_and(|(slot, attempt)| *slot == v.want.slot && *attempt != v.want.attempt))
 }
 
 /// Resolve, then write the intent under an id that is later than any that names a snapshot.
@@ -235,6 +244,7 @@ fn clean(v: &View, id: RunId, why: &Void, now: Timestamp) -> Plan<Backup> {
     match why {
         _ if !partial.is_empty() => act(partial, now + CALL),
         Void::Failed(refusal) => close(v, Outcome::Failed(refusal.clone()), now),
+        Void::Interrupted if is_taken_up(v)? => close(v, Outcome::Failed(lost()), now),
         Void::Interrupted => begin(v, Some(id), now),
     }
 }

@@ -99,7 +99,12 @@ async fn case(blows: &Blows, kind: Kind, next: Planner<Backup>) -> World {
 async fn live(world: World, blows: &Blows, next: Planner<Backup>) -> World {
     let world = Rc::new(RefCell::new(world));
     for n in 1.. {
-        let want = want(&world.borrow(), n);
+        let mut want = want(&world.borrow(), n);
+        let id = |world: &World| world.status.last_run.as_ref().and_then(|last| last.id.clone());
+        let begun = id(&world.borrow());
+        if world.borrow().attempts {
+            want.attempt = i64::try_from(n).unwrap();
+        }
         let process = Process::start(&world, want.clone());
         let exit = select! {
             biased;
@@ -112,6 +117,9 @@ async fn live(world: World, blows: &Blows, next: Planner<Backup>) -> World {
             world.violations.push("left with a pod frozen");
         }
         world.bury(&want.me);
+        if world.attempts && begun.is_some() && id(&world) != begun {
+            world.violations.push("another Job froze again");
+        }
         match exit {
             Some(Exit::Done(_) | Exit::Refused(_)) => break,
             // It found the run ended, with nothing left to do.
@@ -146,10 +154,12 @@ fn verdict(world: &mut World, blows: &Blows) {
     let failed = failed
         && (!struck(&[Blow::LostBefore, Blow::LostAfter])
             || unproven
+            || world.attempts && reason == Some(Reason::JobLost)
             || struck(&[Blow::Hang, Blow::Refuse, Blow::Restart]));
     // Whose status may not be written leaves no word of its own.
     let refused = struck(&[Blow::Refuse]);
     if !(succeeded
+        || failed && world.attempts
         || failed && struck(&[Blow::LostBefore, Blow::LostAfter, Blow::Hang, Blow::Refuse, Blow::Restart])
         || refused)
     {
@@ -273,6 +283,27 @@ fn a_run_without_an_object_survives_every_blow_and_every_pair() {
         assert!(report.singles > 100 && report.pairs > 5_000, "{} and {}", report.singles, report.pairs);
         assert!(report.red.is_empty());
     }
+}
+
+/// A Job that is lost is followed by one of the next attempt, which finishes what is cut and freezes nothing.
+#[test]
+fn the_next_attempt_thaws_and_freezes_no_more() {
+    let (rt, mut cases, mut lost) = (runtime(), 0, 0);
+    let writes = rt.block_on(case(&[], Kind::Hooks, backup::next)).writes;
+    for k in 0..writes {
+        for blow in [Blow::DieBefore, Blow::DieAfter, Blow::LostAfter, Blow::Sigterm, Blow::Straggler, Blow::Twice] {
+            let blows = [(k, blow)];
+            let mut world = World::new(&blows, Kind::Hooks);
+            world.attempts = true;
+            let world = rt.block_on(live(world, &blows, backup::next));
+            assert!(world.violations.is_empty(), "{blows:?}: {:?}\n{}", world.violations, world.log.join("\n"));
+            let reason = world.status.last_run.as_ref().and_then(|last| last.reason);
+            lost += usize::from(reason == Some(Reason::JobLost));
+            cases += 1;
+        }
+    }
+    println!("{cases} Jobs lost, {lost} runs with them");
+    assert!(cases > 90 && lost > 20 && lost < cases, "{cases} {lost}");
 }
 
 #[test]

@@ -123,6 +123,8 @@ pub struct World {
     /// This read gets no answer.
     pub fail_read: Option<usize>,
     pub mutant: Option<Mutant>,
+    /// Each process is a Job's of an attempt of its own.
+    pub attempts: bool,
     /// When a SIGTERM came while a pod was frozen.
     alarm: Option<Timestamp>,
     /// From it to the thaw that it asked for.
@@ -162,6 +164,7 @@ impl World {
             reads: 0,
             fail_read: None,
             mutant: None,
+            attempts: false,
             alarm: None,
             answered: None,
             blows: blows.to_vec(),

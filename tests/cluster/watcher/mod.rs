@@ -1,4 +1,5 @@
 //! The watcher as it is installed: a Deployment under the generated roles, whose Jobs run the image that is shipped.
 
 mod chart;
+mod lost;
 mod story;

@@ -52,6 +52,11 @@ where
     s.api::<K>().patch(name, &PatchParams::default(), &patch).await.unwrap();
 }
 
+/// Asks for a run.
+pub async fn annotated(s: &Scene, policy: &str, value: &str) {
+    annotate::<StatefulSetBackup>(s, policy, annotation::REQUESTED_AT, value).await;
+}
+
 async fn first_run(s: &Scene, release: &Release<'_>) {
     let hooks = json!({
         "preBackupHook": { "command": ["/bin/freeze"] }, "postBackupHook": { "command": ["/bin/thaw"] },
@@ -72,12 +77,12 @@ async fn first_run(s: &Scene, release: &Release<'_>) {
 
 /// Two requests are two runs, and the same one written again is none.
 async fn on_request(s: &Scene, release: &Release<'_>) {
-    annotate::<StatefulSetBackup>(s, "nightly", annotation::REQUESTED_AT, "now").await;
+    annotated(s, "nightly", "now").await;
     done(s, "nightly", 2).await;
     s.paint("web", "two").await;
-    annotate::<StatefulSetBackup>(s, "nightly", annotation::REQUESTED_AT, "and again").await;
+    annotated(s, "nightly", "and again").await;
     done(s, "nightly", 3).await;
-    annotate::<StatefulSetBackup>(s, "nightly", annotation::REQUESTED_AT, "and again").await;
+    annotated(s, "nightly", "and again").await;
     let status = s.get("nightly").await.status.unwrap();
     assert_eq!(status.last_request.as_deref(), Some("and again"));
     assert_eq!(json!(status.last_run)["trigger"], "manual");
@@ -85,7 +90,7 @@ async fn on_request(s: &Scene, release: &Release<'_>) {
     whole(s, "nightly", 3).await;
 }
 
-async fn phase(s: &Scene, name: &str, wanted: RestorePhase) {
+pub async fn phase(s: &Scene, name: &str, wanted: RestorePhase) {
     until(&format!("{name} to be {wanted}"), 180, async || {
         let status = s.restored(name).await;
         (status.phase == Some(wanted)).then_some(()).ok_or_else(|| format!("{:?} {:?}", status.phase, status.message))
