@@ -1,9 +1,11 @@
 //! The command line: what a person or a Job types, in the conventions of kubectl.
 
+mod backup;
 mod describe;
 mod follow;
 mod generate;
 mod list;
+mod logs;
 mod manifest;
 pub mod output;
 mod restore;
@@ -12,6 +14,7 @@ mod run_once;
 mod schedule;
 mod undo;
 mod version;
+mod wait;
 mod watch;
 
 use std::path::PathBuf;
@@ -64,6 +67,10 @@ enum Command {
     Schedule(schedule::Ask),
     /// List policies, runs or restores
     List(list::List),
+    /// Ask for a run of a StatefulSetBackup now
+    ///
+    /// A watcher makes a Job for it; without one, `run-once backup` does it here.
+    Backup(backup::Backup),
     /// Ask for a restore, or with --dry-run say what would come of it
     ///
     /// Makes a StatefulSetRestore, which a watcher carries out, or `run-once restore`.
@@ -72,6 +79,10 @@ enum Command {
     Undo(undo::Undo),
     /// Tell all about one StatefulSetBackup or StatefulSetRestore: spec, state, volumes or runs, events
     Describe(describe::Describe),
+    /// What the newest Job of a StatefulSetBackup or StatefulSetRestore has written: the audit trail of its run
+    Logs(logs::Logs),
+    /// Wait until the run that is under way has ended, and end with its exit code
+    Wait(wait::Wait),
     /// Print version, commit, and the Kubernetes and tz database versions built in
     Version {
         /// How it is written
@@ -152,6 +163,9 @@ pub fn run() -> Result<ExitCode> {
         Command::RunOnce(what) => run_once::run(&cli.global, &what),
         Command::Schedule(ask) => schedule::run(&ask),
         Command::List(list) => list::run(&cli.global, &list),
+        Command::Backup(asked) => backup::run(&cli.global, &asked),
+        Command::Logs(asked) => logs::run(&cli.global, &asked),
+        Command::Wait(asked) => wait::run(&cli.global, &asked),
         Command::Restore(asked) => restore::run(&cli.global, &asked),
         Command::Undo(asked) => undo::run(&cli.global, &asked),
         Command::Describe(describe) => describe::run(&cli.global, &describe),

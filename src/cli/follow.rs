@@ -1,19 +1,25 @@
 //! `--wait`: follows an object until its run has ended, and ends with the exit code that the run has.
 
+use std::fmt::Debug;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
 use jiff::Timestamp;
+use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Error as WatchError, watch_object};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::Global;
+use crate::api::annotation;
+use crate::api::backup::{StatefulSetBackup, StatefulSetBackupStatus};
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::{RestorePhase, StatefulSetRestore};
+use crate::api::shared::Outcome;
 use crate::error::{Error, Result, is_definite};
 use crate::telemetry::Format;
 
@@ -21,6 +27,7 @@ use crate::telemetry::Format;
 const PATIENCE: Duration = Duration::from_secs(30);
 const DONE: u8 = 0;
 const FAILED: u8 = 10;
+const SUPERSEDED: u8 = 30;
 
 /// One line of progress, on stderr.
 #[derive(Serialize, Debug, PartialEq, Eq)]
@@ -37,20 +44,30 @@ fn say(format: Format, line: &Line) {
     }
 }
 
-/// A restore, or with the value that asks for it its undo.
-pub async fn restore(
-    global: &Global,
-    client: &Client,
-    object: &StatefulSetRestore,
-    undo: Option<&str>,
-) -> Result<ExitCode> {
+/// What can be followed to the end of a run. `asked`: the value of the annotation that asks for it; None for whatever is
+/// under way.
+pub trait Follow:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static
+{
+    /// What is told of it; none before anybody is at it.
+    fn line(&self, asked: Option<&str>) -> Option<(String, String)>;
+
+    /// The exit code, once it is over.
+    fn over(&self, asked: Option<&str>) -> Option<u8>;
+
+    /// Who carries it out where no watcher runs.
+    fn verb(asked: Option<&str>) -> &'static str;
+}
+
+/// Until it is over; the object is the one of this uid.
+pub async fn follow<K: Follow>(global: &Global, client: &Client, object: &K, asked: Option<&str>) -> Result<ExitCode> {
     let natural = || if std::io::stderr().is_terminal() { Format::Text } else { Format::Json };
     let format = global.log_format.unwrap_or_else(natural);
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let api: Api<StatefulSetRestore> = Api::namespaced(client.clone(), &namespace);
+    let kind = K::kind(&());
+    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
     let states = watch_object(api, &name).default_backoff();
     pin_mut!(states);
-    let verb = if undo.is_some() { "undo" } else { "restore" };
     let (mut told, mut hint) = (None, true);
     loop {
         let state = tokio::select! {
@@ -59,7 +76,7 @@ pub async fn restore(
                 hint = false;
                 eprintln!(
                     "nobody has begun it so far: a watcher would make a Job for it; here and now it is carried out by: \
-                     sts-backup run-once {verb} {namespace}/{name}"
+                     sts-backup run-once {} {namespace}/{name}", K::verb(asked)
                 );
                 continue;
             }
@@ -67,35 +84,86 @@ pub async fn restore(
         let seen = match state {
             Some(Ok(Some(seen))) if seen.uid() == object.uid() => seen,
             Some(Ok(_)) | None => {
-                return Err(Error::Absent(format!("StatefulSetRestore {namespace}/{name} was deleted meanwhile")));
+                return Err(Error::Absent(format!("{kind} {namespace}/{name} was deleted meanwhile")));
             }
             Some(Err(WatchError::InitialListFailed(error) | WatchError::WatchStartFailed(error)))
                 if is_definite(&error) =>
             {
-                return Err(Error::api("watch", format!("StatefulSetRestore {namespace}/{name}"), error));
+                return Err(Error::api("watch", format!("{kind} {namespace}/{name}"), error));
             }
             Some(Err(_)) => continue,
         };
-        let news = line(&seen, undo);
+        let news = seen.line(asked);
         hint &= news.is_none();
         if let Some((phase, message)) = news.filter(|news| told.as_ref() != Some(news)) {
             let time = format!("{:.3}", Timestamp::now());
             say(format, &Line { time, phase: phase.clone(), message: message.clone() });
             told = Some((phase, message));
         }
-        if let Some(code) = over(&seen, undo) {
+        if let Some(code) = seen.over(asked) {
             return Ok(ExitCode::from(code));
         }
     }
 }
 
-/// What is told of it; none before anybody is at it.
-fn line(object: &StatefulSetRestore, undo: Option<&str>) -> Option<(String, String)> {
-    let status = object.status.as_ref().filter(|_| is_begun(object, undo))?;
-    let phase = status.phase?.to_string();
-    let refused = condition::get(&status.conditions, ConditionType::Undoable).filter(|_| was_refused(object, undo));
-    let message = refused.map(|refused| refused.message.clone()).or_else(|| status.message.clone());
-    Some((phase, message.unwrap_or_default()))
+impl Follow for StatefulSetBackup {
+    fn line(&self, asked: Option<&str>) -> Option<(String, String)> {
+        let status = self.status.as_ref().filter(|status| is_run_of(status, asked))?;
+        Some((status.phase?.to_string(), status.message.clone().unwrap_or_default()))
+    }
+
+    fn over(&self, asked: Option<&str>) -> Option<u8> {
+        let status = self.status.as_ref().filter(|status| is_run_of(status, asked) && status.run.is_none())?;
+        let last = status.last_run.as_ref()?;
+        let request = self.annotations().get(annotation::REQUESTED_AT);
+        let answered = |request: &String| [&status.last_request, &last.slot].contains(&&Some(request.clone()));
+        if asked.is_none() && !request.is_none_or(answered) {
+            return None;
+        }
+        Some(match last.outcome? {
+            Outcome::Succeeded => DONE,
+            Outcome::Superseded => SUPERSEDED,
+            _ => FAILED,
+        })
+    }
+
+    fn verb(_: Option<&str>) -> &'static str {
+        "backup"
+    }
+}
+
+/// The slot of a run that is asked for is what asks for it.
+fn is_run_of(status: &StatefulSetBackupStatus, asked: Option<&str>) -> bool {
+    let slot = status.last_run.as_ref().and_then(|last| last.slot.as_deref());
+    asked.is_none_or(|asked| slot == Some(asked))
+}
+
+/// A restore, or with the value that asks for it its undo.
+impl Follow for StatefulSetRestore {
+    fn line(&self, undo: Option<&str>) -> Option<(String, String)> {
+        let status = self.status.as_ref().filter(|_| is_begun(self, undo))?;
+        let phase = status.phase?.to_string();
+        let refused = condition::get(&status.conditions, ConditionType::Undoable).filter(|_| was_refused(self, undo));
+        let message = refused.map(|refused| refused.message.clone()).or_else(|| status.message.clone());
+        Some((phase, message.unwrap_or_default()))
+    }
+
+    fn over(&self, undo: Option<&str>) -> Option<u8> {
+        if !is_begun(self, undo) {
+            return None;
+        }
+        match (self.status.as_ref()?.phase?, undo) {
+            (_, Some(_)) if was_refused(self, undo) => Some(FAILED),
+            (RestorePhase::Undone, Some(_)) | (RestorePhase::Completed, None) => Some(DONE),
+            (RestorePhase::Failed, _) | (RestorePhase::Undone, None) => Some(FAILED),
+            // Of an undo the answer is still to come.
+            _ => None,
+        }
+    }
+
+    fn verb(undo: Option<&str>) -> &'static str {
+        if undo.is_some() { "undo" } else { "restore" }
+    }
 }
 
 fn is_begun(object: &StatefulSetRestore, undo: Option<&str>) -> bool {
@@ -109,23 +177,9 @@ fn was_refused(object: &StatefulSetRestore, undo: Option<&str>) -> bool {
     undo.is_some() && undoable.is_some_and(|one| one.reason == Reason::UndoRefused.as_str())
 }
 
-/// The exit code, once it is over.
-fn over(object: &StatefulSetRestore, undo: Option<&str>) -> Option<u8> {
-    if !is_begun(object, undo) {
-        return None;
-    }
-    match (object.status.as_ref()?.phase?, undo) {
-        (_, Some(_)) if was_refused(object, undo) => Some(FAILED),
-        (RestorePhase::Undone, Some(_)) | (RestorePhase::Completed, None) => Some(DONE),
-        (RestorePhase::Failed, _) | (RestorePhase::Undone, None) => Some(FAILED),
-        // Of an undo the answer is still to come.
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::api::restore::StatefulSetRestoreSpec;
@@ -147,10 +201,10 @@ mod tests {
             ("Failed", Some(FAILED)),
             ("Undone", Some(FAILED)),
         ] {
-            assert_eq!(over(&object(phase, None, "RestoreStarted"), None), code, "{phase}");
+            assert_eq!(object(phase, None, "RestoreStarted").over(None), code, "{phase}");
         }
         let fresh = StatefulSetRestore::new("r", StatefulSetRestoreSpec::default());
-        assert_eq!((over(&fresh, None), line(&fresh, None)), (None, None));
+        assert_eq!((fresh.over(None), fresh.line(None)), (None, None));
     }
 
     #[test]
@@ -164,10 +218,44 @@ mod tests {
             ("Undone", Some("now"), "Undone", Some(DONE)),
             ("Failed", Some("now"), "Held", Some(FAILED)),
         ] {
-            assert_eq!(over(&object(phase, last, reason), undo), code, "{phase} {last:?} {reason}");
+            assert_eq!(object(phase, last, reason).over(undo), code, "{phase} {last:?} {reason}");
         }
-        let refused = line(&object("Completed", Some("now"), "UndoRefused"), undo);
+        let refused = object("Completed", Some("now"), "UndoRefused").line(undo);
         assert_eq!(refused, Some(("Completed".into(), "no".into())));
-        assert_eq!(line(&object("Completed", Some("before"), "Undone"), undo), None);
+        assert_eq!(object("Completed", Some("before"), "Undone").line(undo), None);
+    }
+
+    fn backup(request: Option<&str>, slot: &str, outcome: Option<&str>, open: bool) -> StatefulSetBackup {
+        let run = open.then(|| json!({ "slot": slot, "attempt": 1 }));
+        let status = json!({ "phase": "Ready", "message": "words", "run": run,
+            "lastRun": { "slot": slot, "outcome": outcome } });
+        let annotations: Value = request.map(|value| json!({ annotation::REQUESTED_AT: value })).unwrap_or_default();
+        let spec = json!({ "statefulSetRef": { "name": "pg" } });
+        let meta = json!({ "name": "b", "annotations": annotations });
+        serde_json::from_value(json!({ "metadata": meta, "spec": spec, "status": status })).unwrap()
+    }
+
+    #[test]
+    fn a_backup_that_is_asked_for_ends_with_its_own_run() {
+        let asked = Some("now");
+        for (slot, outcome, open, code) in [
+            ("before", Some("Succeeded"), false, None),
+            ("now", None, true, None),
+            ("now", Some("Succeeded"), true, None),
+            ("now", Some("Succeeded"), false, Some(DONE)),
+            ("now", Some("Failed"), false, Some(FAILED)),
+            ("now", Some("Superseded"), false, Some(SUPERSEDED)),
+        ] {
+            assert_eq!(backup(asked, slot, outcome, open).over(asked), code, "{slot} {outcome:?} {open}");
+        }
+        assert_eq!(backup(asked, "before", Some("Succeeded"), false).line(asked), None);
+    }
+
+    #[test]
+    fn without_a_request_it_is_over_when_nothing_is_open_and_nothing_is_asked_for() {
+        assert_eq!(backup(None, "slot", Some("Succeeded"), false).over(None), Some(DONE));
+        assert_eq!(backup(Some("slot"), "slot", Some("Failed"), false).over(None), Some(FAILED));
+        assert_eq!(backup(Some("new"), "slot", Some("Succeeded"), false).over(None), None, "a run is still to come");
+        assert_eq!(backup(None, "slot", None, true).over(None), None);
     }
 }

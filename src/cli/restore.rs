@@ -90,7 +90,7 @@ where
 }
 
 /// Whole seconds: a number, or a duration with units.
-fn seconds(text: &str) -> std::result::Result<i64, String> {
+pub fn seconds(text: &str) -> std::result::Result<i64, String> {
     let span = text.parse().map(SignedDuration::from_secs).or_else(|_| text.parse::<SignedDuration>());
     match span {
         Ok(span) if span >= SignedDuration::ZERO && span.subsec_nanos() == 0 => Ok(span.as_secs()),
@@ -148,7 +148,7 @@ pub fn run(global: &Global, asked: &Restore) -> Result<ExitCode> {
             Output::Yaml => output::yaml(&made)?,
         })?;
         if asked.wait {
-            return follow::restore(global, &connection.client, &made, None).await;
+            return follow::follow(global, &connection.client, &made, None).await;
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -58,7 +58,7 @@ pub fn run(global: &Global, asked: &Undo) -> Result<ExitCode> {
         done.map_err(|error| Error::api("annotate", format!("StatefulSetRestore {namespace}/{name}"), error))?;
         output::print(&format!("statefulsetrestore.{}/{name} undo requested\n", crate::api::GROUP))?;
         if asked.wait {
-            return follow::restore(global, &connection.client, &object, Some(&value)).await;
+            return follow::follow(global, &connection.client, &object, Some(&value)).await;
         }
         Ok(ExitCode::SUCCESS)
     })

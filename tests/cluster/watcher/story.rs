@@ -8,11 +8,12 @@ use sts_backup::api::annotation;
 use sts_backup::api::backup::{BackupPhase, StatefulSetBackup};
 use sts_backup::api::restore::{RestorePhase, StatefulSetRestore};
 
+use crate::harness::account::account;
 use crate::harness::driver::SIM;
 use crate::harness::install::Release;
 use crate::harness::make::App;
 use crate::harness::run::{runs, whole};
-use crate::harness::{Scene, With, scene, until};
+use crate::harness::{Scene, With, kubeconfig, scene, until};
 
 const WEB: App = App { name: "web", replicas: 2, start: 0, templates: &[("a", SIM.class), ("b", SIM.class)] };
 
@@ -24,6 +25,7 @@ async fn objects_are_carried_out_by_jobs_under_the_generated_roles() {
         s.paint("web", "one").await;
         first_run(s, &release).await;
         on_request(s, &release).await;
+        typed(s, &release).await;
         there_and_back(s, &release).await;
         given_up(s, &release).await;
         release.uninstall().await;
@@ -83,11 +85,43 @@ async fn on_request(s: &Scene, release: &Release<'_>) {
     annotated(s, "nightly", "and again").await;
     done(s, "nightly", 3).await;
     annotated(s, "nightly", "and again").await;
-    let status = s.get("nightly").await.status.unwrap();
-    assert_eq!(status.last_request.as_deref(), Some("and again"));
+    // The watcher's word, written beside the runner's.
+    let status = until("the request to be handled", 60, async || {
+        let status = s.get("nightly").await.status.unwrap();
+        if status.last_request.as_deref() == Some("and again") {
+            Ok(status)
+        } else {
+            Err(format!("{:?}", status.last_request))
+        }
+    })
+    .await;
     assert_eq!(json!(status.last_run)["trigger"], "manual");
     assert_eq!(release.jobs("backup", "nightly").await.len(), 3);
     whole(s, "nightly", 3).await;
+}
+
+/// The same from the command line, with the rights of a person.
+async fn typed(s: &Scene, release: &Release<'_>) {
+    let person = kubeconfig().unwrap();
+    let say =
+        async |arguments: &[&str]| s.start_as(&person, &[&["-n", &s.namespace], arguments].concat()).ended().await;
+    let ended = say(&["backup", "nightly", "--wait"]).await.expect(0);
+    assert!(ended.stdout[0].ends_with("/nightly backup requested"), "{:?}", ended.stdout);
+    assert!(ended.stderr.contains("snapshots ready"), "it tells what happens: {}", ended.stderr);
+    let last = json!(s.get("nightly").await.status.unwrap().last_run);
+    assert_eq!((&last["trigger"], &last["outcome"]), (&json!("manual"), &json!("Succeeded")));
+    let log = say(&["logs", "nightly"]).await.expect(0);
+    assert_eq!(log.summary(), last, "the newest Job's");
+    assert!(log.stderr.contains(&format!("pod {}/", release.namespace)));
+    let all = say(&["logs", "nightly", "--all"]).await.expect(0);
+    let summaries = all.stdout.iter().filter(|line| line.contains("\"summary\"")).count();
+    assert_eq!(summaries, release.jobs("backup", "nightly").await.len());
+    say(&["wait", "nightly", "--timeout", "60s"]).await.expect(0);
+    let nobody = account(&s.client, &s.namespace, "nobody").await;
+    let refused = s.start_as(&nobody, &["logs", &format!("{}/nightly", s.namespace)]).ended().await.expect(10);
+    assert!(refused.stderr.contains("forbidden"), "{}", refused.stderr);
+    let missing = say(&["logs", "other"]).await.expect(10);
+    assert!(missing.stderr.contains("other") && missing.stderr.contains("nightly"), "{}", missing.stderr);
 }
 
 pub async fn phase(s: &Scene, name: &str, wanted: RestorePhase) {

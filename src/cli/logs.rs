@@ -1,0 +1,146 @@
+//! `logs`: what the Jobs of an object have written, which is the audit trail of its runs.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use futures::{AsyncBufReadExt, TryStreamExt};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, LogParams};
+use kube::{Api, Client, ResourceExt};
+
+use super::{Global, Target, block_on, describe, output};
+use crate::api::backup::StatefulSetBackup;
+use crate::api::label;
+use crate::api::restore::StatefulSetRestore;
+use crate::error::{Error, Result};
+use crate::plan::job::CONTAINER;
+use crate::{client, error};
+
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// The StatefulSetBackup or StatefulSetRestore
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    target: Target,
+    /// Of every Job that is still there, oldest first, not only of the newest
+    #[arg(long)]
+    all: bool,
+    /// Go on while the run goes on
+    #[arg(short, long, conflicts_with = "all")]
+    follow: bool,
+}
+
+/// Where the Jobs of an object are.
+struct Place {
+    /// Kind and name, for sentences.
+    object: String,
+    uid: String,
+    /// `NAMESPACE/DEPLOYMENT` of the watcher that makes them.
+    managed_by: Option<String>,
+}
+
+pub fn run(global: &Global, asked: &Logs) -> Result<ExitCode> {
+    block_on(async {
+        let client = client::connect(&global.access()).await?;
+        let (namespace, name) = asked.target.resolve(global, &client.namespace)?;
+        let client = client.client;
+        let place = place(&client, &namespace, &name).await?;
+        let Some((system, _)) = place.managed_by.as_deref().and_then(|install| install.split_once('/')) else {
+            let message = format!(
+                "{}: no watcher has taken it, so no Job has a log of it; what run-once writes by hand is on its own output",
+                place.object
+            );
+            return Err(Error::Absent(message));
+        };
+        let jobs = jobs(&client, system, &place).await?;
+        let newest = jobs.len().saturating_sub(if asked.all { jobs.len() } else { 1 });
+        for job in &jobs[newest..] {
+            tell(&client, system, job, asked).await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn place(client: &Client, namespace: &str, name: &str) -> Result<Place> {
+    match describe::find::<StatefulSetBackup>(client, namespace, name).await {
+        Ok(found) => Ok(Place {
+            object: format!("StatefulSetBackup {namespace}/{name}"),
+            uid: found.uid().unwrap_or_default(),
+            managed_by: found.status.and_then(|status| status.managed_by),
+        }),
+        Err(Error::Absent(absent)) => {
+            let found = describe::find::<StatefulSetRestore>(client, namespace, name).await;
+            let found =
+                found.map_err(|error| if matches!(error, Error::Absent(_)) { Error::Absent(absent) } else { error })?;
+            Ok(Place {
+                object: format!("StatefulSetRestore {namespace}/{name}"),
+                uid: found.uid().unwrap_or_default(),
+                managed_by: found.status.and_then(|status| status.managed_by),
+            })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Oldest first.
+async fn jobs(client: &Client, system: &str, place: &Place) -> Result<Vec<Job>> {
+    let api: Api<Job> = Api::namespaced(client.clone(), system);
+    let of = ListParams::default().labels(&format!("{}={}", label::UID, place.uid));
+    let mut jobs = api.list(&of).await.map_err(|error| barred("list the Jobs", system, place, error))?.items;
+    if jobs.is_empty() {
+        let message = format!(
+            "{}: its Jobs in namespace {system} are gone (they are kept for a day); what came of its runs: sts-backup \
+             describe",
+            place.object
+        );
+        return Err(Error::Absent(message));
+    }
+    jobs.sort_by_key(|job| (job.creation_timestamp(), job.name_any()));
+    Ok(jobs)
+}
+
+/// The logs are the operator's, in the operator's namespace: not everybody who has an object may read them.
+fn barred(what: &'static str, system: &str, place: &Place, error: kube::Error) -> Error {
+    match &error {
+        kube::Error::Api(status) if status.code == 403 => Error::Config(format!(
+            "{}: you may not {what} in namespace {system}, where the watcher runs: {}; what came of its runs without \
+             them: sts-backup describe",
+            place.object,
+            error::sentence(&error)
+        )),
+        _ => Error::api(what, format!("of {}", place.object), error),
+    }
+}
+
+/// The log of each of its pods, oldest first; a Job's retry is a pod of its own.
+async fn tell(client: &Client, system: &str, job: &Job, asked: &Logs) -> Result<()> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), system);
+    let name = job.name_any();
+    let of = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
+    let path = format!("pods of Job {system}/{name}");
+    let mut pods = api.list(&of).await.map_err(|error| Error::api("list", path, error))?.items;
+    pods.sort_by_key(|pod| (pod.creation_timestamp(), pod.name_any()));
+    if pods.is_empty() {
+        eprintln!("Job {system}/{name} has no pod: kubectl -n {system} describe job {name}");
+    }
+    for pod in pods {
+        let params = LogParams { container: Some(CONTAINER.into()), follow: asked.follow, ..LogParams::default() };
+        let path = format!("the log of pod {system}/{}", pod.name_any());
+        eprintln!("==> pod {system}/{} <==", pod.name_any());
+        let stream = match api.log_stream(&pod.name_any(), &params).await {
+            Ok(stream) => stream,
+            // It has not begun: the kubelet has nothing to say of it yet.
+            Err(kube::Error::Api(status)) if status.code == 400 => {
+                eprintln!("{}", status.message);
+                continue;
+            }
+            Err(error) => return Err(Error::api("read", path, error)),
+        };
+        let mut lines = stream.lines();
+        while let Some(line) = lines.try_next().await.map_err(|error| Error::Unanswered(format!("{path}: {error}")))? {
+            output::print(&(line + "\n"))?;
+        }
+    }
+    std::io::stdout().flush().map_err(|error| Error::Config(format!("cannot write: {error}")))
+}

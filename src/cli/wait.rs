@@ -1,0 +1,59 @@
+//! `wait`: until the run that is under way, or asked for, has ended.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use kube::Client;
+
+use super::follow::{Follow, follow};
+use super::{Global, Target, block_on, describe, restore};
+use crate::api::backup::StatefulSetBackup;
+use crate::api::restore::StatefulSetRestore;
+use crate::client;
+use crate::error::{Error, Result};
+
+/// As `kubectl wait` ends when it has waited in vain.
+const IN_VAIN: u8 = 1;
+
+#[derive(Args, Debug)]
+pub struct Wait {
+    /// The StatefulSetBackup or StatefulSetRestore
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    target: Target,
+    /// How long at most, such as 90s, 15m or 2h; then it ends with exit code 1 [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = restore::seconds)]
+    timeout: Option<i64>,
+}
+
+pub fn run(global: &Global, asked: &Wait) -> Result<ExitCode> {
+    block_on(async {
+        let connection = client::connect(&global.access()).await?;
+        let (namespace, name) = asked.target.resolve(global, &connection.namespace)?;
+        let work = either(global, &connection.client, &namespace, &name);
+        let Some(seconds) = asked.timeout else { return work.await };
+        let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        if let Ok(result) = tokio::time::timeout(limit, work).await {
+            return result;
+        }
+        eprintln!("{namespace}/{name}: not over within {seconds} s");
+        Ok(ExitCode::from(IN_VAIN))
+    })
+}
+
+/// Whichever has the name.
+async fn either(global: &Global, client: &Client, namespace: &str, name: &str) -> Result<ExitCode> {
+    match describe::find::<StatefulSetBackup>(client, namespace, name).await {
+        Ok(backup) => whole(global, client, &backup).await,
+        Err(Error::Absent(absent)) => match describe::find::<StatefulSetRestore>(client, namespace, name).await {
+            Ok(restore) => whole(global, client, &restore).await,
+            Err(Error::Absent(_)) => Err(Error::Absent(absent)),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+async fn whole<K: Follow>(global: &Global, client: &Client, object: &K) -> Result<ExitCode> {
+    follow(global, client, object, None).await
+}
