@@ -26,6 +26,7 @@ async fn objects_are_carried_out_by_jobs_under_the_generated_roles() {
         first_run(s, &release).await;
         on_request(s, &release).await;
         typed(s, &release).await;
+        without_and_with_two(s, &release).await;
         there_and_back(s, &release).await;
         given_up(s, &release).await;
         release.uninstall().await;
@@ -122,6 +123,22 @@ async fn typed(s: &Scene, release: &Release<'_>) {
     assert!(refused.stderr.contains("forbidden"), "{}", refused.stderr);
     let missing = say(&["logs", "other"]).await.expect(10);
     assert!(missing.stderr.contains("other") && missing.stderr.contains("nightly"), "{}", missing.stderr);
+}
+
+/// What is asked for while no watcher is there is not lost, and two that come at once do it once.
+async fn without_and_with_two(s: &Scene, release: &Release<'_>) {
+    let before = s.get("nightly").await.status.unwrap().history.len();
+    release.scale(0).await;
+    annotated(s, "nightly", "while nobody watches").await;
+    release.scale(2).await;
+    done(s, "nightly", before + 1).await;
+    whole(s, "nightly", before + 1).await;
+    assert_eq!(json!(s.get("nightly").await.status.unwrap().last_run)["slot"], "while nobody watches");
+    // As many Jobs as the history limit leaves, each of a slot of its own.
+    let slots = release.jobs("backup", "nightly").await;
+    let slots: Vec<_> = slots.iter().map(|job| job.annotations()[annotation::SLOT].clone()).collect();
+    let distinct: std::collections::BTreeSet<_> = slots.iter().collect();
+    assert_eq!(distinct.len(), slots.len(), "{slots:?}");
 }
 
 pub async fn phase(s: &Scene, name: &str, wanted: RestorePhase) {
