@@ -3,6 +3,9 @@
 //! lock → resolve → write the intent → create every snapshot at once → wait only for the cut → prove that the lock
 //! was held throughout → record the cut → seal → unlock → wait for readiness → prune → close.
 
+#[cfg(test)]
+mod tests;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::flow::{Exit, Feed, Plan, Verb, act, end, steps, wait};
