@@ -5,6 +5,7 @@
 mod apiserver;
 mod broken;
 mod conformance;
+mod guard;
 mod nature;
 mod restore_process;
 mod restore_sweep;

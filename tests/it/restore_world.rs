@@ -93,6 +93,8 @@ pub struct World {
     judged: (u64, u64, usize, usize, usize, usize, u32),
     pub uids: u64,
     pub writes: usize,
+    /// Before this write the author policy is taken away.
+    pub unguarded_at: Option<usize>,
     talk: bool,
     pub log: Vec<String>,
     pub violations: Vec<String>,
@@ -147,6 +149,7 @@ impl World {
             judged: Default::default(),
             uids: 0,
             writes: 0,
+            unguarded_at: None,
             talk: std::env::var_os("SSB_CASE").is_some(),
             log: vec![],
             violations: vec![],
