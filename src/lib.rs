@@ -32,6 +32,7 @@
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
 //! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed, and what makes a freeze void |
 //! | [`plan::hook`] | hooks: where they run, how they ended, which pod still has to be thawed |
+//! | [`plan::guard`] | whether the author policies stand, without which a pod begins no hook and no restore |
 //! | [`plan::patience`] | how long a run waits for the lock |
 //! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
 //! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state |
