@@ -106,7 +106,7 @@ pub async fn preview(
         Exit::Refused(refusal) => Err(Error::Refused(refusal)),
         Exit::Done(_) => plan::restore::preview::preview(&view)
             .map_err(|read| Error::Config(format!("{read:?} was not read: this is a mistake of the program"))),
-        Exit::Again(why) | Exit::Superseded(why) => Err(Error::Unanswered(why)),
+        Exit::Again(why) | Exit::Superseded(why) | Exit::Waits(why) => Err(Error::Unanswered(why)),
     }
 }
 

@@ -66,7 +66,11 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Handles => {
             let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
             let all = list(&api, everywhere(), "volumesnapshotcontents").await?;
-            Sight::Handles(all.into_iter().filter_map(|object| object.spec.source.volume_handle).collect())
+            let mut handles = BTreeMap::new();
+            for handle in all.into_iter().filter_map(|object| object.spec.source.volume_handle) {
+                *handles.entry(handle).or_default() += 1;
+            }
+            Sight::Handles(handles)
         }
         Look::StorageClasses => {
             let api: Api<StorageClassObject> = Api::all(c.client.clone());

@@ -7,6 +7,7 @@ mod broken;
 mod conformance;
 mod guard;
 mod nature;
+mod restore_end;
 mod restore_process;
 mod restore_sweep;
 mod restore_world;

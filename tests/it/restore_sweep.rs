@@ -95,7 +95,7 @@ pub async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>)
         world.note(|| format!("       -- {what} {n}: {exit:?}"));
         world.bury(&want.me);
         match exit {
-            Some(Exit::Done(_)) => return exit,
+            Some(Exit::Done(_) | Exit::Waits(_)) => return exit,
             _ if n > 8 => {
                 world.violations.push(format!("{what} never ends"));
                 return exit;
@@ -115,7 +115,7 @@ pub async fn case(blows: &Blows, setting: Setting, next: Planner<Restore>) -> Wo
 }
 
 /// Time passes, and what the controllers do meanwhile.
-async fn pause(world: &Rc<RefCell<World>>, seconds: u64) {
+pub async fn pause(world: &Rc<RefCell<World>>, seconds: u64) {
     for _ in 0..seconds {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         world.borrow_mut().settle();

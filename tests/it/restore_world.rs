@@ -90,6 +90,8 @@ pub struct World {
     pub disks: BTreeMap<String, Disk>,
     pub sources: BTreeMap<String, Source>,
     pub released: bool,
+    /// How many snapshots hang on a volume, by its handle.
+    pub handles: BTreeMap<String, usize>,
     judged: (u64, u64, usize, usize, usize, usize, u32),
     pub uids: u64,
     pub writes: usize,
@@ -146,6 +148,7 @@ impl World {
             disks: BTreeMap::new(),
             sources: BTreeMap::new(),
             released: false,
+            handles: BTreeMap::new(),
             judged: Default::default(),
             uids: 0,
             writes: 0,

@@ -2,7 +2,7 @@
 
 mod preview;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -144,7 +144,7 @@ impl Cluster {
                 Look::Trial(claim) => sight(Sight::Trial(claim.name.clone(), self.trial.clone())),
                 Look::Peers => sight(Sight::Peers(self.peers.clone())),
                 Look::Scalers => sight(Sight::Scalers(self.scalers.clone())),
-                Look::Handles => sight(Sight::Handles(BTreeSet::new())),
+                Look::Handles => sight(Sight::Handles(BTreeMap::new())),
                 Look::Fence => sight(Sight::Fence(self.fence, Timestamp::UNIX_EPOCH)),
                 other => panic!("a preflight does not ask for {other:?}"),
             },

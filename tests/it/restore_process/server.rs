@@ -69,7 +69,7 @@ impl World {
                 });
                 Sight::Content(name.clone(), content)
             }
-            Look::Handles => Sight::Handles(BTreeSet::new()),
+            Look::Handles => Sight::Handles(self.handles.clone()),
             Look::StorageClasses => Sight::StorageClasses(vec![StorageClass {
                 name: "fast".into(),
                 provisioner: "csi".into(),
