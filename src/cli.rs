@@ -1,6 +1,7 @@
 //! The command line: what a person or a Job types, in the conventions of kubectl.
 
 mod describe;
+mod doctor;
 mod follow;
 mod generate;
 mod list;
@@ -72,6 +73,8 @@ enum Command {
     Undo(undo::Undo),
     /// Tell all about one StatefulSetBackup or StatefulSetRestore: spec, state, volumes or runs, events
     Describe(describe::Describe),
+    /// Put right what a run has left behind: --lift-fence clears fence and open mark
+    Doctor(doctor::Doctor),
     /// Print version, commit, and the Kubernetes and tz database versions built in
     Version {
         /// How it is written
@@ -155,6 +158,7 @@ pub fn run() -> Result<ExitCode> {
         Command::Restore(asked) => restore::run(&cli.global, &asked),
         Command::Undo(asked) => undo::run(&cli.global, &asked),
         Command::Describe(describe) => describe::run(&cli.global, &describe),
+        Command::Doctor(asked) => doctor::run(&cli.global, &asked),
         Command::Version { output } => version::run(output),
         Command::Retention(asked) => retention::run(&cli.global, &asked),
         Command::Generate(what) => generate::run(&what),

@@ -6,6 +6,7 @@ mod apiserver;
 mod broken;
 mod conformance;
 mod guard;
+mod lift;
 mod nature;
 mod restore_end;
 mod restore_process;

@@ -22,7 +22,7 @@ use tokio::select;
 use super::restore_process::Process;
 use super::restore_world::{Blow, Odd, PODS, Setting, World, keys};
 
-const BLOWS: [Blow; 9] = [
+pub const BLOWS: [Blow; 9] = [
     Blow::DieBefore,
     Blow::DieAfter,
     Blow::LostBefore,

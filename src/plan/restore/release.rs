@@ -112,7 +112,7 @@ fn kept(v: &View, record: &Record, now: Timestamp) -> Option<String> {
 }
 
 /// All that the journal names, by uid and handle.
-fn volumes(deed: &Deed) -> impl Iterator<Item = (&Item, &Placed)> {
+pub(super) fn volumes(deed: &Deed) -> impl Iterator<Item = (&Item, &Placed)> {
     deed.plan.items.iter().flat_map(|item| {
         let undo = deed.undo.iter().flat_map(|undo| &undo.items).find(|undo| undo.pvc == item.pvc);
         let undo = undo
