@@ -76,17 +76,16 @@ fn would(found: &Found, lock: &str) -> String {
 }
 
 fn did(found: &Found, lock: &str) -> String {
-    let mut text = format!("cleared from {lock}: {}", whose(found));
-    match found {
+    let rest = match found {
         Found::Orphan(Some(open)) if !open.pods.is_empty() => {
-            text += &format!(". These pods may still be frozen, thaw them: {}", open.pods.join(", "));
+            format!("These pods may still be frozen, thaw them: {}", open.pods.join(", "))
         }
         Found::Held(_) => {
-            text += ". What is under the claims stays; what is not is kept for the undo window, then released"
+            "What is under the claims stays; what is not is kept for the undo window, then released".to_owned()
         }
-        _ => text += ". Before you scale up, look that every claim stands on its volume: docs/restore.md, By hand",
-    }
-    text
+        _ => "Before you scale up, look that every claim stands on its volume (docs/restore.md, By hand)".to_owned(),
+    };
+    format!("cleared from {lock}: {}. {rest}", whose(found))
 }
 
 #[cfg(test)]

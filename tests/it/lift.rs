@@ -136,7 +136,7 @@ fn marks_without_an_object_go_once_nobody_renews_them() {
             let (next, want) =
                 prepare(&found, &Settings::default(), (shop::NAMESPACE, shop::SET), clock.now()).unwrap();
             let cluster = Cluster::new(connection.client, want.clone(), clock);
-            drive(&cluster, next, View::new(want)).await.0
+            Box::pin(drive(&cluster, next, View::new(want))).await.0
         };
         for holder in ["", "restore/shop/back/dead"] {
             put(&server, holder, MARK);

@@ -28,13 +28,13 @@ pub fn held(v: &View, now: Timestamp) -> Plan<Restore> {
     let run = match &record.journal {
         Journal::Held(run, _) if !record.leaving => run,
         Journal::Ended(ended, _) => return closed(v, record, outcome(ended), now),
-        _ => return depart(v, Exit::Refused(refusal(v, "it is not Held any more".into())), now),
+        _ => return depart(v, Exit::Refused(refusal(v, "it is not Held any more")), now),
     };
     if let Some(refusal) = fault(v) {
         return depart(v, Exit::Refused(refusal), now);
     }
     if let Some(why) = loose(v, run)? {
-        return depart(v, Exit::Refused(refusal(v, why)), now);
+        return depart(v, Exit::Refused(refusal(v, &why)), now);
     }
     if v.mine()?.is_none() {
         return acquire(v, record, now);
@@ -51,7 +51,7 @@ pub fn held(v: &View, now: Timestamp) -> Plan<Restore> {
     one(Restore::Write(Box::new(report::lifted(v, keeps, now)?)), now)
 }
 
-fn refusal(v: &View, why: String) -> Refusal {
+fn refusal(v: &View, why: &str) -> Refusal {
     Refusal::new(Reason::Held, format!("restore {}/{} is left as it is: {why}", v.want.namespace, v.want.name))
 }
 
@@ -74,7 +74,7 @@ fn loose(v: &View, run: &Run) -> Result<Option<String>, Read> {
     Ok(None)
 }
 
-/// The volumes of the journal that are under no claim, with their places in `volumes`.
+/// The volumes of the journal that are under no claim, by name.
 fn spare(v: &View, run: &Run) -> Result<BTreeSet<String>, Read> {
     let mut used = BTreeSet::new();
     for claim in claims(v, run)?.into_values() {

@@ -55,12 +55,10 @@ pub fn released(v: &View, now: Timestamp) -> Result<Write, Read> {
 pub fn lifted(v: &View, keeps: bool, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;
     let until = keeps.then_some(now + v.want.restore.undo_window);
-    let mut message =
-        "it was Held, and sts-backup doctor --lift-fence ended it as it stood: what is under the claims stays"
-            .to_owned();
-    if let Some(until) = until {
-        message += &format!("; the volumes that are not are kept until {until:.0}");
-    }
+    let kept = until.map(|until| format!("; the volumes that are not are kept until {until:.0}")).unwrap_or_default();
+    let message = format!(
+        "it was Held, and sts-backup doctor --lift-fence ended it as it stood: what is under the claims stays{kept}"
+    );
     scribe.status.run = None;
     scribe.status.undo_deadline = until.map(Time);
     scribe.close(false, Reason::Held, &message);
