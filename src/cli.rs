@@ -2,6 +2,7 @@
 
 mod backup;
 mod describe;
+mod doctor;
 mod follow;
 mod generate;
 mod list;
@@ -83,6 +84,8 @@ enum Command {
     Logs(logs::Logs),
     /// Wait until the run that is under way has ended, and end with its exit code
     Wait(wait::Wait),
+    /// Put right what a run has left behind: --lift-fence clears fence and open mark
+    Doctor(doctor::Doctor),
     /// Print version, commit, and the Kubernetes and tz database versions built in
     Version {
         /// How it is written
@@ -169,6 +172,7 @@ pub fn run() -> Result<ExitCode> {
         Command::Restore(asked) => restore::run(&cli.global, &asked),
         Command::Undo(asked) => undo::run(&cli.global, &asked),
         Command::Describe(describe) => describe::run(&cli.global, &describe),
+        Command::Doctor(asked) => doctor::run(&cli.global, &asked),
         Command::Version { output } => version::run(output),
         Command::Retention(asked) => retention::run(&cli.global, &asked),
         Command::Generate(what) => generate::run(&cli.global, &what),

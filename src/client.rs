@@ -19,19 +19,24 @@ pub struct Access {
 pub struct Connection {
     pub client: Client,
     pub namespace: String,
+    /// The account is the pod's own: whoever made the object that is carried out is somebody else.
+    pub in_pod: bool,
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.debug_struct("Connection").field("namespace", &self.namespace).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("namespace", &self.namespace)
+            .field("in_pod", &self.in_pod)
+            .finish_non_exhaustive()
     }
 }
 
 /// A kubeconfig that is named wins over the pod's account, which wins over `~/.kube/config`.
 pub async fn connect(access: &Access) -> Result<Connection> {
     let named = access.kubeconfig.is_some() || access.context.is_some() || std::env::var_os("KUBECONFIG").is_some();
-    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    let mut config = if in_pod && !named {
+    let in_pod = !named && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let mut config = if in_pod {
         Config::incluster().map_err(|error| Error::Config(format!("cannot use the pod's account: {error}")))?
     } else {
         from_kubeconfig(access).await?
@@ -41,7 +46,7 @@ pub async fn connect(access: &Access) -> Result<Connection> {
     let namespace = config.default_namespace.clone();
     let client = Client::try_from(config)
         .map_err(|error| Error::Config(format!("cannot use the cluster's address: {error}")))?;
-    Ok(Connection { client, namespace })
+    Ok(Connection { client, namespace, in_pod })
 }
 
 async fn from_kubeconfig(access: &Access) -> Result<Config> {

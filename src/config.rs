@@ -16,6 +16,8 @@ pub struct Settings {
     pub job_name: Option<String>,
     /// `SSB_POD_NAME`: the pod, for the Lease's holderIdentity. Default: the host's name.
     pub pod_name: Option<String>,
+    /// `SSB_ALLOW_WITHOUT_POLICY`: in a pod, carry out hooks and restores although the author policies do not stand.
+    pub allow_without_policy: bool,
 }
 
 impl Settings {
@@ -144,7 +146,9 @@ mod tests {
         let vars =
             [("SSB_JOB_NAME", "backup-x"), ("SSB_POD_NAME", ""), ("SSB_PORT", "tcp://10.0.0.1"), ("PATH", "/bin")];
         let settings: Settings = read(vars.map(|(k, v)| (k.to_owned(), v.to_owned()))).unwrap();
-        assert_eq!(settings, Settings { job_name: Some("backup-x".into()), pod_name: None });
+        assert_eq!(settings, Settings { job_name: Some("backup-x".into()), ..Settings::default() });
+        let settings: Settings = read([("SSB_ALLOW_WITHOUT_POLICY".to_owned(), "true".to_owned())]).unwrap();
+        assert!(settings.allow_without_policy);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The run-once role: find the object, say who we are, drive the flow to its end.
 
 pub mod file;
+pub mod lift;
 pub mod restore;
 
 use std::collections::hash_map::RandomState;
@@ -58,11 +59,18 @@ pub struct Ended {
 pub async fn run_backup(connection: &Connection, settings: &Settings, request: &Request) -> Result<Ended> {
     let object: StatefulSetBackup = find(connection, &request.namespace, &request.name).await?;
     let clock = Clock::start();
-    let want = want(&object, settings, request, clock.now())?;
+    let guarded = is_guarded(connection, settings);
+    let want = Want { guarded, ..want(&object, settings, request, clock.now())? };
     let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
     let mut view = View::new(want);
     view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, &view.want.slot)))));
     Box::pin(carry_out(&cluster, view)).await
+}
+
+/// In a pod the rights are the pod's: the author policies see to it that who asks has them too. By hand, from CI and
+/// from a file they are those of who asks.
+fn is_guarded(connection: &Connection, settings: &Settings) -> bool {
+    connection.in_pod && !settings.allow_without_policy
 }
 
 async fn carry_out(cluster: &Cluster, view: View) -> Result<Ended> {
@@ -111,7 +119,7 @@ async fn signals(cluster: &Cluster) -> Result<Infallible> {
     }
 }
 
-/// What the object and the command line ask for.
+/// What the object and the command line ask for; whether it is guarded is a matter of the connection.
 pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, now: Timestamp) -> Result<Want> {
     let spec = &object.spec;
     let (namespace, name) = (request.namespace.clone(), request.name.clone());
@@ -133,6 +141,7 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
         attempt: request.attempt.or(same).unwrap_or(1),
         job: settings.job_name.clone(),
         lock_by: now + plan::patience::lock(spec, now),
+        guarded: false,
         backup: BackupWant {
             trigger: request.trigger,
             templates: spec.claim_templates.clone(),

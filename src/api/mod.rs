@@ -30,6 +30,10 @@ pub const NAME_MAX: usize = 52;
 pub const FILE_UID: &str = "file";
 /// Name of the admission policy, and of its binding, by which a StatefulSet is kept at 0 replicas.
 pub const FENCE_POLICY: &str = "fence.backup.sts-backup.io";
+/// Name of the admission policy, and of its binding, that asks the author of a StatefulSetBackup for his own rights.
+pub const BACKUP_POLICY: &str = "backup-author.backup.sts-backup.io";
+/// The same of a StatefulSetRestore.
+pub const RESTORE_POLICY: &str = "restore-author.backup.sts-backup.io";
 /// Newest format of the annotations on snapshots and of the plan in a restore's status. Older ones are read too.
 pub const FORMAT: &str = "1";
 

@@ -119,7 +119,7 @@ pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
         Exit::Done(Outcome::Failed(why) | Outcome::Superseded(why)) | Exit::Refused(why) => {
             eprintln!("{}: {}", why.reason, why.message);
         }
-        Exit::Again(why) | Exit::Superseded(why) => eprintln!("{why}"),
+        Exit::Again(why) | Exit::Superseded(why) | Exit::Waits(why) => eprintln!("{why}"),
     }
     Ok(ExitCode::from(exit.code()))
 }
@@ -152,9 +152,13 @@ fn restore(global: &Global, settings: &Settings, format: Format, step: &Step, fl
         let connection = client::connect(&global.access()).await?;
         let (namespace, name) = step.target.resolve(global, &connection.namespace)?;
         let request = run::restore::Request { namespace, name, flow, attempt: step.attempt };
-        let ended = Box::pin(run::restore::run(&connection, settings, &request)).await?;
-        // A release that is not due has done nothing: what the restore once said is no answer.
-        let is_done = flow != Flow::Release || matches!(ended.exit, Exit::Done(_));
+        let mut ended = Box::pin(run::restore::run(&connection, settings, &request)).await?;
+        // What the restore once said is no answer to a release that still waits.
+        if let (Exit::Waits(why), Some(summary)) = (&ended.exit, &mut ended.summary) {
+            summary.status.message = Some(why.clone());
+        }
+        // One that is not due has done nothing.
+        let is_done = flow != Flow::Release || matches!(ended.exit, Exit::Done(_) | Exit::Waits(_));
         if let Some(summary) = ended.summary.as_ref().filter(|_| is_done) {
             let status = &summary.status;
             let phase = status.phase.map_or("not begun", |phase| phase.as_str());

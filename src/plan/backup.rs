@@ -3,10 +3,14 @@
 //! lock → resolve → write the intent → create every snapshot at once → wait only for the cut → prove that the lock
 //! was held throughout → record the cut → seal → unlock → wait for readiness → prune → close.
 
+#[cfg(test)]
+mod tests;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::flow::{Exit, Feed, Plan, Verb, act, end, steps, wait};
 use super::freeze::{barred, freeze, quiet_until};
+use super::guard;
 use super::hook::{End, Exec, Place, Tried};
 use super::journal::{Cut, Freeze, Journal, Record, Void};
 use super::name::{self, ClaimKey, RunId};
@@ -15,10 +19,10 @@ use super::prune::{self, Prune, Purge};
 use super::report::{self, Write};
 use super::resolve::{self, resolve};
 use super::view::{Fact, Read, Seen, View};
-use crate::api::FINALIZER;
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
 use crate::api::shared::{Consistency, Trigger};
+use crate::api::{BACKUP_POLICY, FINALIZER};
 
 /// One API call.
 pub const CALL: SignedDuration = SignedDuration::from_secs(30);
@@ -217,6 +221,11 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
         }
         Err(refusal) => return close(v, Outcome::Failed(refusal), now),
     };
+    if !pods.is_empty()
+        && let Some(refusal) = guard::refusal(v, BACKUP_POLICY)?
+    {
+        return close(v, Outcome::Failed(refusal), now);
+    }
     if let Some(quiet) = quiet_until(v).filter(|quiet| *quiet > now) {
         return wait([], quiet);
     }

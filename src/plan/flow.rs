@@ -73,6 +73,8 @@ pub fn end<S>(exit: Exit) -> Plan<S> {
 pub enum Exit {
     /// The run is closed; its outcome stands in status.
     Done(Outcome),
+    /// All that can be done now is done. The sentence says what waits for something else.
+    Waits(String),
     /// Nothing could be written down: the object is gone, or its status may not be written.
     Refused(Refusal),
     /// Not finished, and nothing is left frozen: run it again. The sentence says why.
@@ -85,7 +87,7 @@ impl Exit {
     /// 0 done, 10 failed for good, 20 worth another try, 30 superseded.
     pub fn code(&self) -> u8 {
         match self {
-            Exit::Done(Outcome::Succeeded) => 0,
+            Exit::Done(Outcome::Succeeded) | Exit::Waits(_) => 0,
             Exit::Done(Outcome::Failed(_)) | Exit::Refused(_) => 10,
             Exit::Again(_) => 20,
             Exit::Done(Outcome::Superseded(_)) | Exit::Superseded(_) => 30,

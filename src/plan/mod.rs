@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod choose;
 pub mod flow;
 pub mod freeze;
+pub mod guard;
 pub mod hook;
 pub mod invariant;
 pub mod job;

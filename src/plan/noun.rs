@@ -17,7 +17,6 @@ use crate::api::restore::{OnFailure, ReleaseOldVolumes, Strategy, Uncovered};
 use crate::api::shared::{RunStatus, Trigger};
 
 /// One process. Every start is a new one, so a holder never meets itself again.
-///
 /// `backup/NAMESPACE/NAME/TOKEN`: what it works for, readable in `kubectl get leases`, and which process it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holder(pub String);
@@ -324,8 +323,7 @@ pub enum Stop {
     LeaseLost,
 }
 
-/// Who we are and what the run was asked to do; it never changes. What both flows need stands here, the rest in the
-/// part of the flow.
+/// Who we are and what the run was asked to do; it never changes. What only one flow needs stands in its part.
 #[derive(Debug, Clone, Default)]
 pub struct Want {
     pub me: Holder,
@@ -340,6 +338,8 @@ pub struct Want {
     pub attempt: i64,
     pub job: Option<String>,
     pub lock_by: Timestamp,
+    /// The rights are a pod's, not those of who asks: hooks and restores begin only under the author policies.
+    pub guarded: bool,
     pub backup: BackupWant,
     pub restore: RestoreWant,
 }

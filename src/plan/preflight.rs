@@ -13,9 +13,11 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::choose::Chosen;
+use super::guard;
 use super::noun::Refusal;
 use super::restore::journal::Plan;
 use super::view::{Read, View};
+use crate::api::RESTORE_POLICY;
 use crate::api::condition::Reason;
 
 #[derive(Serialize, Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,7 @@ impl Findings {
 pub fn preflight(v: &View, chosen: &Chosen, plan: &Plan) -> Result<Vec<Finding>, Read> {
     let mut found = Findings(judge(v, chosen, plan)?);
     cluster::rights(v, &mut found)?;
+    found.0.extend(guard::finding(v, RESTORE_POLICY)?);
     Ok(found.0)
 }
 

@@ -196,7 +196,11 @@ pub fn places(v: &View, covered: &[Covered]) -> Result<Result<Vec<Place>, Refusa
 fn place(v: &View, name: &str, ordinal: u32, hook: &HookSpec, pod: Option<&Pod>) -> Result<Place, Refusal> {
     let path = format!("{}/{name}", v.want.statefulset_namespace);
     let idle = |why: &str| {
-        let message = format!("pod {path} {why}, so its hook cannot run: nothing was frozen and nothing snapshotted");
+        let left = match v.hooks.freezes() {
+            0 => "nothing was frozen and nothing snapshotted",
+            _ => "it went in the freeze before this one: does its liveness probe outlast the freeze?",
+        };
+        let message = format!("pod {path} {why}, so its hook cannot run: {left}");
         Refusal::new(Reason::PodNotRunning, message)
     };
     let pod = pod.ok_or_else(|| idle("does not exist"))?;

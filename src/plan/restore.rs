@@ -54,6 +54,7 @@ mod clean;
 mod finish;
 pub mod invariant;
 pub mod journal;
+pub mod lift;
 pub mod preview;
 pub mod release;
 mod report;

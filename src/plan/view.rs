@@ -1,5 +1,6 @@
 //! What is known, and the only way it changes. Plain data and no flow's rules; the fixture format of plan tests.
 
+mod fact;
 mod fold;
 
 use std::collections::btree_map::Entry;
@@ -7,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::hook::{Exec, History, Place, Tried};
+pub use self::fact::{Fact, Read};
+use super::guard::Guard;
+use super::hook::History;
 use super::journal::{Journal, Record};
 use super::name::RunId;
 use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
-use super::prune::{self, Pruning};
-use super::restore::sight::{Look, Sight, Sights};
+use super::prune::Pruning;
+use super::restore::sight::{Look, Sights};
 
 /// Of what is `Unknown` nothing is decided: it is read first. Absence is knowledge: `Known(None)`, a missing key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,97 +35,6 @@ impl<T> Seen<T> {
     }
 }
 
-/// One request (a GET or a LIST) each; `step::observe` carries them out and declares their verbs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
-    /// Our own object: the journal and the status around it.
-    Record,
-    Lease,
-    /// The `StatefulSet`.
-    Target,
-    /// Who may reach into the target's namespace: its `allow-from` annotation.
-    Grant,
-    /// One pod.
-    Pod(String),
-    /// The same pod once more, to prove that it is still the one that was frozen.
-    Proof(String),
-    /// The `PersistentVolumeClaim`s of the namespace.
-    Claims,
-    /// One `PersistentVolume`.
-    Volume(String),
-    /// The `VolumeSnapshotClass`es.
-    Classes,
-    /// Every `VolumeSnapshot` that carries the `StatefulSet`'s label.
-    Snaps,
-    /// What only a restore asks for.
-    Restore(Look),
-    /// The same as retention sees them: with whose they are, and what cannot be read among them.
-    Stock,
-    /// One `VolumeSnapshotContent`.
-    Content(String),
-    /// Which restores have not ended.
-    Restores,
-}
-
-impl Read {
-    /// What a definite no to it means: for retention less to go by, for all else the end of the run.
-    pub fn refused(&self, refusal: Refusal) -> Fact {
-        match self {
-            Read::Stock => Fact::Prune(prune::Fact::Stock(Seen::Known(Err(refusal)))),
-            Read::Content(name) => Fact::Prune(prune::Fact::Content(name.clone(), Err(refusal))),
-            Read::Restores => Fact::Prune(prune::Fact::Restores(Err(refusal))),
-            _ => Fact::Refused(refusal),
-        }
-    }
-}
-
-/// How knowledge changes. Effects, reads and feeds return these; [`View::fold`] is their one meaning.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Fact {
-    Record(Box<Seen<Record>>),
-    Lease(Seen<Option<Lease>>),
-    Target(Option<Target>),
-    Grant(Vec<String>),
-    Pod(String, Option<Pod>),
-    Proof(String, Option<Pod>),
-    /// All pods of a watch; of those that are not in it we know that they are gone.
-    Pods(BTreeMap<String, Pod>),
-    Hook(Box<Exec>, Tried),
-    /// The container was replaced in the instant in which a pre hook entered it: it is this one that may be frozen.
-    Strayed(RunId, Place),
-    Claims(BTreeMap<String, Claim>),
-    Volume(String, Option<Volume>),
-    Classes(Vec<Class>),
-    Snaps(Seen<Snaps>),
-    /// One entry of `Snaps`: made, changed, gone.
-    Snap(String, Option<Snap>),
-    /// The storage has cut the snapshot of this uid, at this instant of its own clock.
-    Cut(String, Timestamp),
-    /// The snapshot of this uid is proved to belong to one freeze, and says so.
-    Sealed(String),
-    /// One of the claims; none: gone.
-    Claim(String, Option<Claim>),
-    /// The claim of that name and uid is gone.
-    ClaimEnd(String, String),
-    /// What only a restore asks for.
-    Restore(Box<Sight>),
-    /// This was changed, or may have been: it is read when next asked for.
-    Stale(Read),
-    /// What only retention wants to know.
-    Prune(prune::Fact),
-    /// A name of this run is taken by an object that is not ours.
-    Foreign(RunId, String),
-    /// A definite no; the first one counts.
-    Refused(Refusal),
-    /// Status cannot be written, or there is no object any more: all that is left is to leave.
-    Mute(Refusal),
-    Stop(Stop),
-    /// Nothing has been heard from the API server since then; `None`: it has answered.
-    Silence(Option<Timestamp>),
-    /// This process has sent a write.
-    Acted,
-}
-
 /// How long an API server that does not answer is asked again, while nothing of ours is at stake.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
 
@@ -136,6 +48,7 @@ pub struct View {
     marked: Option<String>,
     target: Seen<Option<Target>>,
     grant: Seen<Vec<String>>,
+    guard: Seen<Guard>,
     pods: BTreeMap<String, Option<Pod>>,
     proofs: BTreeMap<String, Option<Pod>>,
     pub hooks: History,
@@ -169,6 +82,7 @@ impl View {
             marked: None,
             target: Seen::Unknown,
             grant: Seen::Unknown,
+            guard: Seen::Unknown,
             pods: BTreeMap::new(),
             proofs: BTreeMap::new(),
             hooks: History::default(),
@@ -200,6 +114,7 @@ impl View {
             Fact::Lease(lease) => self.fold_lease(lease),
             Fact::Target(target) => self.target = Seen::Known(target),
             Fact::Grant(namespaces) => self.grant = Seen::Known(namespaces),
+            Fact::Guard(guard) => self.guard = Seen::Known(guard),
             Fact::Pod(name, pod) => self.fold_pod(name, pod),
             Fact::Proof(name, pod) => drop(self.proofs.insert(name, pod)),
             Fact::Pods(pods) => self.fold_pods(pods),
@@ -309,6 +224,7 @@ impl View {
         self.record = Seen::Unknown;
         self.target = Seen::Unknown;
         self.grant = Seen::Unknown;
+        self.guard = Seen::Unknown;
         self.pods.clear();
         self.proofs.clear();
         self.claims = Seen::Unknown;
@@ -348,6 +264,10 @@ impl View {
     }
     pub fn grant(&self) -> Result<&[String], Read> {
         self.grant.get(Read::Grant).map(Vec::as_slice)
+    }
+    /// The author policy of that name, and its binding.
+    pub fn guard(&self, policy: &'static str) -> Result<&Guard, Read> {
+        self.guard.get(Read::Guard(policy))
     }
     pub fn pod(&self, name: &str) -> Result<Option<&Pod>, Read> {
         self.pods.get(name).map(Option::as_ref).ok_or_else(|| Read::Pod(name.to_owned()))

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{drive_until_told, find, holder};
+use super::{drive_until_told, find, holder, is_guarded};
 use crate::api::annotation;
 use crate::api::condition::Reason;
 use crate::api::restore::{RestorePhase, StatefulSetRestore, StatefulSetRestoreStatus};
@@ -75,7 +75,8 @@ impl Summary {
 pub async fn run(connection: &Connection, settings: &Settings, request: &Request) -> Result<Ended> {
     let object: StatefulSetRestore = find(connection, &request.namespace, &request.name).await?;
     let clock = Clock::start();
-    let want = want(&object, settings, request, clock.now())?;
+    let guarded = is_guarded(connection, settings);
+    let want = Want { guarded, ..want(&object, settings, request, clock.now())? };
     let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
     let mut view = View::new(want);
     view.fold(Fact::Restore(Box::new(Sight::Record(Box::new(record::restore_record(&object))))));
@@ -97,18 +98,19 @@ pub async fn preview(
     request: &Request,
 ) -> Result<Preview> {
     let clock = Clock::start();
-    let want = want(object, settings, request, clock.now())?;
+    let guarded = is_guarded(connection, settings);
+    let want = Want { guarded, ..want(object, settings, request, clock.now())? };
     let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
     let (exit, view) = Box::pin(drive_until_told(&cluster, plan::restore::preview::next, View::new(want))).await?;
     match exit {
         Exit::Refused(refusal) => Err(Error::Refused(refusal)),
         Exit::Done(_) => plan::restore::preview::preview(&view)
             .map_err(|read| Error::Config(format!("{read:?} was not read: this is a mistake of the program"))),
-        Exit::Again(why) | Exit::Superseded(why) => Err(Error::Unanswered(why)),
+        Exit::Again(why) | Exit::Superseded(why) | Exit::Waits(why) => Err(Error::Unanswered(why)),
     }
 }
 
-/// What the object and the command line ask for.
+/// What the object and the command line ask for; whether it is guarded is a matter of the connection.
 pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request, now: Timestamp) -> Result<Want> {
     let spec = &object.spec;
     let (namespace, name) = (request.namespace.clone(), request.name.clone());
@@ -131,6 +133,7 @@ pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request,
         attempt: request.attempt.or(same).unwrap_or(1),
         job: settings.job_name.clone(),
         lock_by: now + LOCK,
+        guarded: false,
         backup: BackupWant::default(),
         restore: RestoreWant {
             source: spec.source_stateful_set().to_owned(),

@@ -66,7 +66,7 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Handles => {
             let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
             let all = list(&api, everywhere(), "volumesnapshotcontents").await?;
-            Sight::Handles(all.into_iter().filter_map(|object| object.spec.source.volume_handle).collect())
+            Sight::Handles(count(all.into_iter().filter_map(|object| object.spec.source.volume_handle)))
         }
         Look::StorageClasses => {
             let api: Api<StorageClassObject> = Api::all(c.client.clone());
@@ -99,6 +99,13 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Kin => Sight::Kin(kin(c).await?),
     };
     Ok(vec![Fact::Restore(Box::new(sight))])
+}
+
+fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
+    names.fold(BTreeMap::new(), |mut all, name| {
+        *all.entry(name).or_default() += 1;
+        all
+    })
 }
 
 async fn ending(c: &Cluster) -> Result<bool, Fault> {

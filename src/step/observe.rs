@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
@@ -19,6 +20,7 @@ use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
 use crate::api::{FORMAT, annotation, label, lean};
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::Verb;
+use crate::plan::guard::Guard;
 use crate::plan::name::{ClaimKey, RunId};
 use crate::plan::noun::{Class, Pod, RETAIN, Snap, Snaps};
 use crate::plan::view::{Fact, Read, Seen};
@@ -39,6 +41,8 @@ pub const VERBS: &[Verb] = &[
     ("snapshot.storage.k8s.io", "volumesnapshots", "list"),
     ("snapshot.storage.k8s.io", "volumesnapshotcontents", "get"),
     ("backup.sts-backup.io", "statefulsetrestores", "list"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies", "get"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", "get"),
 ];
 
 pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
@@ -57,6 +61,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             let found = get(&api, namespace, &format!("namespace/{namespace}")).await?;
             Fact::Grant(found.as_ref().map(grant).unwrap_or_default())
         }
+        Read::Guard(policy) => Fact::Guard(guard(c, policy).await?),
         Read::Pod(name) => Fact::Pod(name.clone(), pod_of(c, name).await?),
         Read::Proof(name) => Fact::Proof(name.clone(), pod_of(c, name).await?),
         Read::Claims => {
@@ -120,6 +125,21 @@ where
 fn fault(error: &kube::Error, verb: &str, path: &str) -> Fault {
     tracing::warn!(verb, object = path, outcome = "unknown", message = sentence(error));
     if is_definite(error) { Fault::Refused(refusal(error, &format!("{verb} {path}"))) } else { Fault::Lost }
+}
+
+/// The policy and the binding of its name, as far as they stand.
+async fn guard(c: &Cluster, name: &'static str) -> Result<Guard, Fault> {
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(c.client.clone());
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(c.client.clone());
+    let policy = get(&policies, name, &format!("validatingadmissionpolicy/{name}")).await?;
+    let binding = get(&bindings, name, &format!("validatingadmissionpolicybinding/{name}")).await?;
+    let bound = binding.map(|binding| binding.spec).filter(|spec| spec.policy_name == name);
+    Ok(Guard {
+        // Absent means Fail.
+        fails: policy
+            .map(|policy| policy.spec.and_then(|spec| spec.failure_policy).is_none_or(|policy| policy == "Fail")),
+        actions: bound.map(|spec| spec.validation_actions),
+    })
 }
 
 /// The namespaces that this one's annotation lets in.

@@ -5,7 +5,10 @@
 mod apiserver;
 mod broken;
 mod conformance;
+mod guard;
+mod lift;
 mod nature;
+mod restore_end;
 mod restore_process;
 mod restore_sweep;
 mod restore_world;

@@ -22,7 +22,7 @@ use tokio::select;
 use super::restore_process::Process;
 use super::restore_world::{Blow, Odd, PODS, Setting, World, keys};
 
-const BLOWS: [Blow; 9] = [
+pub const BLOWS: [Blow; 9] = [
     Blow::DieBefore,
     Blow::DieAfter,
     Blow::LostBefore,
@@ -34,7 +34,7 @@ const BLOWS: [Blow; 9] = [
     Blow::Straggler,
 ];
 
-type Blows = [(usize, Blow)];
+pub type Blows = [(usize, Blow)];
 
 /// Of the cases of a short sweep one in so many is run. It has no divisor in common with the number of blows, or the
 /// same blow would be drawn each time.
@@ -45,11 +45,11 @@ fn is_drawn(n: usize) -> bool {
     n.is_multiple_of(STRIDE) || std::env::var_os("SSB_SWEEP").is_some()
 }
 
-fn runtime() -> Runtime {
+pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
-fn want(world: &World, what: &str, process: usize) -> Want {
+pub fn want(world: &World, what: &str, process: usize) -> Want {
     let second = SignedDuration::from_secs;
     Want {
         me: Holder(format!("{what}/shop/back/{process}")),
@@ -62,6 +62,7 @@ fn want(world: &World, what: &str, process: usize) -> Want {
         slot: if what == "undo" { "please".into() } else { String::new() },
         attempt: 1,
         lock_by: world.now() + second(600),
+        guarded: true,
         restore: RestoreWant {
             source: "web".into(),
             backup: Some("nightly".into()),
@@ -81,7 +82,7 @@ fn want(world: &World, what: &str, process: usize) -> Want {
 }
 
 /// Process after process, until one ends the run.
-async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) -> Option<Exit> {
+pub async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) -> Option<Exit> {
     for n in 1.. {
         let want = want(&world.borrow(), what, n);
         let process = Process::start(world, want.clone());
@@ -94,7 +95,7 @@ async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) -> 
         world.note(|| format!("       -- {what} {n}: {exit:?}"));
         world.bury(&want.me);
         match exit {
-            Some(Exit::Done(_)) => return exit,
+            Some(Exit::Done(_) | Exit::Waits(_)) => return exit,
             _ if n > 8 => {
                 world.violations.push(format!("{what} never ends"));
                 return exit;
@@ -105,7 +106,7 @@ async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) -> 
     None
 }
 
-async fn case(blows: &Blows, setting: Setting, next: Planner<Restore>) -> World {
+pub async fn case(blows: &Blows, setting: Setting, next: Planner<Restore>) -> World {
     let world = Rc::new(RefCell::new(World::new(blows, setting)));
     run(&world, "restore", next).await;
     pause(&world, 8).await;
@@ -114,7 +115,7 @@ async fn case(blows: &Blows, setting: Setting, next: Planner<Restore>) -> World 
 }
 
 /// Time passes, and what the controllers do meanwhile.
-async fn pause(world: &Rc<RefCell<World>>, seconds: u64) {
+pub async fn pause(world: &Rc<RefCell<World>>, seconds: u64) {
     for _ in 0..seconds {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         world.borrow_mut().settle();
@@ -228,7 +229,7 @@ fn never(_: usize, _: usize) -> bool {
     false
 }
 
-const STAGED: Setting = Setting { strategy: Strategy::Staged, odd: Odd::Nothing };
+pub const STAGED: Setting = Setting { strategy: Strategy::Staged, odd: Odd::Nothing };
 
 #[test]
 fn the_undisturbed_restore_ends_on_the_restored_volumes() {

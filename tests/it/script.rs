@@ -21,8 +21,10 @@ pub struct Both {
     pub namespace: String,
 }
 
+const ADMISSION: &str = "apis/admissionregistration.k8s.io/v1";
+
 /// Short names of resources: path of the API, resource, kind.
-const SHORT: [(&str, &str, &str, &str); 11] = [
+const SHORT: [(&str, &str, &str, &str); 13] = [
     ("leases", "apis/coordination.k8s.io/v1", "leases", "Lease"),
     ("backups", "apis/backup.sts-backup.io/v1alpha1", "statefulsetbackups", "StatefulSetBackup"),
     ("snapshots", "apis/snapshot.storage.k8s.io/v1", "volumesnapshots", "VolumeSnapshot"),
@@ -32,6 +34,8 @@ const SHORT: [(&str, &str, &str, &str); 11] = [
     ("events", "apis/events.k8s.io/v1", "events", "Event"),
     ("volumes", "api/v1", "persistentvolumes", "PersistentVolume"),
     ("namespaces", "api/v1", "namespaces", "Namespace"),
+    ("policies", ADMISSION, "validatingadmissionpolicies", "ValidatingAdmissionPolicy"),
+    ("bindings", ADMISSION, "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
     ("elsewhere", "apis/coordination.k8s.io/v1", "leases", "Lease"),
     ("nothing", "apis/backup.sts-backup.io/v1alpha1", "statefulsetnothings", "Nothing"),
 ];
@@ -109,7 +113,7 @@ fn url(both: &Both, what: &str) -> (String, (&'static str, &'static str, String)
     let (resource, rest) = what.split_once('/').unwrap_or((what, ""));
     let (short, api, plural, kind) = SHORT.into_iter().find(|(short, ..)| *short == resource).unwrap();
     let space = match short {
-        "volumes" | "namespaces" => String::new(),
+        "volumes" | "namespaces" | "policies" | "bindings" => String::new(),
         "elsewhere" => "namespaces/no-such-namespace/".to_owned(),
         _ => format!("namespaces/{}/", both.namespace),
     };

@@ -2,7 +2,7 @@
 //! what people and the cluster may do to them meanwhile.
 
 use serde_json::{Value, json};
-use sts_backup::api::annotation;
+use sts_backup::api::{BACKUP_POLICY, annotation};
 
 use crate::apiserver::State;
 use crate::apiserver::kind::Key;
@@ -73,9 +73,26 @@ pub fn open(state: &mut State, hooks: bool) {
         "driver": DRIVER, "deletionPolicy": "Delete",
     });
     store.create(&Key::new("volumesnapshotclasses", "", "class"), class, false).unwrap();
+    guard(store, &["Deny"]);
     set(store);
     (0..REPLICAS).for_each(|ordinal| pod(state, ordinal));
     policy(&mut state.store, POLICY, hooks);
+}
+
+/// The author policy for backups, as far as a run looks at it, with these validationActions of its binding.
+pub fn guard(store: &mut Store, actions: &[&str]) {
+    let policy = Key::new("validatingadmissionpolicies", "", BACKUP_POLICY);
+    store.create(&policy, json!({ "metadata": {}, "spec": { "failurePolicy": "Fail" } }), false).unwrap();
+    let binding = Key::new("validatingadmissionpolicybindings", "", BACKUP_POLICY);
+    let spec = json!({ "policyName": BACKUP_POLICY, "validationActions": actions });
+    store.create(&binding, json!({ "metadata": {}, "spec": spec }), false).unwrap();
+}
+
+/// Nothing stands guard any more.
+pub fn unguard(store: &mut Store) {
+    for resource in ["validatingadmissionpolicies", "validatingadmissionpolicybindings"] {
+        store.purge(&Key::new(resource, "", BACKUP_POLICY));
+    }
 }
 
 pub fn policy(store: &mut Store, name: &str, hooks: bool) {

@@ -69,6 +69,7 @@ pub fn want(world: &World, process: usize) -> Want {
         slot: "slot".into(),
         attempt: 1,
         lock_by: world.now() + SignedDuration::from_secs(600),
+        guarded: !world.kind.is_file(),
         backup: BackupWant {
             trigger: Trigger::Command,
             pre: hook("freeze"),
@@ -92,11 +93,11 @@ pub fn want(world: &World, process: usize) -> Want {
 }
 
 /// Process after process, until one ends the run; then what must hold is looked at.
-async fn case(blows: &Blows, kind: Kind, next: Planner<Backup>) -> World {
+pub async fn case(blows: &Blows, kind: Kind, next: Planner<Backup>) -> World {
     live(World::new(blows, kind), blows, next).await
 }
 
-async fn live(world: World, blows: &Blows, next: Planner<Backup>) -> World {
+pub async fn live(world: World, blows: &Blows, next: Planner<Backup>) -> World {
     let world = Rc::new(RefCell::new(world));
     for n in 1.. {
         let mut want = want(&world.borrow(), n);

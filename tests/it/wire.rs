@@ -126,6 +126,7 @@ pub async fn process(server: &ApiServer, clock: Clock, name: &str, slot: &str) -
         attempt: None,
     };
     let want = run::want(&object, &Settings::default(), &request, clock.now()).unwrap();
+    let want = noun::Want { guarded: true, ..want };
     let cluster = Cluster::new(client, want.clone(), clock);
     let mut view = View::new(want);
     view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, slot)))));

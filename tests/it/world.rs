@@ -120,6 +120,8 @@ pub struct World {
     /// Which of two processes writes next, as long as it lasts: false is the first.
     pub order: VecDeque<bool>,
     pub reads: usize,
+    /// Before this write the author policy is taken away.
+    pub unguarded_at: Option<usize>,
     /// This read gets no answer.
     pub fail_read: Option<usize>,
     pub mutant: Option<Mutant>,
@@ -163,6 +165,7 @@ impl World {
             order: VecDeque::new(),
             reads: 0,
             fail_read: None,
+            unguarded_at: None,
             mutant: None,
             attempts: false,
             alarm: None,

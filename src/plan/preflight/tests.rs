@@ -2,16 +2,18 @@
 
 mod preview;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::{Finding, Severity, preflight, verdict};
+use crate::api::RESTORE_POLICY;
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
 use crate::api::restore::{Strategy, Uncovered};
 use crate::plan::choose::choose;
 use crate::plan::flow::{Exit, Next};
+use crate::plan::guard::Guard;
 use crate::plan::name::ClaimKey;
 use crate::plan::noun::{Claim, ClaimRef, Lease, Pod, Refusal, RestoreWant, Target, Volume, Want};
 use crate::plan::restore::begin::plan;
@@ -39,6 +41,7 @@ struct Cluster {
     scalers: Vec<String>,
     lease: Lease,
     fence: Fence,
+    guard: Guard,
 }
 
 fn pod() -> Pod {
@@ -102,6 +105,7 @@ fn cluster() -> Cluster {
         scalers: vec![],
         lease: Lease::default(),
         fence: Fence::Rising,
+        guard: Guard::whole(),
     }
 }
 
@@ -125,6 +129,7 @@ impl Cluster {
             Read::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
             Read::Target => Fact::Target(Some(self.target.clone())),
             Read::Claims => Fact::Claims(self.claims.clone()),
+            Read::Guard(RESTORE_POLICY) => Fact::Guard(self.guard.clone()),
             Read::Volume(name) => Fact::Volume(name.clone(), self.volumes.get(name).cloned()),
             Read::Restore(look) => match look {
                 Look::Pods => Fact::Pods(self.pods.clone()),
@@ -139,7 +144,7 @@ impl Cluster {
                 Look::Trial(claim) => sight(Sight::Trial(claim.name.clone(), self.trial.clone())),
                 Look::Peers => sight(Sight::Peers(self.peers.clone())),
                 Look::Scalers => sight(Sight::Scalers(self.scalers.clone())),
-                Look::Handles => sight(Sight::Handles(BTreeSet::new())),
+                Look::Handles => sight(Sight::Handles(BTreeMap::new())),
                 Look::Fence => sight(Sight::Fence(self.fence, Timestamp::UNIX_EPOCH)),
                 other => panic!("a preflight does not ask for {other:?}"),
             },
@@ -154,6 +159,7 @@ impl Cluster {
             uid: "restore".into(),
             statefulset: "web".into(),
             statefulset_namespace: "shop".into(),
+            guarded: true,
             restore: self.want.clone(),
             ..Want::default()
         })
@@ -236,6 +242,7 @@ const REFUSED: &[Case] = &[
         c.quotas = vec![Quota { name: "q".into(), left: left.into() }];
     }),
     ("the webhook says no", |c| c.trial = Some(Refusal::new(Reason::Forbidden, "the webhook says no"))),
+    ("restore-author.backup.sts-backup.io: is not installed", |c| c.guard.fails = None),
     ("lacks the right to delete", |c| c.rights = vec!["delete persistentvolumeclaims".into()]),
     ("is open on the same StatefulSet", |c| {
         c.peers = vec![Peer { uid: "other".into(), planned: true, ..Peer::default() }];

@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 
-use super::journal::{Cause, Journal, Plan, Run};
+use super::journal::{Cause, Item, Journal, Placed, Plan, Run};
 use super::volume::{self, behind, claims, find, is_marked, protect, set_aside, tend};
 use super::{Go, Holds, Restore, Scale, Signs, report, stage, steps, stop};
 use crate::api::condition::Reason;
 use crate::api::restore::RestorePhase;
 use crate::api::shared::Goal;
 use crate::plan::flow::Feed;
-use crate::plan::noun::{Marks, Pod, Refusal};
+use crate::plan::noun::{Marks, Pod, Refusal, Volume};
 use crate::plan::view::{Read, View};
 
 /// The replicas to go back to: read once, never from a StatefulSet that is scaled down.
@@ -76,11 +76,8 @@ pub fn relax(v: &View, run: &Run, _: Timestamp) -> Holds {
     Ok(ours.then(|| Go::Do(vec![Restore::Retain(stop::keep(target, own))])))
 }
 
-/// Volumes under claims have their own policy and no mark of ours; those set aside stay Retained until their day.
-pub fn settle(v: &View, run: &Run, now: Timestamp) -> Holds {
-    if run.reached < RestorePhase::ScalingDown {
-        return Ok(None);
-    }
+/// Volumes under claims get back their own policy and lose our marks.
+pub fn give_back(v: &View, run: &Run) -> Result<Vec<Restore>, Read> {
     let mut batch = vec![];
     for (pvc, claim) in claims(v, run)? {
         let Some((pv, volume)) = behind(v, claim)? else { continue };
@@ -91,17 +88,31 @@ pub fn settle(v: &View, run: &Run, now: Timestamp) -> Holds {
             batch.push(Restore::Settle(tend(pv, volume, policy, Marks::default())));
         }
     }
+    Ok(batch)
+}
+
+/// A volume under no claim: Retained and marked, with the day until which it is kept.
+pub fn aside(v: &View, item: &Item, placed: &Placed, volume: &Volume, role: &str, until: Timestamp) -> Restore {
+    let own = item.old.as_ref().map_or_else(|| volume::own_policy(v, volume), |old| old.policy.as_str());
+    let mut tend = match protect(v, &placed.pv, volume, role, &item.pvc, own) {
+        Some(Restore::Protect(tend)) => tend,
+        _ => tend(&placed.pv, volume, &volume.policy, volume.marks.clone()),
+    };
+    tend.marks.deadline = Some(until);
+    Restore::Protect(tend)
+}
+
+/// Volumes under claims have their own policy and no mark of ours; those set aside stay Retained until their day.
+pub fn settle(v: &View, run: &Run, now: Timestamp) -> Holds {
+    if run.reached < RestorePhase::ScalingDown {
+        return Ok(None);
+    }
+    let mut batch = give_back(v, run)?;
     let until = now + v.want.restore.undo_window;
     for (item, placed) in set_aside(run) {
         let Some(volume) = find(v, placed)?.filter(|volume| volume.marks.deadline.is_none()) else { continue };
         let role = if run.goal == Goal::New { volume::OLD } else { volume::NEW };
-        let own = item.old.as_ref().map_or_else(|| volume::own_policy(v, volume), |old| old.policy.as_str());
-        if let Some(Restore::Protect(mut tend)) = protect(v, &placed.pv, volume, role, &item.pvc, own).or_else(|| {
-            Some(Restore::Protect(super::volume::tend(&placed.pv, volume, &volume.policy, volume.marks.clone())))
-        }) {
-            tend.marks.deadline = Some(until);
-            batch.push(Restore::Protect(tend));
-        }
+        batch.push(aside(v, item, placed, volume, role, until));
     }
     Ok(steps(batch))
 }

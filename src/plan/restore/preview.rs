@@ -7,11 +7,12 @@ use serde::Serialize;
 use super::journal::Plan as Deeds;
 use super::sight::Fence;
 use super::{Restore, begin, stop};
-use crate::api::FENCE_POLICY;
 use crate::api::condition::Reason;
 use crate::api::restore::{OnFailure, Strategy};
+use crate::api::{FENCE_POLICY, RESTORE_POLICY};
 use crate::plan::choose::{Chosen, choose, cut};
 use crate::plan::flow::{Exit, Plan, end};
+use crate::plan::guard;
 use crate::plan::name;
 use crate::plan::noun::Outcome;
 use crate::plan::preflight::{self, Finding, Severity};
@@ -80,6 +81,7 @@ pub fn preview(v: &View) -> Result<Preview, Read> {
     let plan = begin::plan(v, &chosen)?;
     findings.extend(preflight::judge(v, &chosen, &plan)?);
     findings.extend(rights(v)?);
+    findings.extend(guard::finding(v, RESTORE_POLICY)?);
     findings.extend(unfenced(v)?);
     Ok(Preview {
         run: chosen.run.map(|run| run.to_string()),

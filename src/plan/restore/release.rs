@@ -31,38 +31,58 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
     if record.leaving && held(record).is_none() {
         return leave_lock(v, outcome(ended), now);
     }
-    if v.mine()?.is_none() {
-        return acquire(v, record, now);
-    }
     if let Some(refusal) = &v.refused {
         return end(Exit::Refused(refusal.clone()));
     }
-    let (mut batch, mut waits) = (vec![], false);
-    if let Some(deed) = deed {
-        for (item, placed) in volumes(deed) {
-            let Some(volume) = find(v, placed)?.filter(|volume| is_free(v, item, volume)) else { continue };
-            if is_referenced(v, deed, volume)? {
-                waits = true;
-            } else {
-                let own = volume.marks.policy.clone().unwrap_or_else(|| volume.policy.clone());
-                batch.push(Restore::Settle(tend(&placed.pv, volume, &own, Marks::default())));
-            }
-        }
+    let (batch, waits) = free(v, deed.as_deref())?;
+    // Still referenced: tomorrow again. When the object goes it stays Retained and labelled, and the deletion ends.
+    if batch.is_empty() && !waits.is_empty() && !record.leaving {
+        return depart(v, Exit::Waits(waiting(v, &waits)), now);
+    }
+    if v.mine()?.is_none() {
+        return acquire(v, record, now);
     }
     if !batch.is_empty() {
         return act(batch, now + super::CALL);
     }
-    // Still referenced: tomorrow again. When the object goes it stays Retained and labelled, and the deletion ends.
-    if waits && !record.leaving {
-        return leave_lock(v, outcome(ended), now);
-    }
-    if !waits && record.status.undo_deadline.is_some() && !record.leaving {
+    if waits.is_empty() && record.status.undo_deadline.is_some() && !record.leaving {
         return one(Restore::Write(Box::new(report::released(v, now)?)), now);
     }
     match held(record) {
         Some(hold) => one(Restore::Hold(hold), now),
         None => leave_lock(v, outcome(ended), now),
     }
+}
+
+/// What gives back to each volume its own policy; and those that a snapshot still hangs on, each as a phrase.
+fn free(v: &View, deed: Option<&Deed>) -> Result<(Vec<Restore>, Vec<String>), Read> {
+    let (mut batch, mut waits) = (vec![], vec![]);
+    for (deed, item, placed) in deed.into_iter().flat_map(|deed| volumes(deed).map(move |(item, of)| (deed, item, of)))
+    {
+        let Some(volume) = find(v, placed)?.filter(|volume| is_free(v, item, volume)) else { continue };
+        match references(v, deed, volume)? {
+            0 => {
+                let own = volume.marks.policy.clone().unwrap_or_else(|| volume.policy.clone());
+                batch.push(Restore::Settle(tend(&placed.pv, volume, &own, Marks::default())));
+            }
+            count => waits.push(format!(
+                "PersistentVolume {} of claim {} is the source of {count} VolumeSnapshotContent{}",
+                placed.pv,
+                item.pvc,
+                if count == 1 { "" } else { "s" }
+            )),
+        }
+    }
+    Ok((batch, waits))
+}
+
+fn waiting(v: &View, waits: &[String]) -> String {
+    format!(
+        "restore {}/{} still keeps volumes that snapshots may live in, until these are gone (spec.releaseOldVolumes): {}",
+        v.want.namespace,
+        v.want.name,
+        waits.join("; ")
+    )
 }
 
 /// Where the namespace itself is being deleted nothing can be put back and nobody needs it: the object goes at once.
@@ -92,7 +112,7 @@ fn kept(v: &View, record: &Record, now: Timestamp) -> Option<String> {
 }
 
 /// All that the journal names, by uid and handle.
-fn volumes(deed: &Deed) -> impl Iterator<Item = (&Item, &Placed)> {
+pub(super) fn volumes(deed: &Deed) -> impl Iterator<Item = (&Item, &Placed)> {
     deed.plan.items.iter().flat_map(|item| {
         let undo = deed.undo.iter().flat_map(|undo| &undo.items).find(|undo| undo.pvc == item.pvc);
         let undo = undo
@@ -111,14 +131,14 @@ fn is_free(v: &View, item: &Item, volume: &Volume) -> bool {
     is_marked(v, volume) && volume.phase == "Released" && volume.claim.as_ref().is_some_and(its)
 }
 
-/// A snapshot lives inside the volume, and would go with it.
-fn is_referenced(v: &View, deed: &Deed, volume: &Volume) -> Result<bool, Read> {
+/// How many snapshots live inside the volume, and would go with it.
+fn references(v: &View, deed: &Deed, volume: &Volume) -> Result<usize, Read> {
     let until = match v.want.restore.release {
         ReleaseOldVolumes::AtDeadline => false,
         ReleaseOldVolumes::WhenUnreferenced => true,
         ReleaseOldVolumes::Auto | ReleaseOldVolumes::Unknown => is_inside(v, deed, volume)?,
     };
-    Ok(until && v.restore.handles()?.contains(&volume.handle))
+    Ok(if until { v.restore.handles()?.get(&volume.handle).copied().unwrap_or_default() } else { 0 })
 }
 
 /// The driver keeps its snapshots inside the source volume: its handles say so, or the class does.

@@ -51,6 +51,22 @@ pub fn released(v: &View, now: Timestamp) -> Result<Write, Read> {
     scribe.finish(Some(note))
 }
 
+/// A restore that was Held is ended by hand, as it stands.
+pub fn lifted(v: &View, keeps: bool, now: Timestamp) -> Result<Write, Read> {
+    let mut scribe = Scribe::new(v, now)?;
+    let until = keeps.then_some(now + v.want.restore.undo_window);
+    let kept = until.map(|until| format!("; the volumes that are not are kept until {until:.0}")).unwrap_or_default();
+    let message = format!(
+        "it was Held, and sts-backup doctor --lift-fence ended it as it stood: what is under the claims stays{kept}"
+    );
+    scribe.status.run = None;
+    scribe.status.undo_deadline = until.map(Time);
+    scribe.close(false, Reason::Held, &message);
+    scribe.set(ConditionType::Undoable, false, Reason::Held, "");
+    let note = Note { warning: true, reason: Reason::RestoreFailed, message: format!("{}: {message}", Reason::Held) };
+    scribe.finish(Some(note))
+}
+
 /// The request is answered, and nothing else is changed.
 pub fn undo_refused(v: &View, message: String, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;

@@ -62,7 +62,8 @@ pub enum Sight {
     /// One entry of them.
     Source(String, Box<Option<Source>>),
     Content(String, Option<Content>),
-    Handles(BTreeSet<String>),
+    /// How many contents name the volume as their source.
+    Handles(BTreeMap<String, usize>),
     StorageClasses(Vec<StorageClass>),
     SnapshotClasses(Vec<SnapshotClass>),
     Nodes(Vec<Node>),
@@ -180,7 +181,7 @@ pub struct Sights {
     pub record: Seen<Record>,
     sources: Seen<BTreeMap<String, Source>>,
     contents: BTreeMap<String, Option<Content>>,
-    handles: Seen<BTreeSet<String>>,
+    handles: Seen<BTreeMap<String, usize>>,
     storage: Seen<Vec<StorageClass>>,
     classes: Seen<Vec<SnapshotClass>>,
     nodes: Seen<Vec<Node>>,
@@ -275,7 +276,7 @@ impl Sights {
     pub fn content(&self, name: &str) -> Result<Option<&Content>, Read> {
         self.contents.get(name).map(Option::as_ref).ok_or_else(|| at(Look::Content(name.to_owned())))
     }
-    pub fn handles(&self) -> Result<&BTreeSet<String>, Read> {
+    pub fn handles(&self) -> Result<&BTreeMap<String, usize>, Read> {
         self.handles.get(at(Look::Handles))
     }
     pub fn storage(&self) -> Result<&[StorageClass], Read> {

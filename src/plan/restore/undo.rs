@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use super::journal::{Cause, Deed, End, Item, Journal, Record, Run};
 use super::volume::{behind, find};
 use super::{Restore, acquire, closed, gate, one, outcome, report};
+use crate::api::RESTORE_POLICY;
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::RestorePhase;
 use crate::api::shared::Goal;
 use crate::plan::flow::{Exit, Plan, act, end};
+use crate::plan::guard;
 use crate::plan::noun::Refusal;
 use crate::plan::view::{Read, View};
 
@@ -34,6 +36,9 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
     }
     if let Some(refusal) = &v.refused {
         return end(Exit::Refused(refusal.clone()));
+    }
+    if let Some(Refusal { reason, message }) = guard::refusal(v, RESTORE_POLICY)? {
+        return refuse(v, record, &format!("{reason}: {message}"), now);
     }
     match plan(v, deed)? {
         Ok(undo) => {

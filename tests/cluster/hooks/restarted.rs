@@ -88,6 +88,12 @@ async fn a_container_that_outlives_no_freeze_fails_the_run_after_three() {
         let last = s.get("nightly").await.status.unwrap().last_run.unwrap();
         assert_eq!(last.reason, Some(Reason::PodNotRunning));
         until("the container's last restart", 300, async || {
+            let pod: Pod = s.api().get("web-0").await.unwrap();
+            let containers = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
+            // In its back-off there is nothing to look into.
+            if !containers.iter().all(|one| one.state.as_ref().is_some_and(|state| state.running.is_some())) {
+                return Err("not running".into());
+            }
             if s.is_frozen("web-0").await { Err("frozen".into()) } else { Ok(()) }
         })
         .await;

@@ -12,7 +12,7 @@ type Objects = BTreeMap<(String, String, String), Value>;
 /// Objects by kind, namespace and name, without what only helm says of them.
 fn objects(text: &str) -> Objects {
     let parsed = text.split("\n---\n").map(|text| serde_saphyr::from_str::<Value>(text).unwrap_or_default());
-    let objects = parsed.filter(|object| object.is_object());
+    let objects = parsed.filter(Value::is_object);
     objects.map(|object| (key(&object), bare(object))).collect()
 }
 

@@ -32,6 +32,8 @@ const BASE: Kind = Kind {
 const SNAPSHOT: Kind = Kind { group: "snapshot.storage.k8s.io", status: true, generation: true, ..BASE };
 const OURS: Kind = Kind { group: "backup.sts-backup.io", version: "v1alpha1", status: true, generation: true, ..BASE };
 
+const ADMISSION: Kind = Kind { group: "admissionregistration.k8s.io", namespaced: false, generation: true, ..BASE };
+
 pub static KINDS: &[Kind] = &[
     Kind { resource: "namespaces", kind: "Namespace", namespaced: false, status: true, ..BASE },
     Kind { resource: "pods", kind: "Pod", status: true, ..BASE },
@@ -62,6 +64,8 @@ pub static KINDS: &[Kind] = &[
         status: false,
         ..SNAPSHOT
     },
+    Kind { resource: "validatingadmissionpolicies", kind: "ValidatingAdmissionPolicy", status: true, ..ADMISSION },
+    Kind { resource: "validatingadmissionpolicybindings", kind: "ValidatingAdmissionPolicyBinding", ..ADMISSION },
     Kind { resource: "statefulsetbackups", kind: "StatefulSetBackup", ..OURS },
     Kind { resource: "statefulsetrestores", kind: "StatefulSetRestore", ..OURS },
 ];

@@ -1,5 +1,8 @@
 //! What the API server of the restore's world answers: reads as facts, writes with their preconditions, watches.
 
+use sts_backup::api::RESTORE_POLICY;
+use sts_backup::plan::guard::Guard;
+
 use super::*;
 
 fn sight(sight: Sight) -> Fact {
@@ -32,6 +35,11 @@ impl World {
             Read::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
             Read::Target => Fact::Target(Some(self.target.clone())),
             Read::Grant => Fact::Grant(vec![]),
+            Read::Guard(policy) => {
+                assert_eq!(*policy, RESTORE_POLICY);
+                let gone = self.unguarded_at.is_some_and(|at| self.writes >= at);
+                Fact::Guard(if gone { Guard::default() } else { Guard::whole() })
+            }
             Read::Claims => Fact::Claims(self.claims.clone()),
             Read::Volume(name) => Fact::Volume(name.clone(), self.volume(name)),
             Read::Restore(look) => self.look(look),
@@ -61,7 +69,7 @@ impl World {
                 });
                 Sight::Content(name.clone(), content)
             }
-            Look::Handles => Sight::Handles(BTreeSet::new()),
+            Look::Handles => Sight::Handles(self.handles.clone()),
             Look::StorageClasses => Sight::StorageClasses(vec![StorageClass {
                 name: "fast".into(),
                 provisioner: "csi".into(),

@@ -2,9 +2,11 @@
 
 use super::{Disk, PODS, TEMPLATES, World, keys};
 use jiff::SignedDuration;
+use sts_backup::api::BACKUP_POLICY;
 use sts_backup::api::recorded::RecordedClaim;
 use sts_backup::plan::backup::{Backup, NewSnapshot};
 use sts_backup::plan::flow::{Step, When};
+use sts_backup::plan::guard::Guard;
 use sts_backup::plan::hook::{End, Exec, Tried, Which};
 use sts_backup::plan::name::ClaimKey;
 use sts_backup::plan::noun::{Claim, Class, Container, Holder, Pod, Snap, Snaps, Target, Volume};
@@ -126,6 +128,11 @@ impl World {
                 ..Target::default()
             })),
             Read::Grant => Fact::Grant(vec![]),
+            Read::Guard(policy) => {
+                assert!(self.hooks && !self.kind.is_file() && *policy == BACKUP_POLICY, "nothing needs {policy}");
+                let gone = self.unguarded_at.is_some_and(|at| self.writes >= at);
+                Fact::Guard(if gone { Guard::default() } else { Guard::whole() })
+            }
             Read::Pod(name) => Fact::Pod(name.clone(), self.pod(name)),
             Read::Proof(name) => Fact::Proof(name.clone(), self.pod(name)),
             Read::Claims => Fact::Claims(keys().iter().map(claim).collect()),

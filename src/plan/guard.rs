@@ -1,0 +1,105 @@
+//! The author policies: while one stands, an object lends nobody power that its author lacks. What has the rights of a
+//! pod, and not those of who asks, begins hooks, restores and undos only under it. What is open is finished all the same.
+
+use super::noun::Refusal;
+use super::preflight::{Finding, Severity};
+use super::view::{Read, View};
+use crate::api::condition::Reason;
+
+/// A ValidatingAdmissionPolicy and the binding of its name, as far as they decide.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// Whether it denies what it cannot judge (failurePolicy Fail); none: there is no such policy.
+    pub fails: Option<bool>,
+    /// The binding's validationActions; none: there is no binding of that name to this policy.
+    pub actions: Option<Vec<String>>,
+}
+
+const DENY: &str = "Deny";
+
+impl Guard {
+    /// As it is shipped.
+    pub fn whole() -> Guard {
+        Guard { fails: Some(true), actions: Some(vec![DENY.to_owned()]) }
+    }
+
+    /// Which object is amiss, and what is; none: it stands.
+    fn gap(&self, policy: &str) -> Option<(String, String)> {
+        let of_policy = format!("ValidatingAdmissionPolicy {policy}");
+        let of_binding = format!("ValidatingAdmissionPolicyBinding {policy}");
+        match (self.fails, &self.actions) {
+            (None, _) => Some((of_policy, "is not installed".into())),
+            (Some(false), _) => Some((of_policy, "lets pass what it cannot judge (failurePolicy is not Fail)".into())),
+            (_, None) => Some((of_binding, "is not installed, or binds another policy".into())),
+            (_, Some(actions)) if !actions.iter().any(|action| action == DENY) => {
+                Some((of_binding, format!("denies nothing (validationActions: {})", actions.join(", "))))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// None: it may begin. Of who acts with his own rights nothing is looked at.
+pub fn finding(v: &View, policy: &'static str) -> Result<Option<Finding>, Read> {
+    if !v.want.guarded {
+        return Ok(None);
+    }
+    let Some((object, what)) = v.guard(policy)?.gap(policy) else { return Ok(None) };
+    let message = format!("{what}: whoever makes an object of this kind could use rights of the runner that he lacks");
+    let remedy =
+        "sts-backup generate policies | kubectl apply --server-side -f -, or set SSB_ALLOW_WITHOUT_POLICY=true";
+    let (severity, reason) = (Severity::Refuse, Reason::PolicyMissing);
+    Ok(Some(Finding { severity, reason, object, message, remedy: remedy.to_owned() }))
+}
+
+/// The same as a sentence.
+pub fn refusal(v: &View, policy: &'static str) -> Result<Option<Refusal>, Read> {
+    let sentence = |found: Finding| {
+        let Finding { reason, object, message, remedy, .. } = found;
+        Refusal::new(reason, format!("{object} {message} ({remedy})"))
+    };
+    Ok(finding(v, policy)?.map(sentence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::BACKUP_POLICY;
+    use crate::plan::noun::Want;
+    use crate::plan::view::Fact;
+
+    fn refused(guard: Guard) -> Option<String> {
+        let mut v = View::new(Want { guarded: true, ..Want::default() });
+        assert_eq!(refusal(&v, BACKUP_POLICY), Err(Read::Guard(BACKUP_POLICY)), "it is looked at first");
+        v.fold(Fact::Guard(guard));
+        let refusal = refusal(&v, BACKUP_POLICY).unwrap()?;
+        assert_eq!(refusal.reason, Reason::PolicyMissing);
+        for words in ["generate policies | kubectl apply", "SSB_ALLOW_WITHOUT_POLICY", BACKUP_POLICY] {
+            assert!(refusal.message.contains(words), "{words} is not in {}", refusal.message);
+        }
+        Some(refusal.message)
+    }
+
+    #[test]
+    fn only_a_policy_that_is_bound_and_denies_stands() {
+        let actions = |actions: &[&str]| Some(actions.iter().map(ToString::to_string).collect::<Vec<_>>());
+        for (guard, words) in [
+            (Guard::default(), "ValidatingAdmissionPolicy backup-author.backup.sts-backup.io is not installed"),
+            (Guard { fails: None, ..Guard::whole() }, "ValidatingAdmissionPolicy backup-author"),
+            (Guard { fails: Some(false), ..Guard::whole() }, "failurePolicy"),
+            (Guard { actions: None, ..Guard::whole() }, "ValidatingAdmissionPolicyBinding backup-author"),
+            (Guard { actions: actions(&["Warn", "Audit"]), ..Guard::whole() }, "(validationActions: Warn, Audit)"),
+            (Guard { actions: actions(&[]), ..Guard::whole() }, "denies nothing"),
+        ] {
+            let said = refused(guard.clone()).unwrap();
+            assert!(said.contains(words), "{guard:?}: {said}");
+        }
+        assert_eq!(refused(Guard::whole()), None);
+        assert_eq!(refused(Guard { actions: actions(&["Audit", "Deny"]), ..Guard::whole() }), None);
+    }
+
+    #[test]
+    fn who_acts_with_his_own_rights_is_not_asked() {
+        assert_eq!(refusal(&View::new(Want::default()), BACKUP_POLICY), Ok(None));
+    }
+}
