@@ -34,9 +34,9 @@ e2e:
 bench:
     tests/run bench
 
-# Bring up the embedded cluster and run the main job on it: PostgreSQL under load is backed up.
-demo: cluster-up build
-    tests/cluster/demo {{ target }}/debug/sts-backup
+# Bring up the embedded cluster and run the main job on it: PostgreSQL under load is backed up, damaged and restored.
+demo: cluster-up image
+    tests/cluster/demo {{ target }}/x86_64-unknown-linux-gnu/dist/sts-backup
 
 # Bring up the embedded cluster: a Ready node with CSI, images and a kubeconfig (the first time builds it, 12 minutes).
 cluster-up:
