@@ -44,6 +44,8 @@ struct RawWatching {
     image_pull_secrets: Vec<String>,
     namespace: Option<String>,
     deployment: Option<String>,
+    pod_name: Option<String>,
+    leader_election: bool,
     runner_service_account: Option<String>,
     runner_resources: Option<String>,
     runner_node_selector: Option<String>,
@@ -64,6 +66,10 @@ pub struct Watching {
     pub namespace: String,
     /// `NAMESPACE/` and `SSB_DEPLOYMENT` (default: sts-backup): the name of this installation in `status.managedBy`.
     pub install: String,
+    /// `SSB_LEADER_ELECTION`: of several watchers of this installation one works. Default: false.
+    pub leader: bool,
+    /// `SSB_POD_NAME`. Default: the host's name.
+    pub pod: String,
     /// `SSB_IMAGE`, `SSB_IMAGE_PULL_POLICY`, `SSB_IMAGE_PULL_SECRETS`, `SSB_RUNNER_SERVICE_ACCOUNT`, and as JSON
     /// `SSB_RUNNER_RESOURCES`, `SSB_RUNNER_NODE_SELECTOR`, `SSB_RUNNER_TOLERATIONS`.
     pub template: Template,
@@ -92,6 +98,8 @@ impl Watching {
         };
         Ok(Watching {
             install: format!("{namespace}/{}", raw.deployment.as_deref().unwrap_or("sts-backup")),
+            leader: raw.leader_election,
+            pod: Settings { pod_name: raw.pod_name, ..Settings::default() }.host(),
             template: Template {
                 namespace: namespace.clone(),
                 image: needed(raw.image, "SSB_IMAGE", "name the image that the Jobs are to run, the watcher's own")?,

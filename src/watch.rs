@@ -7,6 +7,7 @@
 mod act;
 mod decode;
 mod feed;
+mod lead;
 mod metrics;
 mod serve;
 
@@ -26,6 +27,8 @@ use tokio::time::{Instant, sleep};
 pub use self::act::VERBS as ACT_VERBS;
 use self::feed::News;
 pub use self::feed::VERBS as FEED_VERBS;
+use self::lead::Seat;
+pub use self::lead::VERBS as LEAD_VERBS;
 use crate::client::Connection;
 use crate::config::Watching;
 use crate::error::{Error, Result};
@@ -47,6 +50,8 @@ struct State {
     troubles: RefCell<BTreeMap<String, String>>,
     began: Instant,
     turned: Cell<Instant>,
+    /// Another watcher of this installation is at work.
+    stands_by: Cell<bool>,
 }
 
 impl State {
@@ -62,18 +67,16 @@ impl State {
 pub async fn watch(connection: &Connection, settings: Watching) -> Result<()> {
     let listen = |kind| signal(kind).map_err(|error| Error::Config(format!("cannot listen for signals: {error}")));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let feeds = settings.feeds();
-    let context = Context {
-        places: settings.max_concurrent_runs,
-        jitter_seconds: settings.jitter_seconds,
-        started: Timestamp::now(),
-        feeds: feeds.clone(),
-    };
+    let seat = settings.leader.then(|| {
+        let deployment = settings.install.rsplit('/').next().unwrap_or_default();
+        Seat::new(connection.client.clone(), &settings.namespace, deployment, settings.pod.clone())
+    });
     let (metrics, health) = (serve::bind(&settings.metrics).await?, serve::bind(&settings.health).await?);
     let state = State {
         client: connection.client.clone(),
+        index: RefCell::new(Index::new(context(&settings))),
+        stands_by: Cell::new(seat.is_some()),
         settings,
-        index: RefCell::new(Index::new(context)),
         troubles: RefCell::default(),
         began: Instant::now(),
         turned: Cell::new(Instant::now()),
@@ -82,12 +85,37 @@ pub async fn watch(connection: &Connection, settings: Watching) -> Result<()> {
     select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
-        never = turns(&state, &feeds) => match never {},
+        lost = work(&state, seat.as_ref()) => return Err(lost),
         never = serve::serve(metrics, &state, serve::metrics) => match never {},
         never = serve::serve(health, &state, serve::health) => match never {},
     }
     tracing::info!(message = "told to stop");
+    if let Some(seat) = &seat {
+        seat.leave().await;
+    }
     Ok(())
+}
+
+fn context(settings: &Watching) -> Context {
+    Context {
+        places: settings.max_concurrent_runs,
+        jitter_seconds: settings.jitter_seconds,
+        started: Timestamp::now(),
+        feeds: settings.feeds(),
+    }
+}
+
+/// Ends only when the lead is lost: whoever has it now knows more than we do.
+async fn work(state: &State, seat: Option<&Seat>) -> Error {
+    let feeds = state.settings.feeds();
+    let Some(seat) = seat else { match turns(state, &feeds).await {} };
+    seat.won(|| state.turned.set(Instant::now())).await;
+    state.index.replace(Index::new(context(&state.settings)));
+    state.stands_by.set(false);
+    select! {
+        never = turns(state, &feeds) => match never {},
+        why = seat.lost() => Error::Unanswered(why),
+    }
 }
 
 async fn turns(state: &State, feeds: &[Feed]) -> Infallible {

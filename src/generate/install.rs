@@ -143,6 +143,10 @@ spec:
               valueFrom:
                 fieldRef:
                   fieldPath: metadata.namespace
+            - name: SSB_POD_NAME
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.name
             - name: SSB_DEPLOYMENT
               value: sts-backup
             - name: SSB_IMAGE

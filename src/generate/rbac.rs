@@ -86,18 +86,19 @@ pub fn watcher() -> ClusterRole {
     role(WATCHER, &rules(&watcher_verbs(false)))
 }
 
-/// What it may do in its own namespace beside: Jobs.
+/// What it may do in its own namespace beside: Jobs, and the Lease of the leader.
 #[must_use]
 pub fn watcher_jobs() -> Role {
     let ClusterRole { metadata, rules, .. } = role(JOBS, &rules(&watcher_verbs(true)));
     Role { metadata, rules }
 }
 
-/// Every verb that the watcher needs, of Jobs or of all else.
+/// Every verb that the watcher needs, in its own namespace or in those that it watches.
 #[must_use]
-pub fn watcher_verbs(jobs: bool) -> Vec<Verb> {
+pub fn watcher_verbs(own: bool) -> Vec<Verb> {
     let all = watch::FEED_VERBS.iter().chain(watch::ACT_VERBS).copied();
-    all.filter(|(group, ..)| (*group == "batch") == jobs).collect()
+    let lead: &[Verb] = if own { watch::LEAD_VERBS } else { &[] };
+    all.filter(|(group, ..)| (*group == "batch") == own).chain(lead.iter().copied()).collect()
 }
 
 /// What carries out runs: on what lies in the namespaces that it serves, and on what lies in none.
@@ -185,6 +186,8 @@ mod tests {
         for (group, resource, verb) in watcher_verbs(false).into_iter().chain(watcher_verbs(true)) {
             let reads = ["get", "list", "watch"].contains(&verb);
             let writes = resource.ends_with("/status") || ["jobs", "events"].contains(&resource);
+            // Of the leader, in its own namespace.
+            let writes = writes || resource == "leases" && watcher_verbs(true).contains(&(group, resource, verb));
             assert!(reads || writes, "{verb} {resource}");
             assert!(![group, resource, verb].contains(&"*"));
             assert!(!["secrets", "pods/exec", "pods", "persistentvolumeclaims"].contains(&resource), "{resource}");

@@ -2,5 +2,6 @@
 
 mod beside;
 mod chart;
+mod lead;
 mod lost;
 mod story;
