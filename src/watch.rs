@@ -2,7 +2,7 @@
 //! holds no right to exec, to delete a claim or to read a Secret.
 //!
 //! One thread, one loop, no task that outlives it: what is dropped at the end may have been done or not, and whoever
-//! comes next finds out. API errors end nothing here; the loop waits and catches up.
+//! comes next finds out. API errors end nothing here, unless a leader cannot renew its Lease; the loop waits and catches up.
 
 mod act;
 mod decode;

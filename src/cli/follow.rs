@@ -16,11 +16,12 @@ use serde::de::DeserializeOwned;
 
 use super::Global;
 use crate::api::annotation;
-use crate::api::backup::{StatefulSetBackup, StatefulSetBackupStatus};
+use crate::api::backup::{LastRun, StatefulSetBackup, StatefulSetBackupStatus};
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::{RestorePhase, StatefulSetRestore};
-use crate::api::shared::Outcome;
+use crate::api::shared::{Outcome, Trigger};
 use crate::error::{Error, Result, is_definite};
+use crate::plan::noun::Refusal;
 use crate::telemetry::Format;
 
 /// After so long without anybody at it, a word about who could be.
@@ -55,8 +56,13 @@ pub trait Follow:
     /// The exit code, once it is over.
     fn over(&self, asked: Option<&str>) -> Option<u8>;
 
-    /// Who carries it out where no watcher runs.
-    fn verb(asked: Option<&str>) -> &'static str;
+    /// What is typed after `run-once` where no watcher runs.
+    fn by_hand(object: &str, asked: Option<&str>) -> String;
+
+    /// Why what was asked for will never come.
+    fn lost(&self, _asked: Option<&str>) -> Option<String> {
+        None
+    }
 }
 
 /// Until it is over; the object is the one of this uid.
@@ -76,7 +82,8 @@ pub async fn follow<K: Follow>(global: &Global, client: &Client, object: &K, ask
                 hint = false;
                 eprintln!(
                     "nobody has begun it so far: a watcher would make a Job for it; here and now it is carried out by: \
-                     sts-backup run-once {} {namespace}/{name}", K::verb(asked)
+                     sts-backup run-once {}",
+                    K::by_hand(&format!("{namespace}/{name}"), asked)
                 );
                 continue;
             }
@@ -103,6 +110,9 @@ pub async fn follow<K: Follow>(global: &Global, client: &Client, object: &K, ask
         if let Some(code) = seen.over(asked) {
             return Ok(ExitCode::from(code));
         }
+        if let Some(why) = seen.lost(asked) {
+            return Err(Error::Refused(Refusal::new(Reason::Superseded, format!("{kind} {namespace}/{name}: {why}"))));
+        }
     }
 }
 
@@ -117,7 +127,11 @@ impl Follow for StatefulSetBackup {
         let last = status.last_run.as_ref()?;
         let request = self.annotations().get(annotation::REQUESTED_AT);
         let answered = |request: &String| [&status.last_request, &last.slot].contains(&&Some(request.clone()));
-        if asked.is_none() && !request.is_none_or(answered) {
+        // A run is still to come: it is asked for, or its Job is made and has not begun.
+        let launched = status.last_schedule_time.as_ref().map(|slot| slot.0);
+        let begun = last.slot.as_deref().and_then(|slot| slot.parse::<Timestamp>().ok());
+        let to_come = launched.zip(begun).is_some_and(|(launched, begun)| launched > begun);
+        if asked.is_none() && (!request.is_none_or(answered) || to_come && !is_manual(last)) {
             return None;
         }
         Some(match last.outcome? {
@@ -127,9 +141,24 @@ impl Follow for StatefulSetBackup {
         })
     }
 
-    fn verb(_: Option<&str>) -> &'static str {
-        "backup"
+    fn by_hand(object: &str, asked: Option<&str>) -> String {
+        let slot = asked.map(|asked| format!(" --slot {asked} --trigger manual")).unwrap_or_default();
+        format!("backup {object}{slot}")
     }
+
+    fn lost(&self, asked: Option<&str>) -> Option<String> {
+        let (asked, now) = (asked?, self.annotations().get(annotation::REQUESTED_AT));
+        let status = self.status.as_ref();
+        let handled = status.is_some_and(|status| status.last_request.as_deref() == Some(asked));
+        let begun = status.is_some_and(|status| is_run_of(status, Some(asked)));
+        let overwritten = now.is_none_or(|now| now != asked) && !handled && !begun;
+        overwritten.then(|| "another request has taken its place before a run began for it".to_owned())
+    }
+}
+
+/// Of a run that was asked for the slot is no instant of the schedule.
+fn is_manual(last: &LastRun) -> bool {
+    matches!(last.trigger, Some(Trigger::Manual | Trigger::Command))
 }
 
 /// The slot of a run that is asked for is what asks for it.
@@ -161,8 +190,8 @@ impl Follow for StatefulSetRestore {
         }
     }
 
-    fn verb(undo: Option<&str>) -> &'static str {
-        if undo.is_some() { "undo" } else { "restore" }
+    fn by_hand(object: &str, undo: Option<&str>) -> String {
+        format!("{} {object}", if undo.is_some() { "undo" } else { "restore" })
     }
 }
 
@@ -249,6 +278,14 @@ mod tests {
             assert_eq!(backup(asked, slot, outcome, open).over(asked), code, "{slot} {outcome:?} {open}");
         }
         assert_eq!(backup(asked, "before", Some("Succeeded"), false).line(asked), None);
+    }
+
+    #[test]
+    fn a_request_that_another_one_has_replaced_is_not_waited_for() {
+        let asked = Some("first");
+        assert_eq!(backup(asked, "before", Some("Succeeded"), false).lost(asked), None);
+        assert!(backup(Some("second"), "before", Some("Succeeded"), false).lost(asked).is_some());
+        assert_eq!(backup(Some("second"), "first", None, true).lost(asked), None, "it has begun");
     }
 
     #[test]

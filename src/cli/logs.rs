@@ -1,7 +1,8 @@
 //! `logs`: what the Jobs of an object have written, which is the audit trail of its runs.
 
-use std::io::Write;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use futures::{AsyncBufReadExt, TryStreamExt};
@@ -18,15 +19,18 @@ use crate::error::{Error, Result};
 use crate::plan::job::CONTAINER;
 use crate::{client, error};
 
+/// Between two looks for a pod that has begun.
+const PACE: Duration = Duration::from_secs(1);
+
 #[derive(Args, Debug)]
 pub struct Logs {
-    /// The StatefulSetBackup or StatefulSetRestore
+    /// The StatefulSetBackup, or else the StatefulSetRestore
     #[arg(value_name = "[NAMESPACE/]NAME")]
     target: Target,
     /// Of every Job that is still there, oldest first, not only of the newest
     #[arg(long)]
     all: bool,
-    /// Go on while the run goes on
+    /// Go on until the run has ended, through retries and further attempts
     #[arg(short, long, conflicts_with = "all")]
     follow: bool,
 }
@@ -53,10 +57,14 @@ pub fn run(global: &Global, asked: &Logs) -> Result<ExitCode> {
             );
             return Err(Error::Absent(message));
         };
+        if asked.follow {
+            follow(&client, system, &place).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let jobs = jobs(&client, system, &place).await?;
         let newest = jobs.len().saturating_sub(if asked.all { jobs.len() } else { 1 });
         for job in &jobs[newest..] {
-            tell(&client, system, job, asked).await?;
+            tell(&client, system, &place, job).await?;
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -87,7 +95,7 @@ async fn place(client: &Client, namespace: &str, name: &str) -> Result<Place> {
 async fn jobs(client: &Client, system: &str, place: &Place) -> Result<Vec<Job>> {
     let api: Api<Job> = Api::namespaced(client.clone(), system);
     let of = ListParams::default().labels(&format!("{}={}", label::UID, place.uid));
-    let mut jobs = api.list(&of).await.map_err(|error| barred("list the Jobs", system, place, error))?.items;
+    let mut jobs = api.list(&of).await.map_err(|error| barred("list Jobs", system, place, error))?.items;
     if jobs.is_empty() {
         let message = format!(
             "{}: its Jobs in namespace {system} are gone (they are kept for a day); what came of its runs: sts-backup \
@@ -114,33 +122,68 @@ fn barred(what: &'static str, system: &str, place: &Place, error: kube::Error) -
 }
 
 /// The log of each of its pods, oldest first; a Job's retry is a pod of its own.
-async fn tell(client: &Client, system: &str, job: &Job, asked: &Logs) -> Result<()> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), system);
+async fn tell(client: &Client, system: &str, place: &Place, job: &Job) -> Result<()> {
     let name = job.name_any();
-    let of = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
-    let path = format!("pods of Job {system}/{name}");
-    let mut pods = api.list(&of).await.map_err(|error| Error::api("list", path, error))?.items;
-    pods.sort_by_key(|pod| (pod.creation_timestamp(), pod.name_any()));
+    let pods = pods(client, system, place, &name).await?;
     if pods.is_empty() {
         eprintln!("Job {system}/{name} has no pod: kubectl -n {system} describe job {name}");
     }
     for pod in pods {
-        let params = LogParams { container: Some(CONTAINER.into()), follow: asked.follow, ..LogParams::default() };
-        let path = format!("the log of pod {system}/{}", pod.name_any());
-        eprintln!("==> pod {system}/{} <==", pod.name_any());
-        let stream = match api.log_stream(&pod.name_any(), &params).await {
-            Ok(stream) => stream,
-            // It has not begun: the kubelet has nothing to say of it yet.
-            Err(kube::Error::Api(status)) if status.code == 400 => {
-                eprintln!("{}", status.message);
-                continue;
-            }
-            Err(error) => return Err(Error::api("read", path, error)),
-        };
-        let mut lines = stream.lines();
-        while let Some(line) = lines.try_next().await.map_err(|error| Error::Unanswered(format!("{path}: {error}")))? {
-            output::print(&(line + "\n"))?;
+        if let Some(why) = tell_pod(client, system, place, &pod, false).await? {
+            eprintln!("{why}");
         }
     }
-    std::io::stdout().flush().map_err(|error| Error::Config(format!("cannot write: {error}")))
+    Ok(())
+}
+
+/// The newest Job's, and its retries', and the next attempt's, until a Job has ended and nothing came after it.
+async fn follow(client: &Client, system: &str, place: &Place) -> Result<()> {
+    let mut told = BTreeSet::new();
+    loop {
+        let jobs = jobs(client, system, place).await?;
+        let Some(newest) = jobs.last() else { return Ok(()) };
+        let mut news = false;
+        for pod in pods(client, system, place, &newest.name_any()).await? {
+            if !told.contains(&pod) && tell_pod(client, system, place, &pod, true).await?.is_none() {
+                news |= told.insert(pod);
+            }
+        }
+        if !news && has_ended(newest) {
+            return Ok(());
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+fn has_ended(job: &Job) -> bool {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|one| ["Complete", "Failed"].contains(&one.type_.as_str()) && one.status == "True")
+}
+
+/// Oldest first.
+async fn pods(client: &Client, system: &str, place: &Place, job: &str) -> Result<Vec<String>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), system);
+    let of = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+    let mut pods = api.list(&of).await.map_err(|error| barred("list pods", system, place, error))?.items;
+    pods.sort_by_key(|pod| (pod.creation_timestamp(), pod.name_any()));
+    Ok(pods.iter().map(ResourceExt::name_any).collect())
+}
+
+/// All that a pod has written; with `follow` until it ends. Some: why there is nothing yet.
+async fn tell_pod(client: &Client, system: &str, place: &Place, pod: &str, follow: bool) -> Result<Option<String>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), system);
+    let params = LogParams { container: Some(CONTAINER.into()), follow, ..LogParams::default() };
+    let stream = match api.log_stream(pod, &params).await {
+        Ok(stream) => stream,
+        // Its container has not begun.
+        Err(kube::Error::Api(status)) if status.code == 400 => return Ok(Some(status.message.clone())),
+        Err(error) => return Err(barred("read the logs of pods", system, place, error)),
+    };
+    eprintln!("==> pod {system}/{pod} <==");
+    let mut lines = stream.lines();
+    let lost = |error| Error::Unanswered(format!("the log of pod {system}/{pod}: {error}"));
+    while let Some(line) = lines.try_next().await.map_err(lost)? {
+        output::print(&(line + "\n"))?;
+    }
+    Ok(None)
 }

@@ -76,7 +76,9 @@ fn ask(object: &StatefulSetRestore) -> Ask {
     match status.phase.unwrap_or_default() {
         RestorePhase::Undone => refuse(nothing(&End::Undone)),
         RestorePhase::Failed if status.run.is_none() => {
-            refuse("it failed, and what was under the claims before it is there")
+            let ready = condition::get(&status.conditions, ConditionType::Ready);
+            let reason = ready.and_then(|ready| ready.reason.parse().ok()).unwrap_or(Reason::RestoreFailed);
+            refuse(nothing(&End::Failed(Refusal::new(reason, ""))))
         }
         RestorePhase::Completed if status.undo_deadline.is_none() => {
             let undoable = condition::get(&status.conditions, ConditionType::Undoable);

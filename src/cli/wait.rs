@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use kube::Client;
+use kube::{Client, ResourceExt};
 
-use super::follow::{Follow, follow};
+use super::follow::follow;
 use super::{Global, Target, block_on, describe, restore};
+use crate::api::annotation;
 use crate::api::backup::StatefulSetBackup;
 use crate::api::restore::StatefulSetRestore;
 use crate::client;
@@ -18,7 +19,7 @@ const IN_VAIN: u8 = 1;
 
 #[derive(Args, Debug)]
 pub struct Wait {
-    /// The StatefulSetBackup or StatefulSetRestore
+    /// The StatefulSetBackup, or else the StatefulSetRestore
     #[arg(value_name = "[NAMESPACE/]NAME")]
     target: Target,
     /// How long at most, such as 90s, 15m or 2h; then it ends with exit code 1 [default: no limit]
@@ -41,19 +42,19 @@ pub fn run(global: &Global, asked: &Wait) -> Result<ExitCode> {
     })
 }
 
-/// Whichever has the name.
+/// Whichever has the name; of two the backup, whose name is the policy's.
 async fn either(global: &Global, client: &Client, namespace: &str, name: &str) -> Result<ExitCode> {
     match describe::find::<StatefulSetBackup>(client, namespace, name).await {
-        Ok(backup) => whole(global, client, &backup).await,
+        Ok(backup) => follow(global, client, &backup, None).await,
         Err(Error::Absent(absent)) => match describe::find::<StatefulSetRestore>(client, namespace, name).await {
-            Ok(restore) => whole(global, client, &restore).await,
+            Ok(restore) => {
+                // An undo that is asked for, or was the last thing that happened to it, is what is waited for.
+                let asked = restore.annotations().get(annotation::UNDO).cloned();
+                follow(global, client, &restore, asked.as_deref()).await
+            }
             Err(Error::Absent(_)) => Err(Error::Absent(absent)),
             Err(error) => Err(error),
         },
         Err(error) => Err(error),
     }
-}
-
-async fn whole<K: Follow>(global: &Global, client: &Client, object: &K) -> Result<ExitCode> {
-    follow(global, client, object, None).await
 }

@@ -21,6 +21,11 @@ pub const RUNNER: &str = "sts-backup-runner";
 /// The name of the runner's ClusterRole for what belongs to no namespace.
 pub const RUNNER_CLUSTER: &str = "sts-backup-runner-cluster";
 
+/// The name of the runner's ClusterRole that only `spec.retentionPolicy.purgeRetained` needs. It is bound where that is
+/// wanted: with it a run may delete what a class of deletionPolicy Retain was to keep.
+pub const PURGE: &str = "sts-backup-runner-purge";
+const PURGES: Verb = ("snapshot.storage.k8s.io", "volumesnapshotcontents", "patch");
+
 /// The name of the watcher's ClusterRole.
 pub const WATCHER: &str = "sts-backup-watcher";
 
@@ -30,7 +35,6 @@ pub const JOBS: &str = "sts-backup-jobs";
 /// Kinds without a namespace: a Role can grant nothing on them.
 const CLUSTER_WIDE: &[&str] = &[
     "csinodes",
-    "customresourcedefinitions",
     "nodes",
     "persistentvolumes",
     "storageclasses",
@@ -56,6 +60,12 @@ fn text(head: &str, namespace: Option<&str>) -> String {
     let [runner, cluster] = runner();
     let mut jobs = watcher_jobs();
     jobs.metadata.namespace = namespace.map(ToOwned::to_owned);
+    // What an installation does not bind it does not bring either.
+    let purge = if namespace.is_none() {
+        format!("---\n{}", serde_saphyr::to_string(&purge()).unwrap_or_default())
+    } else {
+        String::new()
+    };
     // A role always has a YAML form; an error would show as an empty document, which the test refuses.
     let documents = [
         serde_saphyr::to_string(&runner),
@@ -65,7 +75,9 @@ fn text(head: &str, namespace: Option<&str>) -> String {
         serde_saphyr::to_string(&people("view", &["get", "list", "watch"])),
         serde_saphyr::to_string(&people("edit", &["create", "delete", "deletecollection", "patch", "update"])),
     ];
-    documents.into_iter().fold(head.to_owned(), |text, document| text + "---\n" + &document.unwrap_or_default())
+    let text =
+        documents.into_iter().fold(head.to_owned(), |text, document| text + "---\n" + &document.unwrap_or_default());
+    text + &purge
 }
 
 /// What the users of a namespace may do with our kinds, by the roles of that name that Kubernetes has; the status is
@@ -105,10 +117,16 @@ pub fn watcher_verbs(own: bool) -> Vec<Verb> {
 #[must_use]
 pub fn runner() -> [ClusterRole; 2] {
     let of = |cluster_wide: bool| {
-        let all = runner_verbs().into_iter();
+        let all = runner_verbs().into_iter().filter(|verb| *verb != PURGES);
         all.filter(|(_, resource, _)| CLUSTER_WIDE.contains(resource) == cluster_wide).collect::<Vec<_>>()
     };
     [role(RUNNER, &rules(&of(false))), role(RUNNER_CLUSTER, &rules(&of(true)))]
+}
+
+/// What only a policy with purgeRetained needs.
+#[must_use]
+pub fn purge() -> ClusterRole {
+    role(PURGE, &rules(&[PURGES]))
 }
 
 /// Every verb that a run may need, once for each place that declares it.
@@ -194,17 +212,44 @@ mod tests {
         }
     }
 
-    fn rules_of(role: &ClusterRole, resource: &str) -> bool {
-        let names = |rule: &PolicyRule| rule.resources.iter().flatten().any(|name| name == resource);
-        role.rules.iter().flatten().any(names)
+    /// A Role can grant nothing on what has no namespace, and nothing else belongs into a role for the whole cluster.
+    #[test]
+    fn each_right_stands_where_its_kind_lives() {
+        use k8s_openapi::api::admissionregistration::v1 as admission;
+        use k8s_openapi::api::{core::v1 as core, storage::v1 as storage};
+        use k8s_openapi::{ClusterResourceScope, Resource};
+        fn plural<K: Resource<Scope = ClusterResourceScope>>() -> &'static str {
+            K::URL_PATH_SEGMENT
+        }
+        let mut wide = vec![
+            plural::<core::Node>(),
+            plural::<core::PersistentVolume>(),
+            plural::<storage::CSINode>(),
+            plural::<storage::StorageClass>(),
+            plural::<storage::VolumeAttachment>(),
+            plural::<admission::ValidatingAdmissionPolicy>(),
+            plural::<admission::ValidatingAdmissionPolicyBinding>(),
+            // Of the snapshot controller: cluster-scoped by their CustomResourceDefinitions.
+            "volumesnapshotclasses",
+            "volumesnapshotcontents",
+        ];
+        wide.sort_unstable();
+        let [spaced, cluster] = runner();
+        let named = |role: &ClusterRole| {
+            let mut names: Vec<_> =
+                role.rules.iter().flatten().flat_map(|rule| rule.resources.clone().unwrap_or_default()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(named(&cluster), wide);
+        assert!(named(&spaced).iter().all(|name| !wide.contains(&name.as_str())));
+        assert_eq!(purge().rules.map(|rules| rules.len()), Some(1));
     }
 
     #[test]
     fn a_run_reads_no_secrets_and_deletes_no_volume() {
         let goes = ["volumesnapshots", "persistentvolumeclaims", "pods"];
         for (group, resource, verb) in runner_verbs() {
-            let cluster_wide = rules_of(&runner()[1], resource);
-            assert_eq!(cluster_wide, CLUSTER_WIDE.contains(&resource), "{resource}");
             assert_ne!((group, resource), ("", "secrets"));
             assert!(verb != "delete" || goes.contains(&resource), "delete {resource}");
             assert!(![group, resource, verb].contains(&"*"));

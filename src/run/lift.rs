@@ -8,8 +8,8 @@ use super::restore::{Flow, Request};
 use super::{drive_until_told, holder, restore};
 use crate::api::backup::StatefulSetBackup;
 use crate::api::condition::Reason;
-use crate::api::label;
 use crate::api::restore::{RestorePhase, StatefulSetRestore};
+use crate::api::{FILE_UID, label};
 use crate::client::Connection;
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -61,13 +61,20 @@ pub async fn look(connection: &Connection, namespace: &str, statefulset: &str) -
             Some(object) => of_restore(object, open, &path),
         };
     }
-    let api: Api<StatefulSetBackup> = Api::namespaced(client.clone(), &open.namespace);
-    let found = api.get_opt(&open.name).await.map_err(failed(path.clone()))?;
-    if open.kind == "unreadable" {
+    if open.kind != "StatefulSetBackup" {
         return refuse(format!(
             "the mark on Lease {namespace}/{lock} cannot be read: a newer version may have written it"
         ));
     }
+    if open.uid == FILE_UID {
+        return refuse(format!(
+            "the freeze of run {} of {}/{} is open, which was begun from a file: the same command with that file thaws and \
+             closes it (sts-backup run-once backup -f)",
+            open.run, open.namespace, open.name
+        ));
+    }
+    let api: Api<StatefulSetBackup> = Api::namespaced(client.clone(), &open.namespace);
+    let found = api.get_opt(&open.name).await.map_err(failed(path.clone()))?;
     if found.is_some_and(|object| object.uid().as_ref() == Some(&open.uid)) {
         let (run, ns, name) = (&open.run, &open.namespace, &open.name);
         return refuse(format!(

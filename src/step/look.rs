@@ -178,11 +178,11 @@ async fn may(c: &Cluster, (group, resource, verb): Verb) -> Result<Option<String
     Ok(denied.then(|| format!("{verb} {resource}{dot}{place}")))
 }
 
-/// The restores of the same `StatefulSet`, wherever they are; who may not look everywhere looks where they can be.
-async fn peers(c: &Cluster) -> Result<Vec<Peer>, Fault> {
+/// All restores; who may not look everywhere looks in the object's namespace and in the StatefulSet's.
+pub(super) async fn restores(c: &Cluster) -> Result<Vec<StatefulSetRestore>, Fault> {
     let (own, target) = (&c.want.namespace, &c.want.statefulset_namespace);
     let all: Api<StatefulSetRestore> = Api::all(c.client.clone());
-    let mut found = match list(&all, ListParams::default(), "statefulsetrestores").await {
+    Ok(match list(&all, ListParams::default(), "statefulsetrestores").await {
         Ok(found) => found,
         Err(Fault::Lost) => return Err(Fault::Lost),
         Err(Fault::Refused(_)) => {
@@ -193,7 +193,13 @@ async fn peers(c: &Cluster) -> Result<Vec<Peer>, Fault> {
             }
             found
         }
-    };
+    })
+}
+
+/// The restores of the same `StatefulSet`.
+async fn peers(c: &Cluster) -> Result<Vec<Peer>, Fault> {
+    let target = &c.want.statefulset_namespace;
+    let mut found = restores(c).await?;
     found.retain(|object| {
         let of = &object.spec.stateful_set_ref;
         let namespace = of.namespace.clone().or_else(|| object.namespace());

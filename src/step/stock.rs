@@ -6,8 +6,8 @@ use kube::{Api, ResourceExt};
 
 use super::Fault;
 use super::cluster::Cluster;
+use super::look;
 use super::observe::{get, list, selector, snap};
-use crate::api::restore::StatefulSetRestore;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::api::{annotation, label};
 use crate::plan::noun::RETAIN;
@@ -23,8 +23,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Fact, Fault> {
             Fact::Content(name.clone(), Ok(found.as_ref().map(content)))
         }
         Read::Restores => {
-            let api: Api<StatefulSetRestore> = Api::all(c.client.clone());
-            let all = list(&api, ListParams::default(), "statefulsetrestores").await?;
+            let all = look::restores(c).await?;
             Fact::Restores(Ok(all.iter().filter(|one| !one.has_ended()).filter_map(ResourceExt::uid).collect()))
         }
         _ => Fact::Stock(Seen::Known(Ok(all(c).await?))),

@@ -71,14 +71,23 @@ impl Seat {
         let mut renewed = Instant::now();
         loop {
             sleep(RETRY).await;
-            match timeout(DEADLINE, self.take()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
+            let begun = Instant::now();
+            match timeout(DEADLINE.saturating_sub(renewed.elapsed()), self.take()).await {
+                Ok(Ok(true)) => renewed = begun,
+                // Somebody has written to it in the same moment, perhaps no more than a label: it is read again.
+                Ok(Ok(false)) if self.is_ours().await => {}
                 Ok(Ok(false)) => return format!("Lease {} was taken by another watcher", self.name),
                 Ok(Err(_)) | Err(_) if renewed.elapsed() < DEADLINE => {}
                 Ok(Err(error)) => return format!("Lease {} cannot be renewed: {}", self.name, sentence(&error)),
                 Err(_) => return format!("Lease {} cannot be renewed: the API server does not answer", self.name),
             }
         }
+    }
+
+    async fn is_ours(&self) -> bool {
+        let found = timeout(RETRY, self.api.get_opt(&self.name)).await;
+        let holder = found.ok().and_then(Result::ok).flatten().and_then(|lease| lease.spec?.holder_identity);
+        holder.as_deref() == Some(&self.me)
     }
 
     /// Gives the Lease back, so that nobody has to wait until it runs out. Best effort.

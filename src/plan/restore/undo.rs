@@ -64,6 +64,9 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
 pub fn nothing(ended: &End) -> &'static str {
     match ended {
         End::Undone => "it has been undone already",
+        End::Failed(refusal) if refusal.reason == Reason::Held => {
+            "it was Held and has been ended as it stood, with the restored volumes under the claims"
+        }
         End::Failed(_) => "it failed, and what was under the claims before it is there",
         End::Completed => "it has no plan (status.plan)",
     }

@@ -48,7 +48,9 @@ fn role() -> Value {
 /// The runner's rights, in namespaces and out of them, as one role.
 pub fn whole() -> Value {
     let [mut role, cluster] = rbac::runner();
-    role.rules.get_or_insert_default().extend(cluster.rules.unwrap_or_default());
+    for more in [cluster, rbac::purge()] {
+        role.rules.get_or_insert_default().extend(more.rules.unwrap_or_default());
+    }
     json!(role)
 }
 

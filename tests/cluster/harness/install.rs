@@ -124,7 +124,7 @@ impl Release<'_> {
         .await;
     }
 
-    /// Kills the watcher as a lost node would: no signal that it could answer.
+    /// Ends the watcher's pods with no grace.
     pub async fn kill_watchers(&self) {
         for pod in self.watchers().await {
             let _ = self.api::<Pod>().delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;

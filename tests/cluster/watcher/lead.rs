@@ -33,17 +33,20 @@ async fn of_two_watchers_one_works_and_the_other_takes_over() {
             let log = release.api::<Pod>().logs(&pod, &LogParams::default()).await.unwrap();
             assert_eq!(log.contains("\"step\":\"Launch\""), pod == first, "{pod}: {log}");
         }
-        // As a lost node would: the Lease has to run out.
+        // Deleted without grace it may give the Lease back or not; then that has to run out.
         release.api::<Pod>().delete(&first, &DeleteParams::default().grace_period(0)).await.unwrap();
         annotated(s, "nightly", "again").await;
         let second = leader(&release, &first).await;
         done(s, "nightly", 2).await;
-        // Told to stop, it gives the Lease back.
         release.api::<Pod>().delete(&second, &DeleteParams::default()).await.unwrap();
         leader(&release, &second).await;
         annotated(s, "nightly", "and again").await;
         done(s, "nightly", 3).await;
         whole(s, "nightly", 3).await;
+        // Told to stop, whoever leads gives the Lease back.
+        release.scale(0).await;
+        let lease = release.api::<Lease>().get(&format!("leader-{}", release.name)).await.unwrap().spec.unwrap();
+        assert_eq!(lease.holder_identity.unwrap_or_default(), "", "nobody has to wait until it runs out");
         release.uninstall().await;
     })
     .await;

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
+use sts_backup::api::annotation;
 use sts_backup::api::restore::RestorePhase;
 
 use super::story::{annotated, done, phase};
@@ -61,6 +62,10 @@ async fn a_pod_that_is_lost_in_the_freeze_is_followed_by_one_that_thaws() {
     stage("podlost", &json!({ "cutDelay": "4s" }), async |s, release| {
         freezing(s).await;
         let job = job(release, "backup", "nightly").await;
+        // Deleted with a grace of 0 it is still told to stop a moment before; whether it thaws by itself or its
+        // successor does it, depends.
+        let log = release.log(&job).await;
+        assert!(log.iter().all(|line| line["step"] != "Post"), "still in the freeze");
         for pod in release.pods(&job).await {
             release.api::<Pod>().delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await.unwrap();
         }
@@ -88,7 +93,7 @@ async fn a_job_that_is_deleted_in_the_freeze_is_followed_by_an_attempt_that_thaw
         s.runs_free("web").await;
         assert_eq!(runs(s, "nightly").await.len(), 0, "what is partial is gone");
         let second = &release.jobs("backup", "nightly").await[0];
-        assert_eq!(second.annotations()["backup.sts-backup.io/attempt"], "2");
+        assert_eq!(second.annotations()[annotation::ATTEMPT], "2");
         // The policy is as good as before.
         annotated(s, "nightly", "again").await;
         until("the next run", 120, async || {
@@ -121,6 +126,9 @@ async fn a_job_that_is_used_up_in_a_restore_is_followed_by_one_that_finishes() {
         phase(s, "back", RestorePhase::Completed).await;
         s.all_say("web", "one").await;
         s.tidy("web").await;
+        let jobs = release.jobs("restore", "back").await;
+        let attempts: Vec<_> = jobs.iter().map(|job| job.annotations()[annotation::ATTEMPT].as_str()).collect();
+        assert_eq!(attempts, ["1", "2"], "the second has finished it");
         let replicas = s.api::<StatefulSet>().get("web").await.unwrap().spec.replicas;
         assert_eq!(replicas, Some(2), "read before it was stopped");
     })
