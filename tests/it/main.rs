@@ -5,10 +5,10 @@
 mod apiserver;
 mod broken;
 mod conformance;
+mod life;
 mod nature;
-mod restore_process;
-mod restore_sweep;
-mod restore_world;
+mod red;
+mod restore;
 mod retention;
 mod schedule;
 mod script;

@@ -3,7 +3,7 @@
 
 mod server;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::pending;
@@ -18,9 +18,10 @@ use sts_backup::plan::restore::{NewClaim, Reserve, Restore, Tend};
 use sts_backup::plan::topology::Node;
 use sts_backup::plan::view::{Fact, Read, Seen};
 use sts_backup::step::{Effect, Fault, Io};
-use tokio::sync::{Notify, watch};
 
-use super::restore_world::{Blow, UID, World};
+use crate::life::{self, Life};
+
+use super::world::{Blow, UID, World};
 
 /// A process that has sent so many requests is in a loop.
 const ENDLESS: usize = 600;
@@ -30,35 +31,25 @@ type Reply = Result<Vec<Fact>, Fault>;
 pub struct Process {
     world: Rc<RefCell<World>>,
     pub want: Want,
-    stop: watch::Sender<Option<Stop>>,
-    pub died: Notify,
-    dead: Cell<bool>,
+    pub life: Life,
     told: RefCell<BTreeMap<Feed, Fact>>,
 }
 
 impl Process {
     pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
-        let stop = watch::Sender::new(None);
-        let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
-        Process { world: world.clone(), want, stop, died, dead, told }
-    }
-
-    async fn die<T>(&self) -> T {
-        self.dead.set(true);
-        self.died.notify_one();
-        pending().await
+        Process { world: world.clone(), want, life: Life::new(), told: RefCell::default() }
     }
 
     fn befall(&self, blow: Option<Blow>) {
         let mut world = self.world.borrow_mut();
         world.settle();
         match blow {
-            Some(Blow::Sigterm) => drop(self.stop.send_replace(Some(Stop::Sigterm))),
+            Some(Blow::Sigterm) => self.life.halt(Stop::Sigterm),
             Some(Blow::Stolen) if world.lease.holder.as_ref() == Some(&self.want.me) => {
                 world.lease.holder = None;
                 world.lease.epoch += 1;
                 world.lease.version = world.uid("v");
-                self.stop.send_replace(Some(Stop::LeaseLost));
+                self.life.halt(Stop::LeaseLost);
             }
             Some(Blow::Deleted) => {
                 world.leaving = true;
@@ -74,14 +65,13 @@ impl Io for Process {
         self.world.borrow().now()
     }
     async fn sleep(&self, until: Timestamp) {
-        let left = until.duration_since(self.now());
-        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+        life::sleep(self.now(), until).await;
     }
     fn stop(&self) -> Option<Stop> {
-        *self.stop.borrow()
+        self.life.stop()
     }
     async fn stopped(&self) {
-        let _ = self.stop.subscribe().wait_for(Option::is_some).await;
+        self.life.stopped().await;
     }
     async fn renew(&self) -> Infallible {
         pending().await
@@ -116,7 +106,7 @@ impl Io for Process {
 impl Effect<Restore> for Process {
     async fn effect(&self, step: &Restore) -> Reply {
         self.sleep(self.now() + SignedDuration::from_millis(20)).await;
-        if self.dead.get() {
+        if self.life.is_dead() {
             return pending().await;
         }
         let (blow, endless) = {
@@ -127,7 +117,7 @@ impl Effect<Restore> for Process {
         };
         if endless {
             self.world.borrow_mut().violations.push("never ends".into());
-            return self.die().await;
+            return self.life.die().await;
         }
         self.befall(blow);
         if blow == Some(Blow::Straggler) {
@@ -135,7 +125,7 @@ impl Effect<Restore> for Process {
             self.world.borrow_mut().mail.push((at, self.want.me.clone(), step.clone()));
         }
         let reply = match blow {
-            Some(Blow::DieBefore | Blow::Straggler) => return self.die().await,
+            Some(Blow::DieBefore | Blow::Straggler) => return self.life.die().await,
             Some(Blow::LostBefore) => Err(Fault::Lost),
             Some(Blow::Refuse) => {
                 let no = Refusal::new(sts_backup::api::condition::Reason::Forbidden, "the world said no");
@@ -152,7 +142,7 @@ impl Effect<Restore> for Process {
             }
         };
         match blow {
-            Some(Blow::DieAfter) => self.die().await,
+            Some(Blow::DieAfter) => self.life.die().await,
             Some(Blow::Hang) => pending().await,
             Some(Blow::LostAfter) => Err(Fault::Lost),
             _ => reply,

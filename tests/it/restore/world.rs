@@ -16,6 +16,8 @@ use sts_backup::plan::restore::invariant::{self, State};
 use sts_backup::plan::restore::sight::Source;
 use tokio::time::Instant;
 
+use crate::life;
+
 /// What befalls one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
@@ -191,8 +193,7 @@ impl World {
     }
 
     pub fn now(&self) -> Timestamp {
-        let since = SignedDuration::try_from(self.start.elapsed()).unwrap();
-        Timestamp::from_second(1_800_000_000).unwrap() + since
+        life::now(self.start)
     }
 
     pub fn uid(&mut self, kind: &str) -> String {

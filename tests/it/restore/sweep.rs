@@ -4,7 +4,6 @@
 //! One case: `SSB_CASE='[(3, DieAfter)]' SSB_SETTING=staged cargo test --test it one_restore -- --nocapture`
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -19,8 +18,10 @@ use sts_backup::step::drive;
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 
-use super::restore_process::Process;
-use super::restore_world::{Blow, Odd, PODS, Setting, World, keys};
+use crate::red;
+
+use super::process::Process;
+use super::world::{Blow, Odd, PODS, Setting, World, keys};
 
 const BLOWS: [Blow; 9] = [
     Blow::DieBefore,
@@ -55,7 +56,7 @@ fn want(world: &World, what: &str, process: usize) -> Want {
         me: Holder(format!("{what}/shop/back/{process}")),
         namespace: "shop".into(),
         name: "back".into(),
-        uid: super::restore_world::UID.into(),
+        uid: super::world::UID.into(),
         generation: 1,
         statefulset: "web".into(),
         statefulset_namespace: "shop".into(),
@@ -87,7 +88,7 @@ async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) -> 
         let process = Process::start(world, want.clone());
         let exit = select! {
             biased;
-            () = process.died.notified() => None,
+            () = process.life.died.notified() => None,
             (exit, _) = drive(&process, next, View::new(want.clone())) => Some(exit),
         };
         let mut world = world.borrow_mut();
@@ -179,7 +180,7 @@ fn verdict(world: &mut World, blows: &Blows) {
 struct Report {
     all: usize,
     cases: usize,
-    red: Vec<(Box<Blows>, Vec<String>)>,
+    red: red::Red<(usize, Blow), String>,
 }
 
 fn sweep(what: &str, setting: Setting, next: Planner<Restore>, second: impl Fn(usize, usize) -> bool) -> Report {
@@ -210,17 +211,7 @@ fn sweep(what: &str, setting: Setting, next: Planner<Restore>, second: impl Fn(u
     }
     (report.all, report.cases) = (all, cases);
     println!("{what}: {cases} of {all} cases, {} red, {:.1?}", report.red.len(), start.elapsed());
-    let mut kinds: BTreeMap<&String, (usize, &Blows)> = BTreeMap::new();
-    for (blows, why) in &report.red {
-        for why in why {
-            let kind = kinds.entry(why).or_insert((0, blows));
-            kind.0 += 1;
-            kind.1 = if blows.len() < kind.1.len() { blows } else { kind.1 };
-        }
-    }
-    for (why, (count, least)) in kinds {
-        println!("  {count:>5} {why}, as in {least:?}");
-    }
+    red::print(&report.red);
     report
 }
 
@@ -341,10 +332,8 @@ fn in_place_and_odd_clusters_survive_every_blow() {
 #[test]
 fn one_restore() {
     let Ok(text) = std::env::var("SSB_CASE") else { return };
-    let all = [Blow::Deleted].into_iter().chain(BLOWS);
-    let blow = |word: &str| all.clone().find(|blow| format!("{blow:?}") == word);
-    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let blows: Vec<_> = words.chunks(2).map(|pair| (pair[0].parse().unwrap(), blow(pair[1]).unwrap())).collect();
+    let all: Vec<_> = BLOWS.into_iter().chain([Blow::Deleted]).collect();
+    let blows = red::blows(&text, &all);
     let setting = settings().into_iter().find(|(name, _)| std::env::var("SSB_SETTING").as_deref() == Ok(name));
     let world = runtime().block_on(case(&blows, setting.map_or(STAGED, |(_, setting)| setting), restore::next));
     println!("{}\n{:?}", world.log.join("\n"), world.violations);

@@ -1,0 +1,5 @@
+//! What is proven of a restore, its undo and its release in a world in memory of their own.
+
+mod process;
+mod sweep;
+mod world;
