@@ -1,10 +1,11 @@
 //! What is the same for a process in either world: the clock, its stop, and its death.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::future::pending;
 
 use jiff::{SignedDuration, Timestamp};
-use sts_backup::plan::noun::Stop;
+use sts_backup::plan::noun::{Holder, Stop};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -17,6 +18,17 @@ pub fn now(start: Instant) -> Timestamp {
 /// Sleeps until then on the virtual clock.
 pub async fn sleep(now: Timestamp, until: Timestamp) {
     tokio::time::sleep(until.duration_since(now).try_into().unwrap_or_default()).await;
+}
+
+/// Whether it is this one's turn among two, which it takes; the second has a number from 100 on. Who is not seen to
+/// come for a while loses it.
+pub fn takes_turn(order: &mut VecDeque<bool>, me: &Holder) -> bool {
+    let second = me.0.rsplit_once('/').is_some_and(|(_, n)| n.len() > 2);
+    let ours = order.front().is_none_or(|next| *next == second);
+    if ours {
+        order.pop_front();
+    }
+    ours
 }
 
 pub struct Life {

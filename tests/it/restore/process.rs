@@ -40,6 +40,23 @@ impl Process {
         Process { world: world.clone(), want, life: Life::new(), told: RefCell::default() }
     }
 
+    /// Waits for our turn.
+    async fn turn(&self) {
+        for _ in 0..6 {
+            if life::takes_turn(&mut self.world.borrow_mut().order, &self.want.me) {
+                return;
+            }
+            self.sleep(self.now() + SignedDuration::from_millis(10)).await;
+        }
+    }
+
+    fn heard(&self, world: &World, fact: Fact) -> Fact {
+        match world.mutant {
+            Some(mutant) => mutant.hears(world, &self.want.me, fact),
+            None => fact,
+        }
+    }
+
     fn befall(&self, blow: Option<Blow>) {
         let mut world = self.world.borrow_mut();
         world.settle();
@@ -51,11 +68,11 @@ impl Process {
                 world.lease.version = world.uid("v");
                 self.life.halt(Stop::LeaseLost);
             }
-            Some(Blow::Deleted) => {
-                world.leaving = true;
-                world.version += 1;
+            Some(blow) => {
+                world.deed(blow);
+                world.settle();
             }
-            _ => {}
+            None => {}
         }
     }
 }
@@ -80,7 +97,13 @@ impl Io for Process {
         self.sleep(self.now() + SignedDuration::from_millis(5)).await;
         let mut world = self.world.borrow_mut();
         world.settle();
-        Ok(vec![world.answer(read)])
+        let fails = world.fail_read == Some(world.reads);
+        world.reads += 1;
+        let reply = if fails { Err(Fault::Lost) } else { Ok(vec![self.heard(&world, world.answer(read))]) };
+        match world.mutant {
+            Some(mutant) => mutant.read(read, reply),
+            None => reply,
+        }
     }
     async fn feed(&self, on: &[Feed]) -> Vec<Fact> {
         loop {
@@ -89,7 +112,7 @@ impl Io for Process {
                 let mut world = self.world.borrow_mut();
                 world.settle();
                 for feed in on {
-                    let fact = world.tell(feed);
+                    let fact = self.heard(&world, world.tell(feed));
                     if self.told.borrow_mut().insert(feed.clone(), fact.clone()) != Some(fact.clone()) {
                         facts.push(fact);
                     }
@@ -98,6 +121,10 @@ impl Io for Process {
             if !facts.is_empty() {
                 return facts;
             }
+            if self.now() > self.world.borrow().horizon {
+                self.world.borrow_mut().violate("never ends".into());
+                return self.life.die().await;
+            }
             self.sleep(self.now() + SignedDuration::from_millis(250)).await;
         }
     }
@@ -105,6 +132,7 @@ impl Io for Process {
 
 impl Effect<Restore> for Process {
     async fn effect(&self, step: &Restore) -> Reply {
+        self.turn().await;
         self.sleep(self.now() + SignedDuration::from_millis(20)).await;
         if self.life.is_dead() {
             return pending().await;
@@ -116,7 +144,7 @@ impl Effect<Restore> for Process {
             (world.blows.iter().find(|(at, _)| *at == k).map(|(_, blow)| *blow), k > ENDLESS)
         };
         if endless {
-            self.world.borrow_mut().violations.push("never ends".into());
+            self.world.borrow_mut().violate("never ends".into());
             return self.life.die().await;
         }
         self.befall(blow);
@@ -136,16 +164,24 @@ impl Effect<Restore> for Process {
             }
             _ => {
                 let mut world = self.world.borrow_mut();
-                let reply = world.apply(&self.want.me, step);
+                if blow == Some(Blow::Twice) {
+                    let _ = world.act(&self.want.me, step);
+                }
+                let reply = world.act(&self.want.me, step);
                 world.settle();
                 reply
             }
         };
-        match blow {
+        let reply = match blow {
             Some(Blow::DieAfter) => self.life.die().await,
             Some(Blow::Hang) => pending().await,
             Some(Blow::LostAfter) => Err(Fault::Lost),
             _ => reply,
+        };
+        let mutant = self.world.borrow().mutant;
+        match mutant {
+            Some(mutant) => mutant.heard(reply),
+            None => reply,
         }
     }
 }

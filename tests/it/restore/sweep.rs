@@ -20,10 +20,11 @@ use tokio::select;
 
 use crate::red;
 
+use super::broken::Mutant;
 use super::process::Process;
 use super::world::{Blow, Odd, PODS, Setting, World, keys};
 
-const BLOWS: [Blow; 9] = [
+const BLOWS: [Blow; 10] = [
     Blow::DieBefore,
     Blow::DieAfter,
     Blow::LostBefore,
@@ -33,20 +34,34 @@ const BLOWS: [Blow; 9] = [
     Blow::Sigterm,
     Blow::Stolen,
     Blow::Straggler,
+    Blow::Twice,
+];
+
+/// What others do right before a write.
+const DEEDS: [Blow; 9] = [
+    Blow::Deleted,
+    Blow::AskUndo,
+    Blow::DeletePod,
+    Blow::Guest,
+    Blow::Rescale,
+    Blow::DeleteTarget,
+    Blow::ReplaceTarget,
+    Blow::DeleteClaim,
+    Blow::ReplaceClaim,
 ];
 
 type Blows = [(usize, Blow)];
 
 /// Of the cases of a short sweep one in so many is run. It has no divisor in common with the number of blows, or the
 /// same blow would be drawn each time.
-const STRIDE: usize = 5;
+const STRIDE: usize = 7;
 
 /// Whether the nth case of a sweep is run.
 fn is_drawn(n: usize) -> bool {
     n.is_multiple_of(STRIDE) || std::env::var_os("SSB_SWEEP").is_some()
 }
 
-fn runtime() -> Runtime {
+pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
@@ -81,9 +96,23 @@ fn want(world: &World, what: &str, process: usize) -> Want {
     }
 }
 
+/// How long a command may take, by the clock of the world.
+const LONG: SignedDuration = SignedDuration::from_hours(1);
+
+/// The first process of a command, where no other is at work.
+const FIRST: usize = 1;
+
 /// Process after process, until one ends the run.
 async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) -> Option<Exit> {
-    for n in 1.. {
+    command(world, what, next, FIRST).await
+}
+
+pub async fn command(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>, from: usize) -> Option<Exit> {
+    let horizon = world.borrow().now() + LONG;
+    world.borrow_mut().horizon = horizon;
+    let mutant = world.borrow().mutant;
+    let next = mutant.map_or(next, |mutant| mutant.planner(next));
+    for n in from.. {
         let want = want(&world.borrow(), what, n);
         let process = Process::start(world, want.clone());
         let exit = select! {
@@ -96,8 +125,10 @@ async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) -> 
         world.bury(&want.me);
         match exit {
             Some(Exit::Done(_)) => return exit,
-            _ if n > 8 => {
-                world.violations.push(format!("{what} never ends"));
+            // Not before its day, or before what was asked for is answered.
+            Some(Exit::Again(_)) if what == "release" && world.lease.holder.is_none() => return exit,
+            _ if n > from + 7 => {
+                world.violate(format!("{what} never ends"));
                 return exit;
             }
             _ => {}
@@ -107,7 +138,11 @@ async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) -> 
 }
 
 async fn case(blows: &Blows, setting: Setting, next: Planner<Restore>) -> World {
-    let world = Rc::new(RefCell::new(World::new(blows, setting)));
+    live(World::new(blows, setting), blows, next).await
+}
+
+async fn live(world: World, blows: &Blows, next: Planner<Restore>) -> World {
+    let world = Rc::new(RefCell::new(world));
     run(&world, "restore", next).await;
     pause(&world, 8).await;
     verdict(&mut world.borrow_mut(), blows);
@@ -122,21 +157,26 @@ async fn pause(world: &Rc<RefCell<World>>, seconds: u64) {
     }
 }
 
+/// Deeds after which a restore may fail, or be held for people to decide.
+const HARD: [Blow; 5] = [Blow::Rescale, Blow::DeleteTarget, Blow::ReplaceTarget, Blow::DeleteClaim, Blow::ReplaceClaim];
+
 fn verdict(world: &mut World, blows: &Blows) {
     let struck = |kinds: &[Blow]| blows.iter().any(|(_, blow)| kinds.contains(blow));
     let phase = world.status.phase;
     let held = phase == Some(RestorePhase::Failed) && world.status.run.is_some();
-    let mut bad = std::mem::take(&mut world.violations);
+    let (hard, odd) = (struck(&HARD), world.setting.odd);
+    let mut bad = vec![];
     let mut check = |wrong: bool, what: &str| {
         if wrong {
             bad.push(what.to_owned());
         }
     };
-    let may_fail = struck(&[Blow::Refuse, Blow::Deleted]) || (world.setting.odd == Odd::Broken);
+    let may_fail = hard || struck(&[Blow::Refuse, Blow::Deleted]) || matches!(odd, Odd::Broken | Odd::Half);
     let contents = world.contents();
-    let all = |what: &str| {
-        keys().iter().all(|key| contents.get(&key.pvc("web")) == Some(&format!("{what} {}", key.pvc("web"))))
-    };
+    // What somebody has put under a name, or taken from it, is not the restore's.
+    let claims: Vec<String> =
+        keys().iter().map(|key| key.pvc("web")).filter(|pvc| world.hit.as_ref() != Some(pvc)).collect();
+    let all = |what: &str| claims.iter().all(|pvc| contents.get(pvc) == Some(&format!("{what} {pvc}")));
     match phase {
         Some(RestorePhase::Completed) => check(!all("new"), "Completed, and not on the restored volumes"),
         Some(RestorePhase::Failed) => {
@@ -146,77 +186,80 @@ fn verdict(world: &mut World, blows: &Blows) {
         }
         _ => check(!struck(&[Blow::Deleted]), "not closed"),
     }
+    let served = odd == Odd::Half && !struck(&[Blow::Refuse, Blow::Deleted]) && !hard;
+    check(served && !(held && all("new")), "turned back over pods that have served");
     let twice = blows.iter().filter(|(_, blow)| matches!(blow, Blow::Refuse | Blow::Deleted)).count() > 1;
-    check(held && !twice && !struck(&[Blow::Refuse]), "held");
+    check(held && !twice && !struck(&[Blow::Refuse]) && !hard && odd != Odd::Half, "held");
     if held {
         check(world.lease.open.is_none(), "held without open mark");
-        world.violations = bad;
-        return;
+    } else {
+        closed(world, blows, &mut check);
     }
+    bad.into_iter().for_each(|what| world.violate(what));
+    world.look_at_others(!held);
+}
+
+/// Nothing is left of a restore that is over.
+fn closed(world: &World, blows: &Blows, check: &mut impl FnMut(bool, &str)) {
+    let struck = |kinds: &[Blow]| blows.iter().any(|(_, blow)| kinds.contains(blow));
+    let (hard, odd) = (struck(&HARD), world.setting.odd);
     check(world.lease.open.is_some(), "open mark left");
     check(world.lease.fence.is_some(), "fence left");
     check(world.lease.holder.is_some() && !struck(&[Blow::Refuse]), "Lease still held");
-    check(world.target.replicas != PODS, "wrong replicas");
+    let same = !world.no_target && world.target.uid == "sts";
+    let scaled = struck(&[Blow::Rescale]) && world.target.replicas == 1;
+    check(same && !scaled && world.target.replicas != PODS, "wrong replicas");
     let ready = world.pods.values().filter(|instance| instance.pod.ready_since.is_some()).count();
-    check(ready != PODS as usize && !(world.setting.odd == Odd::Sick), "pods are not ready");
-    check(
-        (world.setting.odd == Odd::Scaled) != (world.target.retention.scaled == DELETE),
-        "retention policy not put back",
-    );
+    check(ready != PODS as usize && odd != Odd::Sick && !hard, "pods are not ready");
+    check(same && (odd != Odd::Scaled) == (world.target.retention.scaled == DELETE), "retention policy not put back");
     check(world.sources.values().any(|source| !source.pinned.is_empty()), "a snapshot is still pinned");
-    let staging = contents.keys().any(|name| name.ends_with("-stage-restore"));
+    let staging = world.claims.keys().any(|name| name.ends_with("-stage-restore"));
     check(staging && !struck(&[Blow::Straggler]), "staging claim left");
     let finalizer = world.finalizers.iter().any(|name| name == FINALIZER);
     let undoable = world.status.undo_deadline.is_some();
     check(finalizer != undoable && !world.leaving, "finalizer and undo window differ");
     let under: Vec<&String> = world.claims.values().filter_map(|claim| claim.volume.as_ref()).collect();
-    let loose = world.disks.keys().filter(|name| !under.contains(name)).count();
-    let wanted = if undoable || struck(&[Blow::Deleted]) { keys().len() } else { 0 };
+    let loose = world.ours().filter(|(name, _)| !under.contains(name)).count();
+    let wanted = if undoable || struck(&[Blow::Deleted]) || hard { keys().len() } else { 0 };
     check(loose > wanted && !struck(&[Blow::Straggler]), "a volume leaked");
-    world.violations = bad;
 }
 
 #[derive(Debug, Default)]
 struct Report {
-    all: usize,
     cases: usize,
     red: red::Red<(usize, Blow), String>,
 }
 
-fn sweep(what: &str, setting: Setting, next: Planner<Restore>, second: impl Fn(usize, usize) -> bool) -> Report {
-    let (rt, mut report, start) = (runtime(), Report::default(), Instant::now());
-    let mut go = |blows: &Blows| {
-        let world = rt.block_on(case(blows, setting, next));
+impl Report {
+    /// How many requests the case has sent.
+    fn note(&mut self, blows: &Blows, world: World) -> usize {
+        self.cases += 1;
         if !world.violations.is_empty() {
-            report.red.push((blows.into(), world.violations));
+            self.red.push((blows.into(), world.violations));
         }
         world.writes
-    };
-    let (mut all, mut cases) = (0, 0);
+    }
+
+    fn print(&self, what: &str, all: usize, start: Instant) {
+        println!("{what}: {} of {all} cases, {} red, {:.1?}", self.cases, self.red.len(), start.elapsed());
+        red::print(&self.red);
+    }
+}
+
+fn sweep(what: &str, setting: Setting, kinds: &[Blow]) -> Report {
+    let (rt, mut report, start) = (runtime(), Report::default(), Instant::now());
+    let mut go = |blows: &Blows| report.note(blows, rt.block_on(case(blows, setting, restore::next)));
+    let mut all = 0;
     for k in 0..go(&[]) {
-        for first in BLOWS {
+        for blow in kinds {
             all += 1;
-            if !is_drawn(all) {
-                continue;
-            }
-            cases += 1;
-            let writes = go(&[(k, first)]);
-            for j in (k + 1..writes).filter(|j| second(k, *j)) {
-                for next in BLOWS {
-                    (all, cases) = (all + 1, cases + 1);
-                    go(&[(k, first), (j, next)]);
-                }
+            if is_drawn(all) {
+                go(&[(k, *blow)]);
             }
         }
     }
-    (report.all, report.cases) = (all, cases);
-    println!("{what}: {cases} of {all} cases, {} red, {:.1?}", report.red.len(), start.elapsed());
-    red::print(&report.red);
+    report.print(what, all, start);
     report
-}
-
-fn never(_: usize, _: usize) -> bool {
-    false
 }
 
 const STAGED: Setting = Setting { strategy: Strategy::Staged, odd: Odd::Nothing };
@@ -230,101 +273,133 @@ fn the_undisturbed_restore_ends_on_the_restored_volumes() {
 
 #[test]
 fn a_staged_restore_survives_every_blow() {
-    let report = sweep("staged", STAGED, restore::next, never);
+    let report = sweep("staged", STAGED, &BLOWS);
     assert!(report.red.is_empty());
 }
 
+/// What comes after a restore that is completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    Undo,
+    Release,
+    /// Somebody has reserved an old volume meanwhile.
+    Rescued,
+    /// An undo is asked for when the release comes.
+    Asked,
+}
+
 /// Closed, then undone or released: what is under the claims, and what is left.
-async fn afterwards(blows: &Blows, setting: Setting, what: &str) -> World {
-    let world = Rc::new(RefCell::new(World::new(&[], setting)));
+async fn afterwards(mut world: World, blows: &Blows, what: After) -> World {
+    let fail_read = world.fail_read.take();
+    let world = Rc::new(RefCell::new(world));
     run(&world, "restore", restore::next).await;
     pause(&world, 8).await;
-    let first = world.borrow().writes;
-    world.borrow_mut().blows = blows.iter().map(|(k, blow)| (k + first, *blow)).collect();
-    if what == "undo" {
+    let (writes, reads) = (world.borrow().writes, world.borrow().reads);
+    world.borrow_mut().blows = blows.iter().map(|(k, blow)| (k + writes, *blow)).collect();
+    world.borrow_mut().fail_read = fail_read.map(|k| k + reads);
+    if matches!(what, After::Undo | After::Asked) {
         world.borrow_mut().undo = Some("please".into());
-        run(&world, "undo", undo::next).await;
-    } else {
+    }
+    if what != After::Undo {
         tokio::time::sleep(std::time::Duration::from_hours(25)).await;
-        world.borrow_mut().released = true;
+    }
+    if what == After::Rescued {
+        world.borrow_mut().rescue();
+    }
+    if what != After::Undo {
+        world.borrow_mut().released = what != After::Asked;
         run(&world, "release", release::next).await;
+    }
+    if matches!(what, After::Undo | After::Asked) {
+        run(&world, "undo", undo::next).await;
     }
     pause(&world, 8).await;
     let mut world = Rc::into_inner(world).unwrap().into_inner();
-    world.writes -= first;
+    world.writes -= writes;
+    world.reads -= reads;
+    match what {
+        After::Undo | After::Asked => undone(&mut world, blows),
+        After::Release | After::Rescued => freed(&mut world, blows, what),
+    }
     world
 }
 
-fn after(what: &str, setting: Setting, judge: fn(&mut World, &Blows)) {
-    let (rt, start, mut red, mut count) = (runtime(), Instant::now(), vec![], 0);
+fn after(what: After, setting: Setting) {
+    let (rt, start, mut report) = (runtime(), Instant::now(), Report::default());
     let mut go = |blows: &Blows| {
-        let mut world = rt.block_on(afterwards(blows, setting, what));
-        judge(&mut world, blows);
-        if !world.violations.is_empty() {
-            red.push(format!("{blows:?}: {:?}", world.violations));
-        }
-        world.writes
+        let world = rt.block_on(afterwards(World::new(&[], setting), blows, what));
+        report.note(blows, world)
     };
     let mut all = 0;
     for k in 0..go(&[]) {
         for blow in BLOWS {
             all += 1;
             if is_drawn(all) {
-                count += 1;
                 go(&[(k, blow)]);
             }
         }
     }
-    println!("{what}: {count} of {all} cases, {} red, {:.1?}\n{}", red.len(), start.elapsed(), red.join("\n"));
-    assert!(red.is_empty() && all > 20);
+    report.print(&format!("{what:?}"), all, start);
+    assert!(report.red.is_empty() && all > 20);
+}
+
+/// The old volumes are under the claims again, and what was there is kept.
+fn undone(world: &mut World, blows: &Blows) {
+    let held = world.status.phase == Some(RestorePhase::Failed) && world.status.run.is_some();
+    if held && blows.iter().any(|(_, blow)| *blow == Blow::Refuse) {
+        return;
+    }
+    let contents = world.contents();
+    let old = |pvc: &String| contents.get(pvc) == Some(&format!("old {pvc}"));
+    let all = keys().iter().all(|key| old(&key.pvc("web")));
+    if world.status.phase != Some(RestorePhase::Undone) || !all {
+        world.violations.push(format!("not undone: {:?}", world.status.message));
+    }
+    if world.target.replicas != PODS || world.lease.fence.is_some() || world.lease.open.is_some() {
+        world.violations.push("replicas, fence or mark".into());
+    }
+    if world.ours().count() != 2 * keys().len() {
+        world.violations.push("what the undo replaced is not kept".into());
+    }
+    world.look_at_others(true);
+}
+
+fn freed(world: &mut World, blows: &Blows, what: After) {
+    let refused = blows.iter().any(|(_, blow)| *blow == Blow::Refuse);
+    let left = world.ours().count();
+    if left != keys().len() + usize::from(what == After::Rescued) && !refused {
+        world.violations.push(format!("{left} volumes are left"));
+    }
+    if keys().iter().any(|key| !world.contents()[&key.pvc("web")].starts_with("new")) {
+        world.violations.push("a volume in use was freed".into());
+    }
+    if !world.finalizers.is_empty() && !refused {
+        world.violations.push("the finalizer is left".into());
+    }
+    world.look_at_others(true);
 }
 
 #[test]
 fn an_undo_puts_the_old_volumes_back_after_every_blow() {
-    let judge = |world: &mut World, blows: &Blows| {
-        let held = world.status.phase == Some(RestorePhase::Failed) && world.status.run.is_some();
-        if held && blows.iter().any(|(_, blow)| *blow == Blow::Refuse) {
-            return;
-        }
-        let contents = world.contents();
-        let old = |pvc: &String| contents.get(pvc) == Some(&format!("old {pvc}"));
-        let all = keys().iter().all(|key| old(&key.pvc("web")));
-        if world.status.phase != Some(RestorePhase::Undone) || !all {
-            world.violations.push(format!("not undone: {:?}", world.status.message));
-        }
-        if world.target.replicas != PODS || world.lease.fence.is_some() || world.lease.open.is_some() {
-            world.violations.push("replicas, fence or mark".into());
-        }
-        if world.disks.len() != 2 * keys().len() {
-            world.violations.push("what the undo replaced is not kept".into());
-        }
-    };
-    after("undo", STAGED, judge);
-    after("undo", settings()[1].1, judge);
+    after(After::Undo, STAGED);
+    after(After::Undo, settings()[1].1);
 }
 
 #[test]
 fn a_release_frees_the_old_volumes_after_every_blow() {
-    let judge = |world: &mut World, blows: &Blows| {
-        let refused = blows.iter().any(|(_, blow)| *blow == Blow::Refuse);
-        let left = world.disks.len();
-        if left != keys().len() && !refused {
-            world.violations.push(format!("{left} volumes are left"));
-        }
-        if world.contents().values().any(|content| !content.starts_with("new")) {
-            world.violations.push("a volume in use was freed".into());
-        }
-        if !world.finalizers.is_empty() && !refused {
-            world.violations.push("the finalizer is left".into());
-        }
-    };
-    after("release", STAGED, judge);
+    after(After::Release, STAGED);
+    after(After::Rescued, STAGED);
+}
+
+#[test]
+fn an_undo_that_is_asked_for_comes_before_the_release() {
+    after(After::Asked, STAGED);
 }
 
 #[test]
 fn in_place_and_odd_clusters_survive_every_blow() {
     for (what, setting) in settings().into_iter().skip(1) {
-        let report = sweep(what, setting, restore::next, never);
+        let report = sweep(what, setting, &BLOWS);
         assert!(report.red.is_empty(), "{what}");
     }
 }
@@ -332,7 +407,7 @@ fn in_place_and_odd_clusters_survive_every_blow() {
 #[test]
 fn one_restore() {
     let Ok(text) = std::env::var("SSB_CASE") else { return };
-    let all: Vec<_> = BLOWS.into_iter().chain([Blow::Deleted]).collect();
+    let all: Vec<_> = BLOWS.into_iter().chain(DEEDS).collect();
     let blows = red::blows(&text, &all);
     let setting = settings().into_iter().find(|(name, _)| std::env::var("SSB_SETTING").as_deref() == Ok(name));
     let world = runtime().block_on(case(&blows, setting.map_or(STAGED, |(_, setting)| setting), restore::next));
@@ -348,5 +423,75 @@ fn settings() -> Vec<(&'static str, Setting)> {
         ("rival", Setting { odd: Odd::Rival, ..STAGED }),
         ("scaled", Setting { odd: Odd::Scaled, ..STAGED }),
         ("far", Setting { odd: Odd::Far, ..STAGED }),
+        ("half", Setting { odd: Odd::Half, ..STAGED }),
+        ("guest", Setting { odd: Odd::Guest, ..STAGED }),
     ]
+}
+
+/// Red cases that are enough to know that a promise is broken.
+const ENOUGH: usize = 3;
+
+/// How many cases show a broken promise, and what one of them says: undisturbed everywhere, then one blow or one failing
+/// read at a time.
+pub fn red_with(mutant: Mutant) -> (usize, String) {
+    let (rt, mut red, mut why) = (runtime(), 0, String::new());
+    let mut go = |scene: &Scene, blows: &Blows, fail_read: Option<usize>| {
+        let mut world = World::new(&[], scene.0);
+        (world.mutant, world.fail_read) = (Some(mutant), fail_read);
+        let world = rt.block_on(async {
+            match scene.1 {
+                Some(what) => afterwards(world, blows, what).await,
+                None => {
+                    world.blows = blows.to_vec();
+                    live(world, blows, restore::next).await
+                }
+            }
+        });
+        if let Some(first) = world.violations.first() {
+            red += 1;
+            why.clone_from(first);
+        }
+        (red >= ENOUGH, world.writes, world.reads)
+    };
+    let scenes: Vec<Scene> = settings()
+        .into_iter()
+        .map(|(_, setting)| (setting, None))
+        .chain([After::Undo, After::Release, After::Rescued, After::Asked].map(|what| (STAGED, Some(what))))
+        .collect();
+    let sizes: Vec<_> = scenes.iter().map(|scene| go(scene, &[], None)).collect();
+    for (scene, (_, writes, reads)) in scenes.iter().zip(sizes) {
+        let blows = (0..writes).flat_map(|k| BLOWS.into_iter().chain(DEEDS).map(move |blow| (vec![(k, blow)], None)));
+        for (blows, read) in blows.chain((0..reads).map(|k| (vec![], Some(k)))) {
+            if go(scene, &blows, read).0 {
+                return (red, why);
+            }
+        }
+    }
+    (red, why)
+}
+
+type Scene = (Setting, Option<After>);
+
+#[test]
+fn others_may_do_what_they_will() {
+    for (what, setting) in settings().into_iter().take(2) {
+        let report = sweep(&format!("deeds, {what}"), setting, &DEEDS);
+        assert!(report.red.is_empty(), "{what}");
+    }
+}
+
+#[test]
+fn a_read_that_fails_once_changes_nothing() {
+    let (rt, start, mut report) = (runtime(), Instant::now(), Report::default());
+    for (_, setting) in settings() {
+        let reads = rt.block_on(case(&[], setting, restore::next)).reads;
+        for k in 0..reads {
+            let mut world = World::new(&[], setting);
+            world.fail_read = Some(k);
+            let world = rt.block_on(live(world, &[], restore::next));
+            report.note(&[], world);
+        }
+    }
+    report.print("reads failed once", report.cases, start);
+    assert!(report.cases > 200 && report.red.is_empty());
 }

@@ -1,9 +1,10 @@
 //! A cluster in memory on a virtual clock, as a restore meets it: claims, volumes with what is in them, a StatefulSet
 //! with its pods, the fence, the Lease; and the controllers, which do what the real ones do, traps included.
 
+mod deed;
 mod nature;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -16,7 +17,10 @@ use sts_backup::plan::restore::invariant::{self, State};
 use sts_backup::plan::restore::sight::Source;
 use tokio::time::Instant;
 
+use super::broken::Mutant;
 use crate::life;
+
+use deed::Other;
 
 /// What befalls one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +36,24 @@ pub enum Blow {
     Stolen,
     /// The process dies; its request lands a second later, when the successor is at work.
     Straggler,
+    /// It is done, and done once more.
+    Twice,
     /// Somebody deletes the restore object.
     Deleted,
+    /// Somebody asks for an undo while the restore is at work.
+    AskUndo,
+    /// A pod of the StatefulSet is deleted.
+    DeletePod,
+    /// A pod that is not the StatefulSet's mounts a claim for a while.
+    Guest,
+    /// Somebody scales to 1, where the fence lets them.
+    Rescale,
+    DeleteTarget,
+    /// Another StatefulSet of this name.
+    ReplaceTarget,
+    DeleteClaim,
+    /// Somebody puts a claim and a volume of their own under the name.
+    ReplaceClaim,
 }
 
 /// What kind of cluster it is.
@@ -51,6 +71,10 @@ pub enum Odd {
     Scaled,
     /// The first node that is tried cannot serve.
     Far,
+    /// Of the pods on restored content one becomes Ready and another does not.
+    Half,
+    /// A pod of somebody's uses a claim when the restore begins.
+    Guest,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,6 +86,8 @@ pub struct Setting {
 pub const PODS: u32 = 2;
 pub const TEMPLATES: [&str; 2] = ["data", "wal"];
 pub const UID: &str = "restore";
+/// Of its request: namespace and name @ hash.
+pub const SIGNATURE: &str = "shop/back@abc";
 
 pub struct Instance {
     pub pod: Pod,
@@ -86,6 +112,7 @@ pub struct World {
     pub undo: Option<String>,
     pub lease: Lease,
     pub target: Target,
+    pub no_target: bool,
     pub pods: BTreeMap<String, Instance>,
     pub claims: BTreeMap<String, Claim>,
     made: BTreeMap<String, Timestamp>,
@@ -100,6 +127,19 @@ pub struct World {
     pub violations: Vec<String>,
     pub blows: Vec<(usize, Blow)>,
     pub mail: Vec<(Timestamp, Holder, Restore)>,
+    /// Who is not done by then never ends.
+    pub horizon: Timestamp,
+    pub others: BTreeMap<String, Other>,
+    /// The claim that somebody has deleted or replaced.
+    pub hit: Option<String>,
+    pub reads: usize,
+    /// This read gets no answer.
+    pub fail_read: Option<usize>,
+    /// Which of two processes writes next, as long as it lasts: false is the first.
+    pub order: VecDeque<bool>,
+    pub mutant: Option<Mutant>,
+    /// What a mutant takes for done.
+    pub believed: Vec<Restore>,
 }
 
 pub fn keys() -> Vec<ClaimKey> {
@@ -140,6 +180,7 @@ impl World {
             undo: None,
             lease: Lease { version: "1".into(), ..Lease::default() },
             target,
+            no_target: false,
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             made: BTreeMap::new(),
@@ -154,6 +195,14 @@ impl World {
             violations: vec![],
             blows: blows.to_vec(),
             mail: vec![],
+            horizon: Timestamp::MAX,
+            others: BTreeMap::new(),
+            hit: None,
+            reads: 0,
+            fail_read: None,
+            order: VecDeque::new(),
+            mutant: None,
+            believed: vec![],
         };
         world.people();
         world
@@ -161,7 +210,7 @@ impl World {
 
     /// The application as it runs before the restore, and one complete run of its snapshots.
     fn people(&mut self) {
-        let manifest = RecordedClaim { storage: "1Gi".into(), ..RecordedClaim::default() };
+        let manifest = self.manifest();
         for key in keys() {
             let pvc = key.pvc("web");
             let claim = Claim { manifest: manifest.clone(), ..self.claim() };
@@ -186,10 +235,18 @@ impl World {
             };
             self.sources.insert(format!("snap-{pvc}"), source);
         }
+        self.neighbours();
         self.settle();
         let early = self.now() - second(3600);
         self.pods.values_mut().for_each(|instance| instance.born = early);
+        if self.setting.odd == Odd::Guest {
+            self.guest("data-web-0", 10);
+        }
         self.settle();
+    }
+
+    fn manifest(&self) -> RecordedClaim {
+        RecordedClaim { storage: "1Gi".into(), ..RecordedClaim::default() }
     }
 
     pub fn now(&self) -> Timestamp {
@@ -255,7 +312,7 @@ impl World {
         (self.uids, self.version, self.claims.len(), self.disks.len(), self.pods.len(), leaving, self.target.replicas)
     }
 
-    fn judge(&mut self) {
+    pub fn judge(&mut self) {
         let seen = self.fingerprint();
         if std::mem::replace(&mut self.judged, seen) == seen {
             return;
@@ -266,16 +323,15 @@ impl World {
             status: &self.status,
             claims: &self.claims,
             volumes: &volumes,
-            target: Some(&self.target),
+            target: Some(&self.target).filter(|_| !self.no_target),
             lease: Some(&self.lease),
             released: self.released,
+            signature: SIGNATURE,
         };
         for broken in invariant::broken(&state) {
-            if !self.violations.contains(&broken) {
-                self.note(|| format!("  !!!  {broken}"));
-                self.violations.push(broken);
-            }
+            self.violate(broken);
         }
+        self.look_at_others(false);
     }
 
     /// A writer of replicas that the fence must keep out.

@@ -36,18 +36,9 @@ impl Process {
 
     /// Waits for our turn; who is not seen to come loses it.
     async fn turn(&self) {
-        let second = self.want.me.0.rsplit_once('/').is_some_and(|(_, n)| n.len() > 2);
         for _ in 0..6 {
-            {
-                let mut world = self.world.borrow_mut();
-                match world.order.front() {
-                    None => return,
-                    Some(next) if *next == second => {
-                        world.order.pop_front();
-                        return;
-                    }
-                    Some(_) => {}
-                }
+            if life::takes_turn(&mut self.world.borrow_mut().order, &self.want.me) {
+                return;
             }
             self.sleep(self.now() + SignedDuration::from_millis(10)).await;
         }
