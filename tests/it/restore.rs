@@ -3,4 +3,5 @@
 mod broken;
 mod process;
 mod sweep;
+mod two;
 mod world;

@@ -171,7 +171,7 @@ fn settled(state: &State, deed: &Deed, all: &mut Vec<String>) {
             let Some(volume) = find(state, placed) else { continue };
             let marked = volume.marks.restore.as_deref() == Some(state.uid);
             if !state.released && (volume.policy != RETAIN || !marked) {
-                all.push(format!("volume {} is set aside without Retain and mark", placed.pv));
+                all.push(format!("volume {} of claim {} is set aside without Retain and mark", placed.pv, item.pvc));
             }
         }
     }

@@ -148,6 +148,13 @@ impl Plan {
         }
     }
 
+    /// Names of its volumeClaimTemplates.
+    pub fn templates(&self) -> Vec<String> {
+        let all = self.at("/spec/volumeClaimTemplates").and_then(Value::as_array);
+        let name = |template: &Value| Some(template.pointer("/metadata/name")?.as_str()?.to_owned());
+        all.into_iter().flatten().filter_map(name).collect()
+    }
+
     /// terminationGracePeriodSeconds of its pods.
     pub fn grace(&self) -> i64 {
         self.at("/spec/template/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30)

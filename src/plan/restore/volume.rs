@@ -21,9 +21,11 @@ pub fn find<'a>(v: &'a View, placed: &Placed) -> Result<Option<&'a Volume>, Read
     Ok(found.filter(|volume| volume.uid == placed.pv_uid && volume.handle == placed.handle))
 }
 
-/// The claims of the `StatefulSet` that there are: those of the plan, and those of every other ordinal.
+/// The claims of the `StatefulSet` that there are: those of the plan, and those of every other ordinal. It may be gone,
+/// or another by now: what was guarded while it was there is known by the plan.
 pub fn claims<'a>(v: &'a View, run: &Run) -> Result<BTreeMap<&'a String, &'a Claim>, Read> {
-    let templates = v.target()?.map(|target| target.templates.clone()).unwrap_or_default();
+    let mut templates = run.deed.plan.templates();
+    templates.extend(v.target()?.iter().flat_map(|target| target.templates.clone()));
     let is_its = |name: &String| {
         run.deed.plan.items.iter().any(|item| item.pvc == *name)
             || ClaimKey::of(name, &v.want.statefulset, &templates).is_some()

@@ -12,7 +12,8 @@ use sts_backup::plan::restore::{self, Doomed, Reserve, Restore, Signs, release, 
 use sts_backup::plan::view::{Fact, Read, Seen, View};
 use sts_backup::step::Fault;
 
-use super::sweep::red_with as red;
+use super::sweep::red_with;
+use super::two;
 use super::world::World;
 
 /// A promise that is not kept.
@@ -350,6 +351,14 @@ fn served_ignored(v: &View, now: Timestamp) -> Plan<Restore> {
     let mut v = v.clone();
     v.want.restore.on_failure = OnFailure::RollbackAlways;
     sound(&v, now)
+}
+
+/// Which sweep must catch it.
+fn red(mutant: Mutant) -> (usize, String) {
+    match mutant {
+        Mutant::LockIgnored => two::red(mutant),
+        _ => red_with(mutant),
+    }
 }
 
 #[test]

@@ -126,7 +126,7 @@ pub async fn command(world: &Rc<RefCell<World>>, what: &str, next: Planner<Resto
         match exit {
             Some(Exit::Done(_)) => return exit,
             // Not before its day, or before what was asked for is answered.
-            Some(Exit::Again(_)) if what == "release" && world.lease.holder.is_none() => return exit,
+            Some(Exit::Again(_)) if what == "release" && process.life.stop().is_none() => return exit,
             _ if n > from + 7 => {
                 world.violate(format!("{what} never ends"));
                 return exit;
@@ -150,7 +150,7 @@ async fn live(world: World, blows: &Blows, next: Planner<Restore>) -> World {
 }
 
 /// Time passes, and what the controllers do meanwhile.
-async fn pause(world: &Rc<RefCell<World>>, seconds: u64) {
+pub async fn pause(world: &Rc<RefCell<World>>, seconds: u64) {
     for _ in 0..seconds {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         world.borrow_mut().settle();
@@ -160,7 +160,7 @@ async fn pause(world: &Rc<RefCell<World>>, seconds: u64) {
 /// Deeds after which a restore may fail, or be held for people to decide.
 const HARD: [Blow; 5] = [Blow::Rescale, Blow::DeleteTarget, Blow::ReplaceTarget, Blow::DeleteClaim, Blow::ReplaceClaim];
 
-fn verdict(world: &mut World, blows: &Blows) {
+pub fn verdict(world: &mut World, blows: &Blows) {
     let struck = |kinds: &[Blow]| blows.iter().any(|(_, blow)| kinds.contains(blow));
     let phase = world.status.phase;
     let held = phase == Some(RestorePhase::Failed) && world.status.run.is_some();
@@ -171,7 +171,9 @@ fn verdict(world: &mut World, blows: &Blows) {
             bad.push(what.to_owned());
         }
     };
-    let may_fail = hard || struck(&[Blow::Refuse, Blow::Deleted]) || matches!(odd, Odd::Broken | Odd::Half);
+    // A pod that uses a claim when the restore begins is a reason to refuse.
+    let refused = struck(&[Blow::Guest]) && world.status.plan.is_none();
+    let may_fail = hard || refused || struck(&[Blow::Refuse, Blow::Deleted]) || matches!(odd, Odd::Broken | Odd::Half);
     let contents = world.contents();
     // What somebody has put under a name, or taken from it, is not the restore's.
     let claims: Vec<String> =
@@ -262,7 +264,7 @@ fn sweep(what: &str, setting: Setting, kinds: &[Blow]) -> Report {
     report
 }
 
-const STAGED: Setting = Setting { strategy: Strategy::Staged, odd: Odd::Nothing };
+pub const STAGED: Setting = Setting { strategy: Strategy::Staged, odd: Odd::Nothing };
 
 #[test]
 fn the_undisturbed_restore_ends_on_the_restored_volumes() {
@@ -424,7 +426,6 @@ fn settings() -> Vec<(&'static str, Setting)> {
         ("scaled", Setting { odd: Odd::Scaled, ..STAGED }),
         ("far", Setting { odd: Odd::Far, ..STAGED }),
         ("half", Setting { odd: Odd::Half, ..STAGED }),
-        ("guest", Setting { odd: Odd::Guest, ..STAGED }),
     ]
 }
 
@@ -435,21 +436,28 @@ const ENOUGH: usize = 3;
 /// read at a time.
 pub fn red_with(mutant: Mutant) -> (usize, String) {
     let (rt, mut red, mut why) = (runtime(), 0, String::new());
-    let mut go = |scene: &Scene, blows: &Blows, fail_read: Option<usize>| {
+    let one = |scene: &Scene, blows: &Blows, fail_read: Option<usize>, mutant: Option<Mutant>| {
         let mut world = World::new(&[], scene.0);
-        (world.mutant, world.fail_read) = (Some(mutant), fail_read);
-        let world = rt.block_on(async {
-            match scene.1 {
-                Some(what) => afterwards(world, blows, what).await,
-                None => {
-                    world.blows = blows.to_vec();
-                    live(world, blows, restore::next).await
-                }
+        (world.mutant, world.fail_read) = (mutant, fail_read);
+        rt.block_on(async {
+            if let Some(what) = scene.1 {
+                return afterwards(world, blows, what).await;
             }
-        });
+            world.blows = blows.to_vec();
+            live(world, blows, restore::next).await
+        })
+    };
+    let mut go = |scene: &Scene, blows: &Blows, fail_read: Option<usize>| {
+        let world = one(scene, blows, fail_read, Some(mutant));
+        // Red for another reason proves nothing.
         if let Some(first) = world.violations.first() {
-            red += 1;
-            why.clone_from(first);
+            let sound = one(scene, blows, fail_read, None);
+            if sound.violations.is_empty() {
+                red += 1;
+                why.clone_from(first);
+            } else {
+                println!("ALSO {scene:?} {blows:?} {:?}", sound.violations);
+            }
         }
         (red >= ENOUGH, world.writes, world.reads)
     };
@@ -459,16 +467,23 @@ pub fn red_with(mutant: Mutant) -> (usize, String) {
         .chain([After::Undo, After::Release, After::Rescued, After::Asked].map(|what| (STAGED, Some(what))))
         .collect();
     let sizes: Vec<_> = scenes.iter().map(|scene| go(scene, &[], None)).collect();
+    let mut n = 0;
     for (scene, (_, writes, reads)) in scenes.iter().zip(sizes) {
-        let blows = (0..writes).flat_map(|k| BLOWS.into_iter().chain(DEEDS).map(move |blow| (vec![(k, blow)], None)));
-        for (blows, read) in blows.chain((0..reads).map(|k| (vec![], Some(k)))) {
-            if go(scene, &blows, read).0 {
+        let deeds = if *scene == (STAGED, None) { &DEEDS[..] } else { &[] };
+        let kinds: Vec<Blow> = deeds.iter().copied().chain(BLOWS).collect();
+        let blows = (0..writes).flat_map(|k| kinds.iter().map(move |blow| (vec![(k, *blow)], None)));
+        for (blows, read) in (0..reads).map(|k| (vec![], Some(k))).chain(blows) {
+            n += 1;
+            if n % SOME == 0 && go(scene, &blows, read).0 {
                 return (red, why);
             }
         }
     }
     (red, why)
 }
+
+/// Of the cases that may show a broken promise one in so many is looked at.
+const SOME: usize = 3;
 
 type Scene = (Setting, Option<After>);
 

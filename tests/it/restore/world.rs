@@ -73,11 +73,9 @@ pub enum Odd {
     Far,
     /// Of the pods on restored content one becomes Ready and another does not.
     Half,
-    /// A pod of somebody's uses a claim when the restore begins.
-    Guest,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Setting {
     pub strategy: Strategy,
     pub odd: Odd,
@@ -167,7 +165,10 @@ impl World {
             observed: true,
             pods: PODS,
             retention,
-            manifest: json!({ "spec": { "persistentVolumeClaimRetentionPolicy": policy } }),
+            manifest: json!({ "spec": {
+                "persistentVolumeClaimRetentionPolicy": policy,
+                "volumeClaimTemplates": TEMPLATES.map(|name| json!({ "metadata": { "name": name } })),
+            } }),
             ..Target::default()
         };
         let mut world = World {
@@ -190,7 +191,7 @@ impl World {
             judged: Default::default(),
             uids: 0,
             writes: 0,
-            talk: std::env::var_os("SSB_CASE").is_some(),
+            talk: ["SSB_CASE", "SSB_ORDER"].iter().any(|name| std::env::var_os(name).is_some()),
             log: vec![],
             violations: vec![],
             blows: blows.to_vec(),
@@ -239,9 +240,6 @@ impl World {
         self.settle();
         let early = self.now() - second(3600);
         self.pods.values_mut().for_each(|instance| instance.born = early);
-        if self.setting.odd == Odd::Guest {
-            self.guest("data-web-0", 10);
-        }
         self.settle();
     }
 

@@ -101,8 +101,9 @@ impl World {
     pub fn apply(&mut self, me: &sts_backup::plan::noun::Holder, step: &Restore) -> Reply {
         let at = self.now().as_millisecond() % 1_000_000;
         self.note(|| format!("{at:>6} {}", brief(step)));
-        self.look_at(me, step);
+        let forbidden = self.forbidden(me, step);
         let reply = self.carry_out(me, step);
+        forbidden.filter(|_| reply.is_ok()).into_iter().for_each(|what| self.violate(what));
         self.judge();
         reply
     }

@@ -1,6 +1,7 @@
 //! What others do in the restore's world, and what is theirs: claims and volumes that no restore may touch.
 
 use sts_backup::plan::noun::{Marks, RETAIN};
+use sts_backup::plan::restore::Doomed;
 
 use super::*;
 
@@ -122,36 +123,35 @@ impl World {
     }
 
     /// Somebody reserves an old volume for a way back of their own.
-    pub fn rescue(&mut self) -> String {
+    pub fn rescue(&mut self) {
         let version = self.uid("v");
-        let (name, disk) = self.disks.iter_mut().find(|(_, disk)| disk.content == "old data-web-0").unwrap();
+        let Some(disk) = self.disks.values_mut().find(|disk| disk.content == "old data-web-0") else { return };
         disk.volume.claim.as_mut().unwrap().uid = None;
         disk.volume.phase = "Available".into();
         disk.volume.version = version;
-        name.clone()
     }
 
-    /// What a request does that no request may do.
-    pub fn look_at(&mut self, me: &Holder, step: &Restore) {
+    /// What no request may do; one that comes too late does nothing.
+    pub fn forbidden(&self, me: &Holder, step: &Restore) -> Option<String> {
         let now = self.now();
-        let using = |pvc: &str| {
+        let using = |doomed: &Doomed| {
             let old = |instance: &&Instance| instance.born + second(1) < now;
-            self.pods.values().filter(old).any(|instance| instance.pod.claims.iter().any(|claim| claim == pvc))
+            let uses = |instance: &Instance| instance.pod.claims.contains(&doomed.name);
+            self.pods.values().filter(old).any(uses)
         };
-        let bad = match step {
-            Restore::DropClaim(doomed) if using(&doomed.name) => format!("claim {} is deleted in use", doomed.name),
+        match step {
+            Restore::DropClaim(doomed) if using(doomed) => Some(format!("claim {} is deleted in use", doomed.name)),
             Restore::Stage(new) | Restore::Make(new) if self.is_loose(new.snapshot.as_ref()) => {
-                format!("claim {} is made from a snapshot that is not pinned", new.name)
+                Some(format!("claim {} is made from a snapshot that is not pinned", new.name))
             }
             Restore::Reserve(reserve) if self.is_held(&reserve.pv) => {
-                format!("volume {} is reserved anew while it is bound", reserve.pv)
+                Some(format!("volume {} is reserved anew while it is bound", reserve.pv))
             }
             Restore::Settle(tend) if me.0.starts_with("release/") && self.is_used(&tend.pv) => {
-                format!("volume {} is released while it is not Released", tend.pv)
+                Some(format!("volume {} is released while it is not Released", tend.pv))
             }
-            _ => return,
-        };
-        self.violate(bad);
+            _ => None,
+        }
     }
 
     fn is_loose(&self, snapshot: Option<&String>) -> bool {
