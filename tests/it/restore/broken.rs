@@ -12,8 +12,6 @@ use sts_backup::plan::restore::{self, Doomed, Reserve, Restore, Signs, release, 
 use sts_backup::plan::view::{Fact, Read, Seen, View};
 use sts_backup::step::Fault;
 
-use super::sweep::red_with;
-use super::two;
 use super::world::World;
 
 /// A promise that is not kept.
@@ -351,51 +349,4 @@ fn served_ignored(v: &View, now: Timestamp) -> Plan<Restore> {
     let mut v = v.clone();
     v.want.restore.on_failure = OnFailure::RollbackAlways;
     sound(&v, now)
-}
-
-/// Which sweep must catch it.
-fn red(mutant: Mutant) -> (usize, String) {
-    match mutant {
-        Mutant::LockIgnored => two::red(mutant),
-        _ => red_with(mutant),
-    }
-}
-
-#[test]
-fn every_promise_of_a_restore_that_is_broken_turns_a_sweep_red() {
-    use Mutant::*;
-    let all = [
-        ClaimsBeforeStaged,
-        SwapUnwritten,
-        NoProtect,
-        UndoUnprotected,
-        NoUid,
-        UserIgnored,
-        NoStop,
-        NoFence,
-        FenceLiftedEarly,
-        MarkLiftedEarly,
-        WrongVolume,
-        ReplicasAgain,
-        StagingKept,
-        PolicyKept,
-        RetentionKept,
-        BoundReserved,
-        ReleaseUnlooked,
-        ReleaseBeforeUndo,
-        Unsigned,
-        FailedIsAbsent,
-        LostIsDone,
-        NoPin,
-        PinKept,
-        ServedIgnored,
-        LockIgnored,
-        FinalizerKept,
-    ];
-    let counts = all.map(|mutant| (mutant, red(mutant)));
-    for (mutant, (red, why)) in &counts {
-        println!("{red:>6} red cases with {mutant:?}: {why}");
-    }
-    let alive: Vec<_> = counts.iter().filter(|(_, (red, _))| *red == 0).map(|(mutant, _)| mutant).collect();
-    assert!(alive.is_empty(), "no sweep sees {alive:?}");
 }

@@ -13,7 +13,8 @@ use sts_backup::api::restore::RestorePhase;
 use sts_backup::plan::restore::{self, release, undo};
 
 use super::broken::Mutant;
-use super::sweep::{STAGED, command, pause, runtime, verdict};
+use super::sweep::{STAGED, command, pause, runtime};
+use super::verdict::verdict;
 use super::world::{World, keys};
 
 /// Writes of each process whose order is chosen.
