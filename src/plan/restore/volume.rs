@@ -82,10 +82,13 @@ pub fn role<'a>(
     volume: &'a Volume,
 ) -> (&'static str, &'a str) {
     let Some(item) = item else { return (OTHER, own_policy(v, volume)) };
-    match &item.old {
-        Some(old) if old.pv == pv && old.pv_uid == volume.uid => (OLD, &old.policy),
+    let is_it = |placed: &Placed| placed.pv == pv && placed.pv_uid == volume.uid;
+    match (&item.old, run.deed.staged.get(&item.pvc)) {
+        (Some(old), _) if is_it(old) => (OLD, &old.policy),
         // The new one ends with the policy of the one it replaces.
-        Some(old) if run.deed.staged.contains_key(&item.pvc) => (NEW, &old.policy),
+        (Some(old), Some(new)) if is_it(new) => (NEW, &old.policy),
+        // Somebody has put another there.
+        (_, Some(new)) if !is_it(new) => (OTHER, own_policy(v, volume)),
         _ => (NEW, own_policy(v, volume)),
     }
 }

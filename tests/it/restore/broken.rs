@@ -312,9 +312,8 @@ fn wrong_volume(v: &View, now: Timestamp) -> Plan<Restore> {
     let swapped = changed(v, |run| {
         let items = &mut run.deed.plan.items;
         if run.goal == Goal::Old && items.len() > 1 {
-            let first = items[0].old.clone();
-            items[0].old = items[1].old.clone();
-            items[1].old = first;
+            let (first, rest) = items.split_at_mut(1);
+            std::mem::swap(&mut first[0].old, &mut rest[0].old);
         }
     });
     sound(&swapped, now)

@@ -1,5 +1,7 @@
 //! Each promise that is broken on purpose turns a sweep red: which one, and how soon.
 
+use std::time::Instant;
+
 use sts_backup::plan::restore;
 
 use super::after::{After, afterwards};
@@ -10,6 +12,9 @@ use super::world::{Blow, Setting, World};
 
 /// Red cases that are enough to know that a promise is broken.
 const ENOUGH: usize = 3;
+
+/// From one case to the next: a prime that divides no count of cases.
+const FAR: usize = 7919;
 
 /// In which cluster, and what comes after the restore.
 type Scene = (Setting, Option<After>);
@@ -32,13 +37,11 @@ fn one(scene: Scene, blows: &Blows, fail_read: Option<usize>, mutant: Option<Mut
     runtime().block_on(async {
         let mut world = World::new(&[], scene.0);
         (world.mutant, world.fail_read) = (mutant, fail_read);
-        match scene.1 {
-            Some(what) => afterwards(world, blows, what).await,
-            None => {
-                world.blows = blows.to_vec();
-                live(world, blows, restore::next).await
-            }
+        if let Some(what) = scene.1 {
+            return afterwards(world, blows, what).await;
         }
+        world.blows = blows.to_vec();
+        live(world, blows, restore::next).await
     })
 }
 
@@ -50,13 +53,14 @@ fn red_with(mutant: Mutant) -> (usize, String) {
     // Deeds come after a restore in other sweeps.
     let kinds: Vec<Blow> = if scene.1.is_none() { DEEDS.into_iter().chain(BLOWS).collect() } else { BLOWS.into() };
     let blows = |k: usize| kinds.iter().map(move |blow| (vec![(k, *blow)], None));
-    let cases = std::iter::once((vec![], None))
-        .chain((0..undisturbed.reads).map(|k| (vec![], Some(k))))
-        .chain((0..undisturbed.writes).rev().flat_map(blows));
-    for (blows, read) in cases {
-        let world = one(scene, &blows, read, Some(mutant));
+    let single = (0..undisturbed.writes).flat_map(blows);
+    let cases: Vec<_> = (0..undisturbed.reads).map(|k| (vec![], Some(k))).chain(single).collect();
+    // Every case, in an order that goes to and fro.
+    let order = (0..cases.len()).map(|n| &cases[n * FAR % cases.len()]);
+    for (blows, read) in std::iter::once(&(vec![], None)).chain(order) {
+        let world = one(scene, blows, *read, Some(mutant));
         let Some(first) = world.violations.first() else { continue };
-        if one(scene, &blows, read, None).violations.is_empty() {
+        if one(scene, blows, *read, None).violations.is_empty() {
             red += 1;
             why.clone_from(first);
         }
@@ -106,10 +110,12 @@ fn every_promise_of_a_restore_that_is_broken_turns_a_sweep_red() {
         LockIgnored,
         FinalizerKept,
     ];
-    let counts = all.map(|mutant| (mutant, red(mutant)));
-    for (mutant, (red, why)) in &counts {
-        println!("{red:>6} red cases with {mutant:?}: {why}");
-    }
-    let alive: Vec<_> = counts.iter().filter(|(_, (red, _))| *red == 0).map(|(mutant, _)| mutant).collect();
+    let counts = all.map(|mutant| {
+        let start = Instant::now();
+        let (red, why) = red(mutant);
+        println!("{red:>6} red cases with {mutant:?} ({:.1?}): {why}", start.elapsed());
+        (mutant, red)
+    });
+    let alive: Vec<_> = counts.iter().filter(|(_, red)| *red == 0).map(|(mutant, _)| mutant).collect();
     assert!(alive.is_empty(), "no sweep sees {alive:?}");
 }

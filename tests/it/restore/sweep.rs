@@ -257,18 +257,18 @@ pub fn settings() -> Vec<(&'static str, Setting)> {
 const PAIRS: usize = 1009;
 
 /// Every pair of blows, on every pair of writes.
-fn pairs(what: &str, setting: Setting) {
+fn pairs(what: &str, setting: Setting, kinds: &[Blow]) {
     let (rt, mut report, start) = (runtime(), Report::default(), Instant::now());
     let every = if std::env::var_os("SSB_SWEEP").is_some() { 1 } else { PAIRS };
     // A first blow may make a run longer: what it adds is struck as well.
     let writes = rt.block_on(case(&[], setting, restore::next)).writes + 6;
     let mut all = 0;
     for k in 0..writes {
-        for (first, j) in BLOWS.into_iter().flat_map(|first| (k + 1..writes).map(move |j| (first, j))) {
-            for second in BLOWS {
+        for (first, j) in kinds.iter().flat_map(|first| (k + 1..writes).map(move |j| (first, j))) {
+            for second in kinds {
                 all += 1;
                 if all % every == 0 {
-                    let blows = [(k, first), (j, second)];
+                    let blows = [(k, *first), (j, *second)];
                     report.note(&blows, rt.block_on(case(&blows, setting, restore::next)));
                 }
             }
@@ -280,12 +280,25 @@ fn pairs(what: &str, setting: Setting) {
 
 #[test]
 fn a_staged_restore_survives_every_pair_of_blows() {
-    pairs("staged", STAGED);
+    pairs("staged", STAGED, &BLOWS);
 }
 
 #[test]
 fn a_restore_in_place_survives_every_pair_of_blows() {
-    pairs("in place", settings()[1].1);
+    pairs("in place", settings()[1].1, &BLOWS);
+}
+
+#[test]
+fn what_somebody_puts_under_a_name_of_the_plan_keeps_its_own_reclaim_policy() {
+    let blows = [(28, Blow::ReplaceClaim), (29, Blow::Deleted)];
+    let world = runtime().block_on(case(&blows, STAGED, restore::next));
+    assert_eq!(world.status.phase, Some(RestorePhase::Failed));
+    assert!(world.hit.is_some() && world.violations.is_empty(), "{:?}", world.violations);
+}
+
+#[test]
+fn others_may_do_what_they_will_twice() {
+    pairs("deeds", STAGED, &DEEDS);
 }
 
 #[test]

@@ -47,7 +47,9 @@ pub fn verdict(world: &mut World, blows: &Blows) {
     } else {
         closed(world, blows, &mut check);
     }
-    bad.into_iter().for_each(|what| world.violate(what));
+    for what in bad {
+        world.violate(what);
+    }
     world.look_at_others(!held);
 }
 

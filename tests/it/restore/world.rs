@@ -100,6 +100,7 @@ pub struct Disk {
     gone_at: Option<Timestamp>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     start: Instant,
     pub setting: Setting,
@@ -143,6 +144,10 @@ pub struct World {
 pub fn keys() -> Vec<ClaimKey> {
     let of = |ordinal| TEMPLATES.map(|template| ClaimKey { ordinal, template: template.into() });
     (0..PODS).flat_map(of).collect()
+}
+
+fn manifest() -> RecordedClaim {
+    RecordedClaim { storage: "1Gi".into(), ..RecordedClaim::default() }
 }
 
 fn second(n: i64) -> SignedDuration {
@@ -211,7 +216,7 @@ impl World {
 
     /// The application as it runs before the restore, and one complete run of its snapshots.
     fn people(&mut self) {
-        let manifest = self.manifest();
+        let manifest = manifest();
         for key in keys() {
             let pvc = key.pvc("web");
             let claim = Claim { manifest: manifest.clone(), ..self.claim() };
@@ -241,10 +246,6 @@ impl World {
         let early = self.now() - second(3600);
         self.pods.values_mut().for_each(|instance| instance.born = early);
         self.settle();
-    }
-
-    fn manifest(&self) -> RecordedClaim {
-        RecordedClaim { storage: "1Gi".into(), ..RecordedClaim::default() }
     }
 
     pub fn now(&self) -> Timestamp {

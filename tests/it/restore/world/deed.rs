@@ -23,7 +23,7 @@ impl World {
 
     /// A claim of that name with a volume of its own.
     fn settle_in(&mut self, pvc: &str, near: bool) {
-        let claim = Claim { manifest: self.manifest(), ..self.claim() };
+        let claim = Claim { manifest: manifest(), ..self.claim() };
         let uid = claim.uid.clone();
         self.claims.insert(pvc.into(), claim);
         self.provision(pvc, "theirs".into());

@@ -43,6 +43,31 @@ impl World {
             instance.pod.leaving = true;
         }
         self.pods.retain(|_, instance| instance.gone_at.is_none_or(|at| at > now));
+        self.kubelet(now);
+        let own = self.pods.values().filter(|instance| instance.pod.owner.as_ref() == Some(&self.target.uid));
+        self.target.pods = u32::try_from(own.count()).unwrap();
+        self.owners(now, wanted);
+    }
+
+    /// whenScaled: Delete makes the claims of surplus pods theirs, and takes them along.
+    fn owners(&mut self, now: Timestamp, wanted: u32) {
+        let deletes = self.target.retention.scaled == DELETE;
+        for ordinal in 0..PODS {
+            for template in TEMPLATES {
+                let pvc = format!("{template}-web-{ordinal}");
+                let gone = !self.pods.contains_key(&format!("web-{ordinal}"));
+                let Some(claim) = self.claims.get_mut(&pvc) else { continue };
+                claim.owned = deletes && ordinal >= wanted;
+                if claim.owned && gone && !claim.leaving {
+                    claim.leaving = true;
+                    claim.leaving_since = Some(now);
+                }
+            }
+        }
+    }
+
+    /// A pod is Ready two seconds after it was born, if its volumes are there and their content suits it.
+    fn kubelet(&mut self, now: Timestamp) {
         let odd = self.setting.odd;
         for (name, instance) in self.pods.iter_mut().filter(|(_, instance)| instance.pod.owner.is_some()) {
             let contents: Vec<&str> = instance
@@ -61,22 +86,6 @@ impl World {
                 _ => true,
             };
             instance.pod.ready_since = (up && well).then_some(instance.born + second(2));
-        }
-        let own = self.pods.values().filter(|instance| instance.pod.owner.as_ref() == Some(&self.target.uid));
-        self.target.pods = u32::try_from(own.count()).unwrap();
-        // whenScaled: Delete makes the claims of surplus pods theirs, and takes them along.
-        let deletes = self.target.retention.scaled == DELETE;
-        for ordinal in 0..PODS {
-            for template in TEMPLATES {
-                let pvc = format!("{template}-web-{ordinal}");
-                let gone = !self.pods.contains_key(&format!("web-{ordinal}"));
-                let Some(claim) = self.claims.get_mut(&pvc) else { continue };
-                claim.owned = deletes && ordinal >= wanted;
-                if claim.owned && gone && !claim.leaving {
-                    claim.leaving = true;
-                    claim.leaving_since = Some(now);
-                }
-            }
         }
     }
 
