@@ -29,6 +29,13 @@ pub struct Record {
     pub journal: Journal,
 }
 
+impl Record {
+    /// This very process has written the journal that stands.
+    pub fn is_by(&self, me: &Holder) -> bool {
+        self.status.run.as_ref().is_some_and(|run| run.holder.as_ref() == Some(&me.0))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Journal {
     /// Nothing is planned, nothing is changed.
