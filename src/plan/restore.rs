@@ -183,10 +183,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
     match &record.journal {
         Journal::Unread(why) => end(Exit::Refused(Refusal::new(Reason::FormatUnknown, why.clone()))),
         Journal::Ended(ended, _) => closed(v, record, outcome(ended), now),
-        // When its object goes it is tried again, by each process once.
-        Journal::Held(_, refusal) if !record.leaving || record.is_by(&v.want.me) => {
-            leave_lock(v, Outcome::Failed(refusal.clone()), now)
-        }
+        Journal::Held(_, refusal) if record.rests(&v.want.me) => leave_lock(v, Outcome::Failed(refusal.clone()), now),
         Journal::Idle if record.leaving => match held(record) {
             Some(hold) => one(Restore::Hold(hold), now),
             None => leave_lock(v, Outcome::Failed(leaving(v)), now),

@@ -30,9 +30,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// This very process has written the journal that stands.
-    pub fn is_by(&self, me: &Holder) -> bool {
-        self.status.run.as_ref().is_some_and(|run| run.holder.as_ref() == Some(&me.0))
+    /// What is Held stays so; when its object goes, each process tries it again, once.
+    pub fn rests(&self, me: &Holder) -> bool {
+        let by_us = self.status.run.as_ref().is_some_and(|run| run.holder.as_ref() == Some(&me.0));
+        !self.leaving || by_us
     }
 }
 
