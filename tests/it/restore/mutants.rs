@@ -33,6 +33,16 @@ fn scene(mutant: Mutant) -> Scene {
     }
 }
 
+/// What is struck with: where one deed alone can show it, with that one.
+fn kinds(mutant: Mutant, scene: Scene) -> Vec<Blow> {
+    match (mutant, scene.1) {
+        (Mutant::NoUid, _) => vec![Blow::ReplaceClaim],
+        (Mutant::UserIgnored, _) => vec![Blow::Guest],
+        (_, None) => DEEDS.into_iter().chain(BLOWS).collect(),
+        (_, Some(_)) => BLOWS.into(),
+    }
+}
+
 fn one(scene: Scene, blows: &Blows, fail_read: Option<usize>, mutant: Option<Mutant>) -> World {
     runtime().block_on(async {
         let mut world = World::new(&[], scene.0);
@@ -50,8 +60,7 @@ fn one(scene: Scene, blows: &Blows, fail_read: Option<usize>, mutant: Option<Mut
 fn red_with(mutant: Mutant) -> (usize, String) {
     let (scene, mut red, mut why) = (scene(mutant), 0, String::new());
     let undisturbed = one(scene, &[], None, None);
-    // Deeds come after a restore in other sweeps.
-    let kinds: Vec<Blow> = if scene.1.is_none() { DEEDS.into_iter().chain(BLOWS).collect() } else { BLOWS.into() };
+    let kinds = kinds(mutant, scene);
     let blows = |k: usize| kinds.iter().map(move |blow| (vec![(k, *blow)], None));
     let single = (0..undisturbed.writes).flat_map(blows);
     let cases: Vec<_> = (0..undisturbed.reads).map(|k| (vec![], Some(k))).chain(single).collect();
