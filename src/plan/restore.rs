@@ -184,7 +184,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
     match &record.journal {
         Journal::Unread(why) => end(Exit::Refused(Refusal::new(Reason::FormatUnknown, why.clone()))),
         Journal::Ended(ended, _) => closed(v, record, outcome(ended), now),
-        Journal::Held(_, refusal) if !record.leaving => leave_lock(v, Outcome::Failed(refusal.clone()), now),
+        Journal::Held(_, refusal) if record.rests(&v.want.me) => leave_lock(v, Outcome::Failed(refusal.clone()), now),
         Journal::Idle if record.leaving => match held(record) {
             Some(hold) => one(Restore::Hold(hold), now),
             None => leave_lock(v, Outcome::Failed(leaving(v)), now),

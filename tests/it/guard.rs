@@ -12,8 +12,9 @@ use sts_backup::plan::restore::{self, undo};
 use sts_backup::plan::view::View;
 use sts_backup::step::drive;
 
-use super::restore_process::Process;
-use super::{restore_sweep, restore_world, shop, sweep, truth, wire, world};
+use super::restore::process::Process;
+use super::restore::{sweep as restore_sweep, world as restore_world};
+use super::{shop, sweep, truth, wire, world};
 
 #[test]
 fn hooks_are_refused_unless_the_author_policy_is_bound_and_denies() {
@@ -95,7 +96,7 @@ fn a_restore_that_is_planned_is_finished_although_the_policy_has_gone() {
         } else {
             let message = world.status.message.clone().unwrap_or_default();
             assert!(message.contains("is not installed") && message.contains(RESTORE_POLICY), "{k}: {message}");
-            assert!(world.contents().values().all(|content| content.starts_with("old")));
+            assert!(world.own_contents().values().all(|content| content.starts_with("old")));
             refused += 1;
         }
         assert_eq!(world.violations, Vec::<String>::new(), "{k}");
@@ -118,7 +119,7 @@ fn an_undo_is_not_begun_without_the_policy_and_says_so() {
         assert!(refusal.message.contains("PolicyMissing") && refusal.message.contains(RESTORE_POLICY), "{refusal:?}");
         let world = world.borrow();
         assert_eq!(world.status.phase, Some(RestorePhase::Completed));
-        assert!(world.contents().values().all(|content| content.starts_with("new")));
+        assert!(world.own_contents().values().all(|content| content.starts_with("new")));
         assert!(world.lease.holder.is_none());
     });
 }

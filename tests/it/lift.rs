@@ -21,10 +21,11 @@ use sts_backup::step::drive;
 
 use super::apiserver::ApiServer;
 use super::apiserver::kind::Key;
-use super::restore_process::Process;
-use super::restore_sweep::{BLOWS, Blows, STAGED, pause, run, want};
-use super::restore_world::{Blow, Odd, Setting, World, keys};
-use super::{restore_sweep, shop, wire};
+use super::restore::process::Process;
+use super::restore::sweep as restore_sweep;
+use super::restore::sweep::{BLOWS, Blows, STAGED, pause, run, want};
+use super::restore::world::{Blow, Odd, Setting, World, keys};
+use super::{shop, wire};
 
 /// A restore whose pods are not Ready on what was restored: it is Held.
 async fn held() -> Rc<RefCell<World>> {
@@ -59,16 +60,16 @@ async fn lifted(blows: &Blows) -> (usize, Vec<String>) {
         check(status.undo_deadline.is_none(), "no window runs");
         check(!status.message.as_ref().is_some_and(|said| said.contains("--lift-fence")), "status does not say how");
         check(lease.open.is_some() || lease.fence.is_some() || lease.holder.is_some(), "mark, fence or holder is left");
-        check(world.contents().values().any(|content| !content.starts_with("new")), "a claim lost what it had");
-        check(world.disks.len() != 2 * keys().len(), "a volume went before its day");
-        let kept = world.disks.values().filter(|disk| disk.volume.marks.deadline.is_some()).count();
+        check(world.own_contents().values().any(|content| !content.starts_with("new")), "a claim lost what it had");
+        check(world.own_disks().count() != 2 * keys().len(), "a volume went before its day");
+        let kept = world.own_disks().filter(|disk| disk.volume.marks.deadline.is_some()).count();
         check(kept != keys().len(), "the old volumes do not say until when they stay");
     }
     tokio::time::sleep(Duration::from_hours(25)).await;
     world.borrow_mut().released = true;
     run(&world, "release", release::next).await;
     pause(&world, 8).await;
-    check(world.borrow().disks.len() != keys().len(), "the old volumes were not released");
+    check(world.borrow().own_disks().count() != keys().len(), "the old volumes were not released");
     check(!world.borrow().finalizers.is_empty(), "finalizer left");
     (writes, bad)
 }

@@ -3,7 +3,6 @@
 //! One case from a line: `SSB_CASE='[(3, DieAfter), (7, LostBefore)]' cargo test --test it one_case -- --nocapture`
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -23,6 +22,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 
 use super::broken::{self, Mutant};
+use super::red;
 use super::world::{Blow, Kind, Process, World, keys};
 
 /// Of the pairs of a short sweep one in so many is run; `just sweep` runs them all. It shares no factor with the
@@ -109,7 +109,7 @@ pub async fn live(world: World, blows: &Blows, next: Planner<Backup>) -> World {
         let process = Process::start(&world, want.clone());
         let exit = select! {
             biased;
-            () = process.died.notified() => None,
+            () = process.life.died.notified() => None,
             (exit, _) = drive(&process, next, View::new(want.clone())) => Some(exit),
         };
         let mut world = world.borrow_mut();
@@ -202,7 +202,7 @@ fn verdict(world: &mut World, blows: &Blows) {
 struct Report {
     singles: usize,
     pairs: usize,
-    red: Vec<(Box<Blows>, Vec<&'static str>)>,
+    red: red::Red<(usize, Blow), &'static str>,
 }
 
 /// Every single blow, and every pair of them; with old runs in stock the first of a pair falls on retention.
@@ -240,17 +240,7 @@ fn sweep(what: &str, kind: Kind, next: Planner<Backup>) -> Report {
         if all { two } else { two / PAIRS },
         start.elapsed()
     );
-    let mut kinds: BTreeMap<&str, (usize, &Blows)> = BTreeMap::new();
-    for (blows, why) in &report.red {
-        for why in why {
-            let kind = kinds.entry(why).or_insert((0, blows));
-            kind.0 += 1;
-            kind.1 = if blows.len() < kind.1.len() { blows } else { kind.1 };
-        }
-    }
-    for (why, (count, least)) in kinds {
-        println!("  {count:>5} {why}, as in {least:?}");
-    }
+    red::print(&report.red);
     report
 }
 
@@ -366,9 +356,7 @@ fn one_case() {
         "file-no-hooks" => Kind::File { hooks: false },
         _ => Kind::Hooks,
     };
-    let blow = |word: &str| BLOWS.into_iter().find(|blow| format!("{blow:?}") == word);
-    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let blows: Vec<_> = words.chunks(2).map(|pair| (pair[0].parse().unwrap(), blow(pair[1]).unwrap())).collect();
+    let blows = red::blows(&text, &BLOWS);
     let world = runtime().block_on(case(&blows, kind, backup::next));
     println!("{}\n{:?}", world.log.join("\n"), world.violations);
 }

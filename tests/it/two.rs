@@ -34,7 +34,7 @@ async fn command(world: &Rc<RefCell<World>>, name: &str, from: usize, mutant: Op
         let next = mutant.map_or(sts_backup::plan::backup::next as _, Mutant::planner);
         let exit = tokio::select! {
             biased;
-            () = process.died.notified() => None,
+            () = process.life.died.notified() => None,
             (exit, _) = drive(&process, next, View::new(want.clone())) => Some(exit),
         };
         let mut world = world.borrow_mut();

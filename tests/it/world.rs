@@ -23,6 +23,7 @@ use sts_backup::step::Fault;
 use tokio::time::Instant;
 
 use crate::broken::Mutant;
+use crate::life;
 
 pub use process::Process;
 
@@ -178,8 +179,7 @@ impl World {
     }
 
     pub fn now(&self) -> Timestamp {
-        let since = SignedDuration::try_from(self.start.elapsed()).unwrap();
-        Timestamp::from_second(1_800_000_000).unwrap() + since
+        life::now(self.start)
     }
 
     /// What is due takes place, before anything else happens.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
 use crate::api::shared::Goal;
 use crate::plan::noun::{Claim, Lease, RETAIN, Target, Volume};
-use crate::plan::restore::journal::{self, Deed, Journal, Placed};
+use crate::plan::restore::journal::{self, Deed, Journal, Placed, Run};
 
 /// The objects of one restore, as they are stored.
 #[derive(Debug)]
@@ -18,18 +18,27 @@ pub struct State<'a> {
     pub lease: Option<&'a Lease>,
     /// The undo window is over: what was set aside may be gone.
     pub released: bool,
+    /// Which request it is, as the Lease remembers it: `NAMESPACE/NAME@HASH`.
+    pub signature: &'a str,
 }
 
 /// Every promise that is broken, as a sentence.
 pub fn broken(state: &State) -> Vec<String> {
     let mut all = vec![];
+    if state.lease.is_some_and(|lease| lease.fence.is_some() && lease.open.is_none()) {
+        all.push("a fence stands without an open mark".into());
+    }
     let (deed, ended) = match journal::read(state.status) {
-        Journal::Open(run) | Journal::Held(run, _) => (run.deed, false),
+        Journal::Open(run) | Journal::Held(run, _) => {
+            begun(state, &run, &mut all);
+            (run.deed, false)
+        }
         Journal::Ended(_, Some(deed)) => (*deed, true),
         Journal::Idle | Journal::Unread(_) | Journal::Ended(_, None) => return all,
     };
     contents(state, &deed, &mut all);
     names(state, &deed, &mut all);
+    bound(state, &deed, &mut all);
     stopped(state, &deed, ended, &mut all);
     strangers(state, &deed, &mut all);
     if ended {
@@ -90,6 +99,34 @@ fn names(state: &State, deed: &Deed, all: &mut Vec<String>) {
     }
 }
 
+/// No claim goes before the journal says that it may; and before one goes the Lease remembers that this was done.
+fn begun(state: &State, run: &Run, all: &mut Vec<String>) {
+    let olds = run.deed.plan.items.iter().filter_map(|item| Some((&item.pvc, item.old.as_ref()?)));
+    for (pvc, old) in olds.filter(|_| !run.swapped()) {
+        if state.claims.get(pvc).is_some_and(|claim| claim.uid == old.claim && claim.leaving) {
+            all.push(format!("claim {pvc} goes, and the journal does not say that it may"));
+        }
+    }
+    let is_it = |entry: &String| entry.split(' ').next() == Some(state.signature);
+    let signed = state.lease.is_none_or(|lease| lease.restored.iter().any(is_it));
+    if run.goal == Goal::New && run.swapped() && !signed {
+        all.push("claims are replaced, and the Lease does not remember this request".into());
+    }
+}
+
+/// The volume that a claim of the plan names is bound to that very claim.
+fn bound(state: &State, deed: &Deed, all: &mut Vec<String>) {
+    for item in &deed.plan.items {
+        let Some(claim) = state.claims.get(&item.pvc).filter(|claim| !claim.leaving) else { continue };
+        let Some(pv) = &claim.volume else { continue };
+        let volume = state.volumes.get(pv);
+        let of = volume.and_then(|volume| volume.claim.as_ref()?.uid.as_ref());
+        if of != Some(&claim.uid) {
+            all.push(format!("claim {} has lost its volume {pv}", item.pvc));
+        }
+    }
+}
+
 /// At 0 only while fence and open mark stand.
 fn stopped(state: &State, deed: &Deed, ended: bool, all: &mut Vec<String>) {
     let (Some(target), Some(lease)) = (state.target, state.lease) else { return };
@@ -134,7 +171,7 @@ fn settled(state: &State, deed: &Deed, all: &mut Vec<String>) {
             let Some(volume) = find(state, placed) else { continue };
             let marked = volume.marks.restore.as_deref() == Some(state.uid);
             if !state.released && (volume.policy != RETAIN || !marked) {
-                all.push(format!("volume {} is set aside without Retain and mark", placed.pv));
+                all.push(format!("volume {} of claim {} is set aside without Retain and mark", placed.pv, item.pvc));
             }
         }
     }

@@ -29,6 +29,14 @@ pub struct Record {
     pub journal: Journal,
 }
 
+impl Record {
+    /// What is Held stays so; when its object goes, each process tries it again, once.
+    pub fn rests(&self, me: &Holder) -> bool {
+        let by_us = self.status.run.as_ref().is_some_and(|run| run.holder.as_ref() == Some(&me.0));
+        !self.leaving || by_us
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Journal {
     /// Nothing is planned, nothing is changed.
@@ -146,6 +154,13 @@ impl Plan {
             scaled: word("whenScaled").unwrap_or(default.scaled),
             deleted: word("whenDeleted").unwrap_or(default.deleted),
         }
+    }
+
+    /// Names of its volumeClaimTemplates.
+    pub fn templates(&self) -> Vec<String> {
+        let all = self.at("/spec/volumeClaimTemplates").and_then(Value::as_array);
+        let name = |template: &Value| Some(template.pointer("/metadata/name")?.as_str()?.to_owned());
+        all.into_iter().flatten().filter_map(name).collect()
     }
 
     /// terminationGracePeriodSeconds of its pods.

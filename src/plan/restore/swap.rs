@@ -44,7 +44,11 @@ pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
                     late.get_or_insert_with(|| hangs(v, item));
                 }
             }
-            Place::Leaving(_) => waits.push(now + PATIENCE),
+            Place::Leaving(_) => {
+                waits.push(now + PATIENCE);
+                // Another of this name would hold the claim with its pods, and nobody would stop them.
+                on.push(Feed::Target);
+            }
             Place::Freeing(volume) => {
                 waits.push(now + PATIENCE);
                 on.push(Feed::Volume(volume));

@@ -12,7 +12,7 @@ use crate::api::restore::RestorePhase;
 use crate::api::shared::Goal;
 use crate::plan::flow::{Exit, Plan, act, end};
 use crate::plan::guard;
-use crate::plan::noun::Refusal;
+use crate::plan::noun::{DELETE, Refusal, Volume};
 use crate::plan::view::{Read, View};
 
 /// The value that asks for it is the slot.
@@ -103,10 +103,14 @@ fn refuse(v: &View, record: &Record, why: &str, now: Timestamp) -> Plan<Restore>
 fn plan(v: &View, deed: &Deed) -> Result<Result<super::journal::Plan, String>, Read> {
     let mut items = vec![];
     for item in &deed.plan.items {
-        if let Some(old) = &item.old
-            && find(v, old)?.is_none()
-        {
-            return Ok(Err(format!("the old volume {} of claim {} is gone", old.pv, item.pvc)));
+        if let Some(old) = &item.old {
+            match find(v, old)? {
+                None => return Ok(Err(format!("the old volume {} of claim {} is gone", old.pv, item.pvc))),
+                Some(volume) if is_given_up(volume) => {
+                    return Ok(Err(format!("the old volume {} of claim {} was given up", old.pv, item.pvc)));
+                }
+                Some(_) => {}
+            }
         }
         let Some(claim) = v.claims()?.get(&item.pvc) else { continue };
         let Some((pv, volume)) = behind(v, claim)? else {
@@ -135,6 +139,11 @@ fn plan(v: &View, deed: &Deed) -> Result<Result<super::journal::Plan, String>, R
     let replicas = if replicas == 0 { deed.plan.replicas } else { replicas };
     let statefulset = target.map(|target| target.manifest.clone());
     Ok(Ok(super::journal::Plan { run: deed.plan.run, statefulset, replicas, items }))
+}
+
+/// Released, and its provisioner is about to delete it: it is still seen, and will not be there when it is needed.
+fn is_given_up(volume: &Volume) -> bool {
+    volume.leaving || volume.phase == "Released" && volume.policy == DELETE
 }
 
 /// A restore of the same StatefulSet that was planned after this one.

@@ -21,9 +21,11 @@ pub fn find<'a>(v: &'a View, placed: &Placed) -> Result<Option<&'a Volume>, Read
     Ok(found.filter(|volume| volume.uid == placed.pv_uid && volume.handle == placed.handle))
 }
 
-/// The claims of the `StatefulSet` that there are: those of the plan, and those of every other ordinal.
+/// The claims of the `StatefulSet` that there are: those of the plan, and those of every other ordinal. It may be gone,
+/// or another by now: what was guarded while it was there is known by the plan.
 pub fn claims<'a>(v: &'a View, run: &Run) -> Result<BTreeMap<&'a String, &'a Claim>, Read> {
-    let templates = v.target()?.map(|target| target.templates.clone()).unwrap_or_default();
+    let mut templates = run.deed.plan.templates();
+    templates.extend(v.target()?.iter().flat_map(|target| target.templates.clone()));
     let is_its = |name: &String| {
         run.deed.plan.items.iter().any(|item| item.pvc == *name)
             || ClaimKey::of(name, &v.want.statefulset, &templates).is_some()
@@ -80,10 +82,13 @@ pub fn role<'a>(
     volume: &'a Volume,
 ) -> (&'static str, &'a str) {
     let Some(item) = item else { return (OTHER, own_policy(v, volume)) };
-    match &item.old {
-        Some(old) if old.pv == pv && old.pv_uid == volume.uid => (OLD, &old.policy),
+    let is_it = |placed: &Placed| placed.pv == pv && placed.pv_uid == volume.uid;
+    match (&item.old, run.deed.staged.get(&item.pvc)) {
+        (Some(old), _) if is_it(old) => (OLD, &old.policy),
         // The new one ends with the policy of the one it replaces.
-        Some(old) if run.deed.staged.contains_key(&item.pvc) => (NEW, &old.policy),
+        (Some(old), Some(new)) if is_it(new) => (NEW, &old.policy),
+        // Somebody has put another there.
+        (_, Some(new)) if !is_it(new) => (OTHER, own_policy(v, volume)),
         _ => (NEW, own_policy(v, volume)),
     }
 }

@@ -4,7 +4,7 @@ use super::{Blow, ENDLESS, Instance, PODS, World};
 use crate::broken::Mutant;
 use crate::stock::Old;
 use jiff::{SignedDuration, Timestamp};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::pending;
 use std::rc::Rc;
@@ -15,14 +15,13 @@ use sts_backup::plan::hook::{End, Tried};
 use sts_backup::plan::noun::{Refusal, Snaps, Stop, Want};
 use sts_backup::plan::view::{Fact, Read, Seen};
 use sts_backup::step::{Effect, Fault, Io};
-use tokio::sync::{Notify, watch};
+
+use crate::life::{self, Life};
 
 pub struct Process {
     world: Rc<RefCell<World>>,
     pub want: Want,
-    stop: watch::Sender<Option<Stop>>,
-    pub died: Notify,
-    dead: Cell<bool>,
+    pub life: Life,
     told: RefCell<Snaps>,
     /// Of a run without an object: status and finalizers, once it has written.
     pub(super) memory: RefCell<Option<(StatefulSetBackupStatus, Vec<String>)>>,
@@ -31,35 +30,18 @@ pub struct Process {
 
 impl Process {
     pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
-        let stop = watch::Sender::new(None);
-        let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
         let (mutant, memory) = (world.borrow().mutant, RefCell::default());
-        Process { world: world.clone(), want, stop, died, dead, told, memory, mutant }
+        Process { world: world.clone(), want, life: Life::new(), told: RefCell::default(), memory, mutant }
     }
 
     /// Waits for our turn; who is not seen to come loses it.
     async fn turn(&self) {
-        let second = self.want.me.0.rsplit_once('/').is_some_and(|(_, n)| n.len() > 2);
         for _ in 0..6 {
-            {
-                let mut world = self.world.borrow_mut();
-                match world.order.front() {
-                    None => return,
-                    Some(next) if *next == second => {
-                        world.order.pop_front();
-                        return;
-                    }
-                    Some(_) => {}
-                }
+            if life::takes_turn(&mut self.world.borrow_mut().order, &self.want.me) {
+                return;
             }
             self.sleep(self.now() + SignedDuration::from_millis(10)).await;
         }
-    }
-
-    async fn die<T>(&self) -> T {
-        self.dead.set(true);
-        self.died.notify_one();
-        pending().await
     }
 
     fn befall(&self, blow: Option<Blow>) {
@@ -68,13 +50,13 @@ impl Process {
         match blow {
             Some(Blow::Sigterm) => {
                 world.alarm = world.left_frozen().then(|| world.now());
-                self.stop.send_replace(Some(Stop::Sigterm));
+                self.life.halt(Stop::Sigterm);
             }
             Some(Blow::Stolen) if world.holder.as_ref() == Some(&self.want.me) => {
                 world.holder = None;
                 world.epoch += 1;
                 world.lease_version += 1;
-                self.stop.send_replace(Some(Stop::LeaseLost));
+                self.life.halt(Stop::LeaseLost);
             }
             Some(Blow::Restart) => {
                 let thawed = world.pods[0].frozen;
@@ -93,18 +75,17 @@ impl Io for Process {
         self.world.borrow().now()
     }
     async fn sleep(&self, until: Timestamp) {
-        let left = until.duration_since(self.now());
-        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+        life::sleep(self.now(), until).await;
     }
     fn stop(&self) -> Option<Stop> {
-        let stop = *self.stop.borrow();
+        let stop = self.life.stop();
         self.mutant.map_or(stop, |mutant| mutant.stop(stop))
     }
     async fn stopped(&self) {
         if self.mutant == Some(Mutant::DeafToSigterm) {
             return pending().await;
         }
-        let _ = self.stop.subscribe().wait_for(Option::is_some).await;
+        self.life.stopped().await;
     }
     async fn renew(&self) -> Infallible {
         pending().await
@@ -178,7 +159,7 @@ impl Effect<Backup> for Process {
     async fn effect(&self, step: &Backup) -> Result<Vec<Fact>, Fault> {
         self.turn().await;
         self.sleep(self.now() + SignedDuration::from_millis(20)).await;
-        if self.dead.get() {
+        if self.life.is_dead() {
             return pending().await;
         }
         let (blow, endless) = {
@@ -193,7 +174,7 @@ impl Effect<Backup> for Process {
         };
         if endless {
             self.world.borrow_mut().violations.push("never ends");
-            return self.die().await;
+            return self.life.die().await;
         }
         self.befall(blow);
         // A straggling write of status or Lease meets a newer version; a straggling hook nothing can prevent.
@@ -202,7 +183,7 @@ impl Effect<Backup> for Process {
             self.world.borrow_mut().mail.push((at, self.want.me.clone(), step.clone()));
         }
         let reply = match blow {
-            Some(Blow::DieBefore | Blow::Straggler) => return self.die().await,
+            Some(Blow::DieBefore | Blow::Straggler) => return self.life.die().await,
             Some(Blow::LostBefore) => Err(Fault::Lost),
             Some(Blow::Refuse) => {
                 let reason = sts_backup::api::condition::Reason::Forbidden;
@@ -218,7 +199,7 @@ impl Effect<Backup> for Process {
             _ => self.world.borrow_mut().apply(&self.want.me, step),
         };
         let reply = match blow {
-            Some(Blow::DieAfter) => self.die().await,
+            Some(Blow::DieAfter) => self.life.die().await,
             Some(Blow::Hang) => pending().await,
             Some(Blow::LostAfter) => match step {
                 // Its connection is cut: the run goes on, and nobody knows whether it ran.

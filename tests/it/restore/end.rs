@@ -11,9 +11,9 @@ use sts_backup::plan::restore::{self, release};
 use sts_backup::plan::view::View;
 use sts_backup::step::drive;
 
-use super::restore_process::Process;
-use super::restore_sweep::{STAGED, pause, run, runtime, want};
-use super::restore_world::{World, keys};
+use super::process::Process;
+use super::sweep::{STAGED, pause, run, runtime, want};
+use super::world::{World, keys};
 
 #[test]
 fn a_release_says_which_volumes_wait_for_how_many_snapshots_and_ends_well() {
@@ -44,11 +44,11 @@ fn a_release_says_which_volumes_wait_for_how_many_snapshots_and_ends_well() {
         world.borrow_mut().handles.insert(handle.clone(), 1);
         assert!(matches!(release().await, Exit::Waits(why) if why.ends_with("the source of 1 VolumeSnapshotContent")));
         pause(&world, 8).await;
-        assert_eq!(world.borrow().disks.len(), keys().len() + 1, "the others are gone");
+        assert_eq!(world.borrow().own_disks().count(), keys().len() + 1, "the others are gone");
         world.borrow_mut().handles.clear();
         assert_eq!(release().await, Exit::Done(Outcome::Succeeded));
         pause(&world, 8).await;
         assert_eq!(world.borrow().violations, Vec::<String>::new());
-        assert!(world.borrow().disks.len() == keys().len() && world.borrow().finalizers.is_empty());
+        assert!(world.borrow().own_disks().count() == keys().len() && world.borrow().finalizers.is_empty());
     });
 }

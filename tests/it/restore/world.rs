@@ -1,9 +1,10 @@
 //! A cluster in memory on a virtual clock, as a restore meets it: claims, volumes with what is in them, a StatefulSet
 //! with its pods, the fence, the Lease; and the controllers, which do what the real ones do, traps included.
 
+mod deed;
 mod nature;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -15,6 +16,11 @@ use sts_backup::plan::restore::Restore;
 use sts_backup::plan::restore::invariant::{self, State};
 use sts_backup::plan::restore::sight::Source;
 use tokio::time::Instant;
+
+use super::broken::Mutant;
+use crate::life;
+
+use deed::Other;
 
 /// What befalls one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +36,24 @@ pub enum Blow {
     Stolen,
     /// The process dies; its request lands a second later, when the successor is at work.
     Straggler,
+    /// It is done, and done once more.
+    Twice,
     /// Somebody deletes the restore object.
     Deleted,
+    /// Somebody asks for an undo while the restore is at work.
+    AskUndo,
+    /// A pod of the StatefulSet is deleted.
+    DeletePod,
+    /// A pod that is not the StatefulSet's mounts a claim for a while.
+    Guest,
+    /// Somebody scales to 1, where the fence lets them.
+    Rescale,
+    DeleteTarget,
+    /// Another StatefulSet of this name.
+    ReplaceTarget,
+    DeleteClaim,
+    /// Somebody puts a claim and a volume of their own under the name.
+    ReplaceClaim,
 }
 
 /// What kind of cluster it is.
@@ -49,9 +71,11 @@ pub enum Odd {
     Scaled,
     /// The first node that is tried cannot serve.
     Far,
+    /// Of the pods on restored content one becomes Ready and another does not.
+    Half,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Setting {
     pub strategy: Strategy,
     pub odd: Odd,
@@ -60,6 +84,8 @@ pub struct Setting {
 pub const PODS: u32 = 2;
 pub const TEMPLATES: [&str; 2] = ["data", "wal"];
 pub const UID: &str = "restore";
+/// Of its request: namespace and name @ hash.
+pub const SIGNATURE: &str = "shop/back@abc";
 
 pub struct Instance {
     pub pod: Pod,
@@ -74,6 +100,7 @@ pub struct Disk {
     gone_at: Option<Timestamp>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     start: Instant,
     pub setting: Setting,
@@ -84,6 +111,7 @@ pub struct World {
     pub undo: Option<String>,
     pub lease: Lease,
     pub target: Target,
+    pub no_target: bool,
     pub pods: BTreeMap<String, Instance>,
     pub claims: BTreeMap<String, Claim>,
     made: BTreeMap<String, Timestamp>,
@@ -102,11 +130,28 @@ pub struct World {
     pub violations: Vec<String>,
     pub blows: Vec<(usize, Blow)>,
     pub mail: Vec<(Timestamp, Holder, Restore)>,
+    /// Who is not done by then never ends.
+    pub horizon: Timestamp,
+    pub others: BTreeMap<String, Other>,
+    /// The claim that somebody has deleted or replaced.
+    pub hit: Option<String>,
+    pub reads: usize,
+    /// This read gets no answer.
+    pub fail_read: Option<usize>,
+    /// Which of two processes writes next, as long as it lasts: false is the first.
+    pub order: VecDeque<bool>,
+    pub mutant: Option<Mutant>,
+    /// What a mutant takes for done.
+    pub believed: Vec<Restore>,
 }
 
 pub fn keys() -> Vec<ClaimKey> {
     let of = |ordinal| TEMPLATES.map(|template| ClaimKey { ordinal, template: template.into() });
     (0..PODS).flat_map(of).collect()
+}
+
+fn manifest() -> RecordedClaim {
+    RecordedClaim { storage: "1Gi".into(), ..RecordedClaim::default() }
 }
 
 fn second(n: i64) -> SignedDuration {
@@ -129,7 +174,10 @@ impl World {
             observed: true,
             pods: PODS,
             retention,
-            manifest: json!({ "spec": { "persistentVolumeClaimRetentionPolicy": policy } }),
+            manifest: json!({ "spec": {
+                "persistentVolumeClaimRetentionPolicy": policy,
+                "volumeClaimTemplates": TEMPLATES.map(|name| json!({ "metadata": { "name": name } })),
+            } }),
             ..Target::default()
         };
         let mut world = World {
@@ -142,6 +190,7 @@ impl World {
             undo: None,
             lease: Lease { version: "1".into(), ..Lease::default() },
             target,
+            no_target: false,
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             made: BTreeMap::new(),
@@ -153,11 +202,19 @@ impl World {
             uids: 0,
             writes: 0,
             unguarded_at: None,
-            talk: std::env::var_os("SSB_CASE").is_some(),
+            talk: ["SSB_CASE", "SSB_ORDER"].iter().any(|name| std::env::var_os(name).is_some()),
             log: vec![],
             violations: vec![],
             blows: blows.to_vec(),
             mail: vec![],
+            horizon: Timestamp::MAX,
+            others: BTreeMap::new(),
+            hit: None,
+            reads: 0,
+            fail_read: None,
+            order: VecDeque::new(),
+            mutant: None,
+            believed: vec![],
         };
         world.people();
         world
@@ -165,7 +222,7 @@ impl World {
 
     /// The application as it runs before the restore, and one complete run of its snapshots.
     fn people(&mut self) {
-        let manifest = RecordedClaim { storage: "1Gi".into(), ..RecordedClaim::default() };
+        let manifest = manifest();
         for key in keys() {
             let pvc = key.pvc("web");
             let claim = Claim { manifest: manifest.clone(), ..self.claim() };
@@ -190,6 +247,7 @@ impl World {
             };
             self.sources.insert(format!("snap-{pvc}"), source);
         }
+        self.neighbours();
         self.settle();
         let early = self.now() - second(3600);
         self.pods.values_mut().for_each(|instance| instance.born = early);
@@ -197,8 +255,7 @@ impl World {
     }
 
     pub fn now(&self) -> Timestamp {
-        let since = SignedDuration::try_from(self.start.elapsed()).unwrap();
-        Timestamp::from_second(1_800_000_000).unwrap() + since
+        life::now(self.start)
     }
 
     pub fn uid(&mut self, kind: &str) -> String {
@@ -260,7 +317,7 @@ impl World {
         (self.uids, self.version, self.claims.len(), self.disks.len(), self.pods.len(), leaving, self.target.replicas)
     }
 
-    fn judge(&mut self) {
+    pub fn judge(&mut self) {
         let seen = self.fingerprint();
         if std::mem::replace(&mut self.judged, seen) == seen {
             return;
@@ -271,16 +328,15 @@ impl World {
             status: &self.status,
             claims: &self.claims,
             volumes: &volumes,
-            target: Some(&self.target),
+            target: Some(&self.target).filter(|_| !self.no_target),
             lease: Some(&self.lease),
             released: self.released,
+            signature: SIGNATURE,
         };
         for broken in invariant::broken(&state) {
-            if !self.violations.contains(&broken) {
-                self.note(|| format!("  !!!  {broken}"));
-                self.violations.push(broken);
-            }
+            self.violate(broken);
         }
+        self.look_at_others(false);
     }
 
     /// A writer of replicas that the fence must keep out.
@@ -300,6 +356,16 @@ impl World {
 
     pub fn touch_target(&mut self) {
         self.target.version = self.uid("v");
+    }
+
+    /// The same without what is somebody else's.
+    pub fn own_contents(&self) -> BTreeMap<String, String> {
+        self.contents().into_iter().filter(|(_, content)| content != "theirs").collect()
+    }
+
+    /// Volumes that are not somebody else's.
+    pub fn own_disks(&self) -> impl Iterator<Item = &Disk> {
+        self.disks.values().filter(|disk| disk.content != "theirs")
     }
 
     /// What is under each claim, by its name.

@@ -6,7 +6,7 @@ use super::*;
 
 impl World {
     pub(super) fn stateful_set(&mut self, now: Timestamp) {
-        let wanted = self.target.replicas;
+        let wanted = if self.no_target { 0 } else { self.target.replicas };
         for ordinal in 0..PODS {
             let name = format!("web-{ordinal}");
             let claims: Vec<String> = TEMPLATES.iter().map(|template| format!("{template}-{name}")).collect();
@@ -16,7 +16,10 @@ impl World {
                     if !self.claims.contains_key(claim) {
                         let made = self.claim();
                         self.claims.insert(claim.clone(), made);
-                        self.violations.push("the StatefulSet started on an empty claim".into());
+                        // A StatefulSet that somebody puts there stands behind no fence.
+                        if self.target.uid == "sts" {
+                            self.violate(format!("the StatefulSet started on an empty claim {claim}"));
+                        }
                     }
                 }
                 if claims.iter().all(|claim| !self.claims[claim].leaving) {
@@ -28,8 +31,9 @@ impl World {
             }
         }
         // Scaled down from the top, one at a time; an unready pod that is not the lowest is waited for, for ever.
-        let lowest = self.pods.keys().next().cloned();
-        let surplus = |name: &String| name.rsplit_once('-').unwrap().1.parse::<u32>().unwrap() >= wanted;
+        let ordinal = |name: &str| name.strip_prefix("web-")?.parse::<u32>().ok();
+        let lowest = self.pods.keys().find(|name| ordinal(name).is_some()).cloned();
+        let surplus = |name: &String| ordinal(name).is_some_and(|ordinal| ordinal >= wanted);
         let top = self.pods.iter_mut().rev().find(|(name, _)| surplus(name));
         if let Some((name, instance)) = top
             && instance.gone_at.is_none()
@@ -39,22 +43,14 @@ impl World {
             instance.pod.leaving = true;
         }
         self.pods.retain(|_, instance| instance.gone_at.is_none_or(|at| at > now));
-        let (sick, broken) = (self.setting.odd == Odd::Sick, self.setting.odd == Odd::Broken);
-        for (name, instance) in &mut self.pods {
-            let contents: Vec<&str> = instance
-                .pod
-                .claims
-                .iter()
-                .filter_map(|claim| Some(self.disks.get(self.claims.get(claim)?.volume.as_ref()?)?.content.as_str()))
-                .collect();
-            let up =
-                contents.len() == TEMPLATES.len() && now >= instance.born + second(2) && instance.gone_at.is_none();
-            let old = contents.iter().any(|content| content.starts_with("old"));
-            let well = if old { !sick || name != "web-1" } else { !broken };
-            instance.pod.ready_since = (up && well).then_some(instance.born + second(2));
-        }
-        self.target.pods = u32::try_from(self.pods.len()).unwrap();
-        // whenScaled: Delete makes the claims of surplus pods theirs, and takes them along.
+        self.kubelet(now);
+        let own = self.pods.values().filter(|instance| instance.pod.owner.as_ref() == Some(&self.target.uid));
+        self.target.pods = u32::try_from(own.count()).unwrap();
+        self.owners(now, wanted);
+    }
+
+    /// whenScaled: Delete makes the claims of surplus pods theirs, and takes them along.
+    fn owners(&mut self, now: Timestamp, wanted: u32) {
         let deletes = self.target.retention.scaled == DELETE;
         for ordinal in 0..PODS {
             for template in TEMPLATES {
@@ -67,6 +63,29 @@ impl World {
                     claim.leaving_since = Some(now);
                 }
             }
+        }
+    }
+
+    /// A pod is Ready two seconds after it was born, if its volumes are there and their content suits it.
+    fn kubelet(&mut self, now: Timestamp) {
+        let odd = self.setting.odd;
+        for (name, instance) in self.pods.iter_mut().filter(|(_, instance)| instance.pod.owner.is_some()) {
+            let contents: Vec<&str> = instance
+                .pod
+                .claims
+                .iter()
+                .filter_map(|claim| Some(self.disks.get(self.claims.get(claim)?.volume.as_ref()?)?.content.as_str()))
+                .collect();
+            let up =
+                contents.len() == TEMPLATES.len() && now >= instance.born + second(2) && instance.gone_at.is_none();
+            let old = contents.iter().any(|content| content.starts_with("old"));
+            let well = match odd {
+                Odd::Sick => !old || name != "web-1",
+                Odd::Broken => old,
+                Odd::Half => old || name != "web-1",
+                _ => true,
+            };
+            instance.pod.ready_since = (up && well).then_some(instance.born + second(2));
         }
     }
 

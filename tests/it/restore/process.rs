@@ -3,7 +3,7 @@
 
 mod server;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::pending;
@@ -18,9 +18,10 @@ use sts_backup::plan::restore::{NewClaim, Reserve, Restore, Tend};
 use sts_backup::plan::topology::Node;
 use sts_backup::plan::view::{Fact, Read, Seen};
 use sts_backup::step::{Effect, Fault, Io};
-use tokio::sync::{Notify, watch};
 
-use super::restore_world::{Blow, UID, World};
+use crate::life::{self, Life};
+
+use super::world::{Blow, UID, World};
 
 /// A process that has sent so many requests is in a loop.
 const ENDLESS: usize = 600;
@@ -30,41 +31,48 @@ type Reply = Result<Vec<Fact>, Fault>;
 pub struct Process {
     world: Rc<RefCell<World>>,
     pub want: Want,
-    stop: watch::Sender<Option<Stop>>,
-    pub died: Notify,
-    dead: Cell<bool>,
+    pub life: Life,
     told: RefCell<BTreeMap<Feed, Fact>>,
 }
 
 impl Process {
     pub fn start(world: &Rc<RefCell<World>>, want: Want) -> Process {
-        let stop = watch::Sender::new(None);
-        let (died, dead, told) = (Notify::new(), Cell::new(false), RefCell::default());
-        Process { world: world.clone(), want, stop, died, dead, told }
+        Process { world: world.clone(), want, life: Life::new(), told: RefCell::default() }
     }
 
-    async fn die<T>(&self) -> T {
-        self.dead.set(true);
-        self.died.notify_one();
-        pending().await
+    /// Waits for our turn.
+    async fn turn(&self) {
+        for _ in 0..6 {
+            if life::takes_turn(&mut self.world.borrow_mut().order, &self.want.me) {
+                return;
+            }
+            self.sleep(self.now() + SignedDuration::from_millis(10)).await;
+        }
+    }
+
+    fn heard(&self, world: &World, fact: Fact) -> Fact {
+        match world.mutant {
+            Some(mutant) => mutant.hears(world, &self.want.me, fact),
+            None => fact,
+        }
     }
 
     fn befall(&self, blow: Option<Blow>) {
         let mut world = self.world.borrow_mut();
         world.settle();
         match blow {
-            Some(Blow::Sigterm) => drop(self.stop.send_replace(Some(Stop::Sigterm))),
+            Some(Blow::Sigterm) => self.life.halt(Stop::Sigterm),
             Some(Blow::Stolen) if world.lease.holder.as_ref() == Some(&self.want.me) => {
                 world.lease.holder = None;
                 world.lease.epoch += 1;
                 world.lease.version = world.uid("v");
-                self.stop.send_replace(Some(Stop::LeaseLost));
+                self.life.halt(Stop::LeaseLost);
             }
-            Some(Blow::Deleted) => {
-                world.leaving = true;
-                world.version += 1;
+            Some(blow) => {
+                world.deed(blow);
+                world.settle();
             }
-            _ => {}
+            None => {}
         }
     }
 }
@@ -74,14 +82,13 @@ impl Io for Process {
         self.world.borrow().now()
     }
     async fn sleep(&self, until: Timestamp) {
-        let left = until.duration_since(self.now());
-        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+        life::sleep(self.now(), until).await;
     }
     fn stop(&self) -> Option<Stop> {
-        *self.stop.borrow()
+        self.life.stop()
     }
     async fn stopped(&self) {
-        let _ = self.stop.subscribe().wait_for(Option::is_some).await;
+        self.life.stopped().await;
     }
     async fn renew(&self) -> Infallible {
         pending().await
@@ -90,7 +97,13 @@ impl Io for Process {
         self.sleep(self.now() + SignedDuration::from_millis(5)).await;
         let mut world = self.world.borrow_mut();
         world.settle();
-        Ok(vec![world.answer(read)])
+        let fails = world.fail_read == Some(world.reads);
+        world.reads += 1;
+        let reply = if fails { Err(Fault::Lost) } else { Ok(vec![self.heard(&world, world.answer(read))]) };
+        match world.mutant {
+            Some(mutant) => mutant.read(read, reply),
+            None => reply,
+        }
     }
     async fn feed(&self, on: &[Feed]) -> Vec<Fact> {
         loop {
@@ -99,7 +112,7 @@ impl Io for Process {
                 let mut world = self.world.borrow_mut();
                 world.settle();
                 for feed in on {
-                    let fact = world.tell(feed);
+                    let fact = self.heard(&world, world.tell(feed));
                     if self.told.borrow_mut().insert(feed.clone(), fact.clone()) != Some(fact.clone()) {
                         facts.push(fact);
                     }
@@ -108,6 +121,10 @@ impl Io for Process {
             if !facts.is_empty() {
                 return facts;
             }
+            if self.now() > self.world.borrow().horizon {
+                self.world.borrow_mut().violate("never ends".into());
+                return self.life.die().await;
+            }
             self.sleep(self.now() + SignedDuration::from_millis(250)).await;
         }
     }
@@ -115,8 +132,9 @@ impl Io for Process {
 
 impl Effect<Restore> for Process {
     async fn effect(&self, step: &Restore) -> Reply {
+        self.turn().await;
         self.sleep(self.now() + SignedDuration::from_millis(20)).await;
-        if self.dead.get() {
+        if self.life.is_dead() {
             return pending().await;
         }
         let (blow, endless) = {
@@ -126,8 +144,8 @@ impl Effect<Restore> for Process {
             (world.blows.iter().find(|(at, _)| *at == k).map(|(_, blow)| *blow), k > ENDLESS)
         };
         if endless {
-            self.world.borrow_mut().violations.push("never ends".into());
-            return self.die().await;
+            self.world.borrow_mut().violate("never ends".into());
+            return self.life.die().await;
         }
         self.befall(blow);
         if blow == Some(Blow::Straggler) {
@@ -135,7 +153,7 @@ impl Effect<Restore> for Process {
             self.world.borrow_mut().mail.push((at, self.want.me.clone(), step.clone()));
         }
         let reply = match blow {
-            Some(Blow::DieBefore | Blow::Straggler) => return self.die().await,
+            Some(Blow::DieBefore | Blow::Straggler) => return self.life.die().await,
             Some(Blow::LostBefore) => Err(Fault::Lost),
             Some(Blow::Refuse) => {
                 let no = Refusal::new(sts_backup::api::condition::Reason::Forbidden, "the world said no");
@@ -146,16 +164,24 @@ impl Effect<Restore> for Process {
             }
             _ => {
                 let mut world = self.world.borrow_mut();
-                let reply = world.apply(&self.want.me, step);
+                if blow == Some(Blow::Twice) {
+                    let _ = world.act(&self.want.me, step);
+                }
+                let reply = world.act(&self.want.me, step);
                 world.settle();
                 reply
             }
         };
-        match blow {
-            Some(Blow::DieAfter) => self.die().await,
+        let reply = match blow {
+            Some(Blow::DieAfter) => self.life.die().await,
             Some(Blow::Hang) => pending().await,
             Some(Blow::LostAfter) => Err(Fault::Lost),
             _ => reply,
+        };
+        let mutant = self.world.borrow().mutant;
+        match mutant {
+            Some(mutant) => mutant.heard(reply),
+            None => reply,
         }
     }
 }

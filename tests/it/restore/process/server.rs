@@ -10,7 +10,7 @@ fn sight(sight: Sight) -> Fact {
 }
 
 impl World {
-    pub(super) fn record(&self) -> Fact {
+    pub fn record(&self) -> Fact {
         sight(Sight::Record(Box::new(Record {
             version: self.version.to_string(),
             uid: UID.into(),
@@ -22,6 +22,10 @@ impl World {
         })))
     }
 
+    fn there(&self) -> Option<sts_backup::plan::noun::Target> {
+        Some(self.target.clone()).filter(|_| !self.no_target)
+    }
+
     pub(super) fn roster(&self) -> BTreeMap<String, Pod> {
         self.pods.iter().map(|(name, instance)| (name.clone(), instance.pod.clone())).collect()
     }
@@ -30,10 +34,10 @@ impl World {
         self.disks.get(name).map(|disk| disk.volume.clone())
     }
 
-    pub(super) fn answer(&self, read: &Read) -> Fact {
+    pub fn answer(&self, read: &Read) -> Fact {
         match read {
             Read::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
-            Read::Target => Fact::Target(Some(self.target.clone())),
+            Read::Target => Fact::Target(self.there()),
             Read::Grant => Fact::Grant(vec![]),
             Read::Guard(policy) => {
                 assert_eq!(*policy, RESTORE_POLICY);
@@ -105,6 +109,14 @@ impl World {
     pub fn apply(&mut self, me: &sts_backup::plan::noun::Holder, step: &Restore) -> Reply {
         let at = self.now().as_millisecond() % 1_000_000;
         self.note(|| format!("{at:>6} {}", brief(step)));
+        let forbidden = self.forbidden(me, step);
+        let reply = self.carry_out(me, step);
+        forbidden.filter(|_| reply.is_ok()).into_iter().for_each(|what| self.violate(what));
+        self.judge();
+        reply
+    }
+
+    fn carry_out(&mut self, me: &sts_backup::plan::noun::Holder, step: &Restore) -> Reply {
         match step {
             Restore::Lock(_) | Restore::Unlock(_) | Restore::Mark(_) => self.on_lease(me, step),
             Restore::Write(write) if write.version == self.version.to_string() => {
@@ -129,12 +141,12 @@ impl World {
             Restore::Steer(_) | Restore::DropClaim(_) => self.on_claim(step),
             Restore::Protect(tend) | Restore::Settle(tend) | Restore::Discard(tend) => self.tend(tend),
             Restore::Reserve(reserve) => self.reserve(reserve),
-            Restore::Retain(keep) if keep.version == self.target.version => {
+            Restore::Retain(keep) if self.is_there(&keep.uid, &keep.version) => {
                 self.target.retention = keep.retention.clone();
                 self.touch_target();
                 Ok(vec![Fact::Target(Some(self.target.clone()))])
             }
-            Restore::Scale(scale) if scale.version == self.target.version => {
+            Restore::Scale(scale) if self.is_there(&scale.uid, &scale.version) => {
                 self.target.replicas = scale.replicas;
                 self.touch_target();
                 Ok(vec![Fact::Target(Some(self.target.clone()))])
@@ -148,6 +160,10 @@ impl World {
                 Ok(vec![Fact::Pod(doomed.name.clone(), None)])
             }
         }
+    }
+
+    fn is_there(&self, uid: &str, version: &str) -> bool {
+        !self.no_target && self.target.uid == uid && self.target.version == version
     }
 
     pub(super) fn on_claim(&mut self, step: &Restore) -> Reply {
@@ -257,7 +273,7 @@ impl World {
         match feed {
             Feed::Claims => Fact::Claims(self.claims.clone()),
             Feed::Pods => Fact::Pods(self.roster()),
-            Feed::Target => Fact::Target(Some(self.target.clone())),
+            Feed::Target => Fact::Target(self.there()),
             Feed::Volume(name) => Fact::Volume(name.clone(), self.volume(name)),
             Feed::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
             Feed::Attached => sight(Sight::Attached(BTreeSet::new())),

@@ -1,0 +1,11 @@
+//! What is proven of a restore, its undo and its release in a world in memory of their own.
+
+mod after;
+mod broken;
+mod end;
+mod mutants;
+pub mod process;
+pub mod sweep;
+mod two;
+mod verdict;
+pub mod world;

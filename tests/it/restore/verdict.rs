@@ -1,0 +1,79 @@
+//! What must hold once a restore has ended, undisturbed or not.
+
+use sts_backup::api::FINALIZER;
+use sts_backup::api::restore::RestorePhase;
+use sts_backup::plan::noun::DELETE;
+
+use super::sweep::Blows;
+use super::world::{Blow, Odd, PODS, World, keys};
+
+/// Deeds after which a restore may fail, or be held for people to decide.
+const HARD: [Blow; 5] = [Blow::Rescale, Blow::DeleteTarget, Blow::ReplaceTarget, Blow::DeleteClaim, Blow::ReplaceClaim];
+
+pub fn verdict(world: &mut World, blows: &Blows) {
+    let struck = |kinds: &[Blow]| blows.iter().any(|(_, blow)| kinds.contains(blow));
+    let phase = world.status.phase;
+    let held = phase == Some(RestorePhase::Failed) && world.status.run.is_some();
+    let (hard, odd) = (struck(&HARD), world.setting.odd);
+    let mut bad = vec![];
+    let mut check = |wrong: bool, what: &str| {
+        if wrong {
+            bad.push(what.to_owned());
+        }
+    };
+    // A pod that uses a claim when the restore begins is a reason to refuse.
+    let refused = struck(&[Blow::Guest]) && world.status.plan.is_none();
+    let may_fail = hard || refused || struck(&[Blow::Refuse, Blow::Deleted]) || matches!(odd, Odd::Broken | Odd::Half);
+    let contents = world.contents();
+    // What somebody has put under a name, or taken from it, is not the restore's.
+    let claims: Vec<String> =
+        keys().iter().map(|key| key.pvc("web")).filter(|pvc| world.hit.as_ref() != Some(pvc)).collect();
+    let all = |what: &str| claims.iter().all(|pvc| contents.get(pvc) == Some(&format!("{what} {pvc}")));
+    match phase {
+        Some(RestorePhase::Completed) => check(!all("new"), "Completed, and not on the restored volumes"),
+        Some(RestorePhase::Failed) => {
+            check(!may_fail, "failed without a reason");
+            check(!held && !all("old") && !struck(&[Blow::Deleted]), "Failed, and not on the old volumes");
+            check(!all("old") && !all("new") && !held, "a mixture");
+        }
+        _ => check(!struck(&[Blow::Deleted]), "not closed"),
+    }
+    let served = odd == Odd::Half && !struck(&[Blow::Refuse, Blow::Deleted]) && !hard;
+    check(served && !(held && all("new")), "turned back over pods that have served");
+    let twice = blows.iter().filter(|(_, blow)| matches!(blow, Blow::Refuse | Blow::Deleted)).count() > 1;
+    check(held && !twice && !struck(&[Blow::Refuse]) && !hard && odd != Odd::Half, "held");
+    if held {
+        check(world.lease.open.is_none(), "held without open mark");
+    } else {
+        closed(world, blows, &mut check);
+    }
+    for what in bad {
+        world.violate(what);
+    }
+    world.look_at_others(!held);
+}
+
+/// Nothing is left of a restore that is over.
+fn closed(world: &World, blows: &Blows, check: &mut impl FnMut(bool, &str)) {
+    let struck = |kinds: &[Blow]| blows.iter().any(|(_, blow)| kinds.contains(blow));
+    let (hard, odd) = (struck(&HARD), world.setting.odd);
+    check(world.lease.open.is_some(), "open mark left");
+    check(world.lease.fence.is_some(), "fence left");
+    check(world.lease.holder.is_some() && !struck(&[Blow::Refuse]), "Lease still held");
+    let same = !world.no_target && world.target.uid == "sts";
+    let scaled = struck(&[Blow::Rescale]) && world.target.replicas == 1;
+    check(same && !scaled && world.target.replicas != PODS, "wrong replicas");
+    let ready = world.pods.values().filter(|instance| instance.pod.ready_since.is_some()).count();
+    check(ready != PODS as usize && odd != Odd::Sick && !hard, "pods are not ready");
+    check(same && (odd != Odd::Scaled) == (world.target.retention.scaled == DELETE), "retention policy not put back");
+    check(world.sources.values().any(|source| !source.pinned.is_empty()), "a snapshot is still pinned");
+    let staging = world.claims.keys().any(|name| name.ends_with("-stage-restore"));
+    check(staging && !struck(&[Blow::Straggler]), "staging claim left");
+    let finalizer = world.finalizers.iter().any(|name| name == FINALIZER);
+    let undoable = world.status.undo_deadline.is_some();
+    check(finalizer != undoable && !world.leaving, "finalizer and undo window differ");
+    let under: Vec<&String> = world.claims.values().filter_map(|claim| claim.volume.as_ref()).collect();
+    let loose = world.ours().filter(|(name, _)| !under.contains(name)).count();
+    let wanted = if undoable || struck(&[Blow::Deleted]) || hard { keys().len() } else { 0 };
+    check(loose > wanted && !struck(&[Blow::Straggler]), "a volume leaked");
+}

@@ -1,0 +1,177 @@
+//! What others do in the restore's world, and what is theirs: claims and volumes that no restore may touch.
+
+use sts_backup::plan::noun::{Marks, RETAIN};
+use sts_backup::plan::restore::Doomed;
+
+use super::*;
+
+/// A claim with its volume that is somebody else's.
+pub struct Other {
+    claim: String,
+    pv: String,
+    policy: String,
+    /// Of the StatefulSet, of an ordinal that the run does not have: guarded for the time, and then as before.
+    near: bool,
+}
+
+impl World {
+    pub(super) fn neighbours(&mut self) {
+        for (pvc, near) in [("data-db-0", false), ("data-web-7", true)] {
+            self.settle_in(pvc, near);
+        }
+    }
+
+    /// A claim of that name with a volume of its own.
+    fn settle_in(&mut self, pvc: &str, near: bool) {
+        let claim = Claim { manifest: manifest(), ..self.claim() };
+        let uid = claim.uid.clone();
+        self.claims.insert(pvc.into(), claim);
+        self.provision(pvc, "theirs".into());
+        let pv = self.claims[pvc].volume.clone().unwrap();
+        // Theirs under a name of the plan is kept by a policy that differs from that of what was there before.
+        let policy = if near || pvc == "data-db-0" { DELETE } else { RETAIN };
+        self.disks.get_mut(&pv).unwrap().volume.policy = policy.into();
+        self.others.insert(pvc.into(), Other { claim: uid, pv, policy: policy.into(), near });
+    }
+
+    /// By uid, or by name: it is theirs.
+    fn touched(&self, other: &Other, pvc: &str, over: bool) -> bool {
+        let claim = self.claims.get(pvc).filter(|claim| claim.uid == other.claim && !claim.leaving);
+        let disk = self.disks.get(&other.pv).filter(|disk| disk.content == "theirs");
+        let bound = |disk: &Disk| disk.volume.claim.as_ref().is_some_and(|of| of.uid.as_ref() == Some(&other.claim));
+        let same = |disk: &Disk| disk.volume.policy == other.policy && disk.volume.marks == Marks::default();
+        let guarded = !over && (other.near || pvc != "data-db-0");
+        claim.is_none() || !disk.is_some_and(|disk| bound(disk) && (guarded || same(disk)))
+    }
+
+    /// What is theirs is as it was; until the run is over it may be guarded.
+    pub fn look_at_others(&mut self, over: bool) {
+        let bad: Vec<String> = self
+            .others
+            .iter()
+            .filter(|(pvc, other)| self.touched(other, pvc, over))
+            .map(|(pvc, _)| pvc.clone())
+            .collect();
+        for pvc in bad {
+            self.violate(format!("claim {pvc} or its volume was touched, and is somebody else's"));
+        }
+    }
+
+    /// Volumes that are the restore's business.
+    pub fn ours(&self) -> impl Iterator<Item = (&String, &Disk)> {
+        self.disks.iter().filter(|(_, disk)| disk.content != "theirs")
+    }
+
+    /// A pod of somebody's mounts a claim, for that long.
+    pub fn guest(&mut self, pvc: &str, seconds: i64) {
+        let (uid, now) = (self.uid("pod"), self.now());
+        let pod = Pod { uid, running: true, claims: vec![pvc.into()], node: Some("n1".into()), ..Pod::default() };
+        self.pods.insert("guest".into(), Instance { pod, born: now, gone_at: Some(now + second(seconds)) });
+    }
+
+    /// What somebody does right before a write.
+    pub fn deed(&mut self, blow: Blow) {
+        let (pvc, now) = ("data-web-0".to_owned(), self.now());
+        match blow {
+            Blow::Deleted => {
+                self.leaving = true;
+                self.version += 1;
+            }
+            Blow::AskUndo => {
+                self.undo = Some("please".into());
+                self.version += 1;
+            }
+            Blow::DeletePod => drop(self.pods.remove("web-0")),
+            Blow::Guest => self.guest(&pvc, 10),
+            // The fence lets nobody scale up.
+            Blow::Rescale if self.target.replicas > 0 || self.lease.fence.is_none() => {
+                self.target.replicas = 1;
+                self.touch_target();
+            }
+            Blow::DeleteTarget => {
+                self.no_target = true;
+                self.touch_target();
+            }
+            Blow::ReplaceTarget => {
+                self.target.uid = self.uid("sts");
+                self.target.replicas = PODS;
+                self.touch_target();
+                for instance in self.pods.values_mut().filter(|instance| instance.pod.owner.is_some()) {
+                    instance.pod.leaving = true;
+                    instance.gone_at = Some(now + second(1));
+                }
+            }
+            Blow::DeleteClaim => {
+                if let Some(claim) = self.claims.get_mut(&pvc) {
+                    claim.leaving = true;
+                    claim.leaving_since.get_or_insert(now);
+                    self.hit = Some(pvc);
+                    self.uids += 1;
+                }
+            }
+            // One that is in use does not go.
+            Blow::ReplaceClaim if !self.pods.values().any(|instance| instance.pod.claims.contains(&pvc)) => {
+                self.claims.remove(&pvc);
+                self.settle_in(&pvc, false);
+                self.hit = Some(pvc);
+            }
+            _ => {}
+        }
+        if !matches!(blow, Blow::Deleted | Blow::AskUndo) {
+            self.note(|| format!("       -- somebody: {blow:?}"));
+        }
+    }
+
+    /// Somebody reserves an old volume for a way back of their own.
+    pub fn rescue(&mut self) {
+        let version = self.uid("v");
+        let Some(disk) = self.disks.values_mut().find(|disk| disk.content == "old data-web-0") else { return };
+        disk.volume.claim.as_mut().unwrap().uid = None;
+        disk.volume.phase = "Available".into();
+        disk.volume.version = version;
+    }
+
+    /// What no request may do; one that comes too late does nothing.
+    pub fn forbidden(&self, me: &Holder, step: &Restore) -> Option<String> {
+        let now = self.now();
+        let using = |doomed: &Doomed| {
+            let old = |instance: &&Instance| instance.born + second(1) < now;
+            let uses = |instance: &Instance| instance.pod.claims.contains(&doomed.name);
+            self.pods.values().filter(old).any(uses)
+        };
+        match step {
+            Restore::DropClaim(doomed) if using(doomed) => Some(format!("claim {} is deleted in use", doomed.name)),
+            Restore::Stage(new) | Restore::Make(new) if self.is_loose(new.snapshot.as_ref()) => {
+                Some(format!("claim {} is made from a snapshot that is not pinned", new.name))
+            }
+            Restore::Reserve(reserve) if self.is_held(&reserve.pv) => {
+                Some(format!("volume {} is reserved anew while it is bound", reserve.pv))
+            }
+            Restore::Settle(tend) if me.0.starts_with("release/") && self.is_used(&tend.pv) => {
+                Some(format!("volume {} is released while it is not Released", tend.pv))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_loose(&self, snapshot: Option<&String>) -> bool {
+        snapshot.and_then(|name| self.sources.get(name)).is_some_and(|source| source.pinned.is_empty())
+    }
+
+    fn is_held(&self, pv: &str) -> bool {
+        self.claims.values().any(|claim| claim.volume.as_deref() == Some(pv))
+    }
+
+    fn is_used(&self, pv: &str) -> bool {
+        self.disks.get(pv).is_some_and(|disk| disk.volume.phase != "Released")
+    }
+
+    pub fn violate(&mut self, what: String) {
+        // What somebody did to this claim is not our doing.
+        let theirs = self.hit.as_ref().is_some_and(|pvc| what.contains(pvc)) && !what.contains("somebody else's");
+        if !theirs && !self.violations.contains(&what) {
+            self.note(|| format!("  !!!  {what}"));
+            self.violations.push(what);
+        }
+    }
+}
