@@ -3,4 +3,5 @@
 mod beside;
 mod chart;
 mod lost;
+mod pages;
 mod story;
