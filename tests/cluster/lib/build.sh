@@ -95,7 +95,10 @@ build_c() {
 compile() { gcc -static -Os -Wall -Wextra -o "$2" "$1"; }
 
 # Only the checker of the package: the package itself would start a server. 19 MB, some seconds.
-build_promtool() (
+build_promtool() {
+  make_once "$bin/promtool" "promtool of Debian's prometheus" extract_promtool
+}
+extract_promtool() (
   folder=$1.d
   rm -rf "$folder" && mkdir "$folder" && cd "$folder" &&
     apt-get update --quiet=2 && apt-get download --quiet=2 -o APT::Sandbox::User=root prometheus &&
