@@ -23,7 +23,7 @@ use crate::harness::{Scene, With, is_long, scene, skipped, until};
 const WEB: App = App { name: "web", replicas: 2, start: 0, templates: &[("a", SIM.class)] };
 
 /// Status code, head and body of a page of the watcher's only pod; by the name of the port.
-async fn page(release: &Release<'_>, port: &str, path: &str) -> Result<(u16, String, String), String> {
+pub async fn page(release: &Release<'_>, port: &str, path: &str) -> Result<(u16, String, String), String> {
     let pods = release.watchers().await;
     let pod = pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_none()).ok_or("no pod")?;
     let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()).ok_or("no address")?;
@@ -63,7 +63,9 @@ fn samples(page: &str) -> Vec<(String, Labels, f64)> {
 
 /// What Prometheus itself has to say of it: nothing.
 async fn lint(page: &str) {
-    let Some(promtool) = tool("promtool") else { return skipped("there is no promtool: the page is not checked by it") };
+    let Some(promtool) = tool("promtool") else {
+        return skipped("there is no promtool: the page is not checked by it");
+    };
     let mut check = Command::new(promtool);
     check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut check = check.spawn().unwrap();
