@@ -149,6 +149,14 @@ fn due(index: &mut Index, minute: &mut i64, jobs: &mut u128) -> Duration {
     spent / count
 }
 
+/// KiB of memory of its own that this process has.
+#[cfg(target_os = "linux")]
+fn held() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 /// The best times of the two kinds of decision.
 fn measure(policies: usize) -> [Duration; 2] {
     let (mut index, mut minute, mut jobs) = (index(policies), 0, 0);
@@ -167,4 +175,24 @@ fn a_decision_among_a_hundred_thousand_costs_about_as_much_as_among_a_thousand()
         // A walk over all would be a hundred times; twice the depth of a tree, and caches that no longer hold it, are not.
         assert!(ratio < 4.0, "{what}: {ratio:.2} times");
     }
+}
+
+/// What ten thousand of them take is most of what the watcher takes then.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_policy_is_kept_in_little_more_than_a_kilobyte() {
+    // In a process of its own: what others here take meanwhile is not counted.
+    if std::env::var_os("SSB_ALONE").is_none() {
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let name = "size::a_policy_is_kept_in_little_more_than_a_kilobyte";
+        alone.env("SSB_ALONE", "yes").args(["--exact", name, "--nocapture"]);
+        assert!(alone.status().unwrap().success());
+        return;
+    }
+    let before = held();
+    let index = index(20_000);
+    let bytes = (held() - before) * 1024 / 20_000;
+    println!("{bytes} bytes for a policy");
+    assert_eq!(index.after(None).count(), 20_000);
+    assert!(bytes < 1250, "{bytes} bytes");
 }
