@@ -61,7 +61,7 @@ impl Process {
         until("it to be quiet", 300, async || {
             let begin = self.busy();
             sleep(Duration::from_secs(3)).await;
-            let spent = self.busy() - begin;
+            let spent = self.busy().saturating_sub(begin);
             (spent < Duration::from_millis(10)).then_some(()).ok_or_else(|| format!("{spent:?} in 3 s"))
         })
         .await;
