@@ -4,6 +4,7 @@
 
 mod chance;
 mod naive;
+mod size;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -67,7 +67,7 @@ impl Index {
                 entry.object = object;
             }
             Slot::Vacant(slot) => {
-                slot.insert(Entry {
+                slot.insert(Box::new(Entry {
                     object,
                     jobs: self.strays.remove(&uid).unwrap_or_default(),
                     pace: Pace::default(),
@@ -79,7 +79,7 @@ impl Index {
                     queued: None,
                     told: None,
                     epoch,
-                });
+                }));
             }
         }
         self.note_restore(uid);

@@ -42,7 +42,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Index {
     pub(super) context: Context,
-    pub(super) entries: BTreeMap<Uid, Entry>,
+    /// Boxed, since the nodes of the tree are a third empty.
+    pub(super) entries: BTreeMap<Uid, Box<Entry>>,
     /// Jobs of objects that we do not see, or not yet.
     pub(super) strays: BTreeMap<Uid, Vec<Job>>,
     pub(super) touched: BTreeSet<Uid>,
@@ -226,13 +227,13 @@ impl Index {
     // What is shown.
 
     pub fn get(&self, uid: Uid) -> Option<&Entry> {
-        self.entries.get(&uid)
+        self.entries.get(&uid).map(|entry| &**entry)
     }
 
     /// The entries after this one, in a fixed order.
     pub fn after(&self, uid: Option<Uid>) -> impl Iterator<Item = (Uid, &Entry)> {
         let from = uid.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.entries.range((from, std::ops::Bound::Unbounded)).map(|(uid, entry)| (*uid, entry))
+        self.entries.range((from, std::ops::Bound::Unbounded)).map(|(uid, entry)| (*uid, &**entry))
     }
 
     /// Places that are taken, and backups that wait for one.

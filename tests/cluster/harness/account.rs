@@ -59,6 +59,12 @@ pub async fn account(client: &Client, namespace: &str, name: &str) -> PathBuf {
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let object = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
     api.create(&PostParams::default(), &object).await.unwrap();
+    token(client, namespace, name).await
+}
+
+/// A kubeconfig that uses a ServiceAccount which is there.
+pub async fn token(client: &Client, namespace: &str, name: &str) -> PathBuf {
+    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let request = TokenRequest {
         spec: Some(TokenRequestSpec { expiration_seconds: Some(7200), ..TokenRequestSpec::default() }),
         ..TokenRequest::default()

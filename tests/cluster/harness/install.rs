@@ -19,12 +19,16 @@ use super::{Scene, kubeconfig, skipped, until};
 const IMAGE: &str = "localhost/sts-backup:dev";
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/sts-backup");
 
-/// The cluster's helm, or the one that is installed; none, with a sentence, where there is none.
-pub fn helm() -> Option<PathBuf> {
+/// A program of the cluster's own, or the one that is installed.
+pub fn tool(name: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("SSB_CLUSTER_CACHE").map(|cache| Path::new(&cache).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = cache.into_iter().chain(std::env::split_paths(&path)).map(|folder| folder.join("helm"));
-    let found = found.into_iter().find(|helm| helm.is_file());
+    cache.into_iter().chain(std::env::split_paths(&path)).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// None, with a sentence, where there is none.
+pub fn helm() -> Option<PathBuf> {
+    let found = tool("helm");
     if found.is_none() {
         skipped("there is no helm");
     }

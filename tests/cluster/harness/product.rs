@@ -109,6 +109,19 @@ impl Scene {
         self.spawn(command, kubeconfig, arguments)
     }
 
+    /// Another build of it, with these settings and no others.
+    pub fn start_program(
+        &self,
+        program: &Path,
+        kubeconfig: &Path,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Running {
+        let mut command = Command::new(program);
+        command.env_clear().envs(environment.iter().copied());
+        self.spawn(command, kubeconfig, arguments)
+    }
+
     /// As a process of this group, by which its packets can be told apart.
     pub fn start_in(&self, group: u32, arguments: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sts-backup"));

@@ -94,6 +94,18 @@ build_c() {
 }
 compile() { gcc -static -Os -Wall -Wextra -o "$2" "$1"; }
 
+# Only the checker of the package: the package itself would start a server. 19 MB, some seconds.
+build_promtool() {
+  make_once "$bin/promtool" "promtool of Debian's prometheus" extract_promtool
+}
+extract_promtool() (
+  folder=$1.d
+  rm -rf "$folder" && mkdir "$folder" && cd "$folder" &&
+    apt-get update --quiet=2 && apt-get download --quiet=2 -o APT::Sandbox::User=root prometheus &&
+    dpkg-deb --fsys-tarfile prometheus_*.deb | tar --extract --file - ./usr/bin/promtool &&
+    mv usr/bin/promtool "$1" && rm -rf "$folder"
+)
+
 # A small image is a layer of given files, made by mkimg.py; the others are made by buildah on a Debian base. What comes
 # from Debian packages is as new as the day it was built: remove the archive to have it built again.
 build_images() {
@@ -135,6 +147,7 @@ build_steps() {
   build_c
   build_go
   build_crds
+  build_promtool
   build_images
 }
 

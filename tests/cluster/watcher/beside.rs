@@ -20,12 +20,12 @@ use crate::kill::setting;
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// What the CronJob controller writes on its Jobs.
-const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+pub const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
 type Slots = BTreeSet<Timestamp>;
 
 /// A CronJob whose Jobs never run.
-fn cron_job(name: &str, schedule: &str, zone: &str) -> CronJob {
+pub fn cron_job(name: &str, schedule: &str, zone: &str) -> CronJob {
     let pod = json!({ "restartPolicy": "Never", "containers": [{ "name": "none", "image": "localhost/app:1" }] });
     let job = json!({ "spec": { "suspend": true, "template": { "spec": pod } } });
     let spec = json!({ "schedule": schedule, "timeZone": zone, "jobTemplate": job });
