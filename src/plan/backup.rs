@@ -141,6 +141,11 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
         Journal::Idle if let Some(later) = overtaken(v, record) => {
             end(Exit::Superseded(format!("slot {} is over: a run for the later slot {later} has ended", v.want.slot)))
         }
+        // Another process has ended it, and status remembers a later one by now.
+        Journal::Idle if v.was_open => match v.to_release()? {
+            Some(epoch) => one(Backup::Unlock(epoch), now),
+            None => end(Exit::Superseded(format!("the run for slot {} has ended already", v.want.slot))),
+        },
         Journal::Idle if let Some(refusal) = &v.refused => close(v, Outcome::Failed(refusal.clone()), now),
         Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),

@@ -70,6 +70,8 @@ pub struct View {
     silence: Option<Timestamp>,
     /// Whether this process has had a hand in the run, or only looked at it.
     pub acted: bool,
+    /// Whether the run of our slot was ever seen open: if it is not open any more, it has ended.
+    pub was_open: bool,
 }
 
 impl View {
@@ -100,6 +102,7 @@ impl View {
             stop: None,
             silence: None,
             acted: false,
+            was_open: false,
         }
     }
 
@@ -107,6 +110,8 @@ impl View {
         match fact {
             Fact::Record(record) => {
                 self.record = *record;
+                let open = self.record().ok().and_then(|record| record.open.as_ref());
+                self.was_open |= open.is_some_and(|(slot, _)| *slot == self.want.slot);
                 if matches!(&self.record, Seen::Known(Record { journal: Journal::Void(..), .. })) {
                     self.pods.clear(); // the next freeze looks at the containers anew
                 }

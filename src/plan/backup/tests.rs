@@ -1,10 +1,10 @@
-//! What a run says of a pod that it cannot enter.
+//! What a run says of a pod that it cannot enter; and when its slot is over.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Backup, next};
 use crate::api::condition::Reason;
-use crate::plan::flow::{Next, When};
+use crate::plan::flow::{Exit, Next, When};
 use crate::plan::hook::{End, Exec, HookSpec, Place, Tried, Which};
 use crate::plan::journal::{Journal, Record, Void};
 use crate::plan::noun::{BackupWant, Claim, Class, Holder, Lease, Pod, Target, Volume, Want};
@@ -81,4 +81,28 @@ fn a_pod_that_does_not_run_after_its_freeze_is_asked_for_its_liveness_probe() {
     let (reason, message) = closed(&v, "2026-01-01T00:00:00Z");
     assert_eq!(reason, Some(Reason::PodNotRunning));
     assert!(message.contains("nothing was frozen") && !message.contains(probe), "{message}");
+}
+
+fn record(open: Option<&str>) -> Fact {
+    Fact::Record(Box::new(Seen::Known(Record {
+        version: "1".into(),
+        uid: "uid".into(),
+        leaving: false,
+        finalizers: vec![],
+        status: crate::api::backup::StatefulSetBackupStatus::default(),
+        open: open.map(|slot| (slot.to_owned(), 1)),
+        journal: Journal::Idle,
+    })))
+}
+
+/// Ours has ended by another's hand, and a later one after it, while we waited for the lock.
+#[test]
+fn a_slot_that_was_open_and_is_open_no_more_is_over() {
+    let over = |slot: &str| {
+        let mut view = View::new(Want { slot: "one".into(), ..Want::default() });
+        view.fold_all([record(Some(slot)), record(None), Fact::Lease(Seen::Known(None))]);
+        matches!(next(&view, Timestamp::UNIX_EPOCH), Ok(Next::End(Exit::Superseded(_))))
+    };
+    assert!(over("one"));
+    assert!(!over("two"));
 }
