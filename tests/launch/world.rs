@@ -395,6 +395,12 @@ impl World {
         if !resumed {
             self.begun.entry((owner, run.slot.to_string())).or_default().push(self.t);
         }
+        // Whoever was at it before finds out by his next renewal or write.
+        let earlier = |pod: &&Pod| pod.alive && pod.job.is_active() && pod.job.slot == run.slot && pod.job.uid != key.1;
+        let earlier: Vec<_> = self.of(owner).filter(earlier).map(|pod| (owner, pod.job.uid)).collect();
+        for earlier in earlier {
+            self.put(next(self.t + 1, 30), Event::Close(earlier));
+        }
         let (slot, attempt, trigger, started) = (run.slot, run.attempt, run.trigger, at(self.t));
         self.store(owner, |object| {
             let policy = self::policy(object);
@@ -421,7 +427,7 @@ impl World {
     }
 
     pub fn close(&mut self, key: Key) {
-        let Some(pod) = self.pods.get(&key) else { return };
+        let Some(pod) = self.pods.get(&key).filter(|pod| pod.job.is_active()) else { return };
         let (owner, run) = (key.0, pod.job.clone());
         let open = self.objects.get(&owner).and_then(|object| policy_of(object).run.clone());
         if open.is_none_or(|open| open.slot != run.slot || open.attempt != run.attempt) {
