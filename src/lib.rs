@@ -60,10 +60,11 @@
 //! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
 //! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end |
 //! | [`run`], [`run::file`], [`run::restore`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
-//! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; metrics and health |
+//! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; leader election, metrics and health |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
-//! | `cli/*` | one file per verb that a person types; `cli/output.rs` has the formats, `cli/follow.rs` waits for a run's end |
-//! | [`generate`] | CRDs, roles and admission policies as text, committed under `manifests/` and compared by `just drift` |
+//! | `cli/*` | one file per verb that a person types; `cli/output.rs` has the formats, `cli/follow.rs` asks for a run and waits for its end |
+//! | [`generate`] | CRDs, roles, admission policies and a whole installation as text, committed under `manifests/` and compared by `just drift` |
+//! | `charts/`, `Containerfile` | the same installation by helm, made of the generated files; the image |
 //! | `tests/launch/` | what the watcher decides, over simulated months, against a naive model |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
 //! | `benches/` | the measured bars, one program each, printing ratios |

@@ -4,12 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
-use serde_json::json;
 
-use super::{Global, Target, block_on, describe, follow, output};
-use crate::api::annotation;
+use super::{Global, Target, block_on, describe, follow};
 use crate::api::backup::StatefulSetBackup;
 use crate::api::condition::Reason;
 use crate::client;
@@ -36,15 +32,6 @@ pub fn run(global: &Global, asked: &Backup) -> Result<ExitCode> {
             return Err(Error::Refused(Refusal::new(Reason::Superseded, message)));
         }
         let value = format!("{:.3}", Timestamp::now());
-        let api: Api<StatefulSetBackup> = Api::namespaced(connection.client.clone(), &namespace);
-        // With the uid: an object that was created anew is another policy.
-        let patch = json!({ "metadata": { "uid": object.uid(), "annotations": { annotation::REQUESTED_AT: value } } });
-        let done = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-        done.map_err(|error| Error::api("annotate", format!("StatefulSetBackup {namespace}/{name}"), error))?;
-        output::print(&format!("statefulsetbackup.{}/{name} backup requested\n", crate::api::GROUP))?;
-        if asked.wait {
-            return follow::follow(global, &connection.client, &object, Some(&value)).await;
-        }
-        Ok(ExitCode::SUCCESS)
+        follow::ask(global, &connection.client, &object, &value, asked.wait).await
     })
 }

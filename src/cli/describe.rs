@@ -103,6 +103,25 @@ where
     }
 }
 
+/// An object of ours, of either kind.
+pub enum Either {
+    Backup(Box<StatefulSetBackup>),
+    Restore(Box<StatefulSetRestore>),
+}
+
+/// Whichever has the name; of two the backup, whose name is the policy's.
+pub async fn either(client: &Client, namespace: &str, name: &str) -> Result<Either> {
+    let absent = match find(client, namespace, name).await {
+        Ok(backup) => return Ok(Either::Backup(Box::new(backup))),
+        Err(Error::Absent(absent)) => absent,
+        Err(error) => return Err(error),
+    };
+    match find(client, namespace, name).await {
+        Err(Error::Absent(_)) => Err(Error::Absent(absent)),
+        restore => Ok(Either::Restore(Box::new(restore?))),
+    }
+}
+
 /// Newest last. None where they may not be read: they are not worth an error.
 async fn events<K: Resource>(client: &Client, namespace: &str, object: &K) -> Option<Vec<Event>> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);

@@ -7,19 +7,21 @@ use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
 use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Error as WatchError, watch_object};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
-use super::Global;
-use crate::api::annotation;
+use super::{Global, output};
 use crate::api::backup::{LastRun, StatefulSetBackup, StatefulSetBackupStatus};
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::{RestorePhase, StatefulSetRestore};
 use crate::api::shared::{Outcome, Trigger};
+use crate::api::{GROUP, annotation};
 use crate::error::{Error, Result, is_definite};
 use crate::plan::noun::Refusal;
 use crate::telemetry::Format;
@@ -50,6 +52,9 @@ fn say(format: Format, line: &Line) {
 pub trait Follow:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static
 {
+    /// The annotation that asks for a run of it, and the word for that.
+    const REQUEST: (&'static str, &'static str);
+
     /// What is told of it; none before anybody is at it.
     fn line(&self, asked: Option<&str>) -> Option<(String, String)>;
 
@@ -63,6 +68,19 @@ pub trait Follow:
     fn lost(&self, _asked: Option<&str>) -> Option<String> {
         None
     }
+}
+
+/// Asks for a run by the value of the object's annotation; with `wait` until it is over.
+pub async fn ask<K: Follow>(global: &Global, client: &Client, object: &K, value: &str, wait: bool) -> Result<ExitCode> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let (kind, (key, word)) = (K::kind(&()), K::REQUEST);
+    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
+    // With the uid: an object that was created anew is another one.
+    let patch = json!({ "metadata": { "uid": object.uid(), "annotations": { key: value } } });
+    let done = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    done.map_err(|error| Error::api("annotate", format!("{kind} {namespace}/{name}"), error))?;
+    output::print(&format!("{}.{GROUP}/{name} {word} requested\n", kind.to_lowercase()))?;
+    if wait { follow(global, client, object, Some(value)).await } else { Ok(ExitCode::SUCCESS) }
 }
 
 /// Until it is over; the object is the one of this uid.
@@ -117,6 +135,8 @@ pub async fn follow<K: Follow>(global: &Global, client: &Client, object: &K, ask
 }
 
 impl Follow for StatefulSetBackup {
+    const REQUEST: (&'static str, &'static str) = (annotation::REQUESTED_AT, "backup");
+
     fn line(&self, asked: Option<&str>) -> Option<(String, String)> {
         let status = self.status.as_ref().filter(|status| is_run_of(status, asked))?;
         Some((status.phase?.to_string(), status.message.clone().unwrap_or_default()))
@@ -126,12 +146,12 @@ impl Follow for StatefulSetBackup {
         let status = self.status.as_ref().filter(|status| is_run_of(status, asked) && status.run.is_none())?;
         let last = status.last_run.as_ref()?;
         let request = self.annotations().get(annotation::REQUESTED_AT);
-        let answered = |request: &String| [&status.last_request, &last.slot].contains(&&Some(request.clone()));
+        let answered = request.is_none() || request == status.last_request.as_ref() || request == last.slot.as_ref();
         // A run is still to come: it is asked for, or its Job is made and has not begun.
         let launched = status.last_schedule_time.as_ref().map(|slot| slot.0);
         let begun = last.slot.as_deref().and_then(|slot| slot.parse::<Timestamp>().ok());
         let to_come = launched.zip(begun).is_some_and(|(launched, begun)| launched > begun);
-        if asked.is_none() && (!request.is_none_or(answered) || to_come && !is_manual(last)) {
+        if asked.is_none() && (!answered || to_come && !is_manual(last)) {
             return None;
         }
         Some(match last.outcome? {
@@ -169,6 +189,8 @@ fn is_run_of(status: &StatefulSetBackupStatus, asked: Option<&str>) -> bool {
 
 /// A restore, or with the value that asks for it its undo.
 impl Follow for StatefulSetRestore {
+    const REQUEST: (&'static str, &'static str) = (annotation::UNDO, "undo");
+
     fn line(&self, undo: Option<&str>) -> Option<(String, String)> {
         let status = self.status.as_ref().filter(|_| is_begun(self, undo))?;
         let phase = status.phase?.to_string();
@@ -208,7 +230,7 @@ fn was_refused(object: &StatefulSetRestore, undo: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
     use crate::api::restore::StatefulSetRestoreSpec;

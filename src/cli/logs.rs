@@ -11,10 +11,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
 use kube::{Api, Client, ResourceExt};
 
-use super::{Global, Target, block_on, describe, output};
-use crate::api::backup::StatefulSetBackup;
+use super::describe::{Either, either};
+use super::{Global, Target, block_on, output};
 use crate::api::label;
-use crate::api::restore::StatefulSetRestore;
 use crate::error::{Error, Result};
 use crate::plan::job::CONTAINER;
 use crate::{client, error};
@@ -71,24 +70,13 @@ pub fn run(global: &Global, asked: &Logs) -> Result<ExitCode> {
 }
 
 async fn place(client: &Client, namespace: &str, name: &str) -> Result<Place> {
-    match describe::find::<StatefulSetBackup>(client, namespace, name).await {
-        Ok(found) => Ok(Place {
-            object: format!("StatefulSetBackup {namespace}/{name}"),
-            uid: found.uid().unwrap_or_default(),
-            managed_by: found.status.and_then(|status| status.managed_by),
-        }),
-        Err(Error::Absent(absent)) => {
-            let found = describe::find::<StatefulSetRestore>(client, namespace, name).await;
-            let found =
-                found.map_err(|error| if matches!(error, Error::Absent(_)) { Error::Absent(absent) } else { error })?;
-            Ok(Place {
-                object: format!("StatefulSetRestore {namespace}/{name}"),
-                uid: found.uid().unwrap_or_default(),
-                managed_by: found.status.and_then(|status| status.managed_by),
-            })
+    let (kind, uid, managed_by) = match either(client, namespace, name).await? {
+        Either::Backup(found) => ("StatefulSetBackup", found.uid(), found.status.and_then(|status| status.managed_by)),
+        Either::Restore(found) => {
+            ("StatefulSetRestore", found.uid(), found.status.and_then(|status| status.managed_by))
         }
-        Err(error) => Err(error),
-    }
+    };
+    Ok(Place { object: format!("{kind} {namespace}/{name}"), uid: uid.unwrap_or_default(), managed_by })
 }
 
 /// Oldest first.

@@ -4,11 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
-use serde_json::json;
+use kube::ResourceExt;
 
-use super::{Global, Target, block_on, describe, follow, output};
+use super::{Global, Target, block_on, describe, follow};
 use crate::api::annotation;
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::{RestorePhase, StatefulSetRestore};
@@ -51,16 +49,7 @@ pub fn run(global: &Global, asked: &Undo) -> Result<ExitCode> {
             Ask::Pending(value) => value,
             Ask::New => format!("{:.3}", Timestamp::now()),
         };
-        let api: Api<StatefulSetRestore> = Api::namespaced(connection.client.clone(), &namespace);
-        // With the uid: an object that was created anew has nothing to undo.
-        let patch = json!({ "metadata": { "uid": object.uid(), "annotations": { annotation::UNDO: value } } });
-        let done = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-        done.map_err(|error| Error::api("annotate", format!("StatefulSetRestore {namespace}/{name}"), error))?;
-        output::print(&format!("statefulsetrestore.{}/{name} undo requested\n", crate::api::GROUP))?;
-        if asked.wait {
-            return follow::follow(global, &connection.client, &object, Some(&value)).await;
-        }
-        Ok(ExitCode::SUCCESS)
+        follow::ask(global, &connection.client, &object, &value, asked.wait).await
     })
 }
 

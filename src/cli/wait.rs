@@ -6,13 +6,12 @@ use std::time::Duration;
 use clap::Args;
 use kube::{Client, ResourceExt};
 
+use super::describe::{Either, either};
 use super::follow::follow;
-use super::{Global, Target, block_on, describe, restore};
+use super::{Global, Target, block_on, restore};
 use crate::api::annotation;
-use crate::api::backup::StatefulSetBackup;
-use crate::api::restore::StatefulSetRestore;
 use crate::client;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// As `kubectl wait` ends when it has waited in vain.
 const IN_VAIN: u8 = 1;
@@ -31,7 +30,7 @@ pub fn run(global: &Global, asked: &Wait) -> Result<ExitCode> {
     block_on(async {
         let connection = client::connect(&global.access()).await?;
         let (namespace, name) = asked.target.resolve(global, &connection.namespace)?;
-        let work = either(global, &connection.client, &namespace, &name);
+        let work = under_way(global, &connection.client, &namespace, &name);
         let Some(seconds) = asked.timeout else { return work.await };
         let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
         if let Ok(result) = tokio::time::timeout(limit, work).await {
@@ -42,19 +41,13 @@ pub fn run(global: &Global, asked: &Wait) -> Result<ExitCode> {
     })
 }
 
-/// Whichever has the name; of two the backup, whose name is the policy's.
-async fn either(global: &Global, client: &Client, namespace: &str, name: &str) -> Result<ExitCode> {
-    match describe::find::<StatefulSetBackup>(client, namespace, name).await {
-        Ok(backup) => follow(global, client, &backup, None).await,
-        Err(Error::Absent(absent)) => match describe::find::<StatefulSetRestore>(client, namespace, name).await {
-            Ok(restore) => {
-                // An undo that is asked for, or was the last thing that happened to it, is what is waited for.
-                let asked = restore.annotations().get(annotation::UNDO).cloned();
-                follow(global, client, &restore, asked.as_deref()).await
-            }
-            Err(Error::Absent(_)) => Err(Error::Absent(absent)),
-            Err(error) => Err(error),
-        },
-        Err(error) => Err(error),
+async fn under_way(global: &Global, client: &Client, namespace: &str, name: &str) -> Result<ExitCode> {
+    match either(client, namespace, name).await? {
+        Either::Backup(backup) => follow(global, client, backup.as_ref(), None).await,
+        Either::Restore(restore) => {
+            // An undo that is asked for, or was the last thing that happened to it, is what is waited for.
+            let asked = restore.annotations().get(annotation::UNDO).cloned();
+            follow(global, client, restore.as_ref(), asked.as_deref()).await
+        }
     }
 }

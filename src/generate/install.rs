@@ -41,68 +41,34 @@ metadata:
     app.kubernetes.io/name: sts-backup
 ";
 
-const BINDINGS: &str = r"---
+/// Kind of the binding, what stands before its labels, kind and name of the role, account.
+const BINDINGS: [[&str; 5]; 4] = [
+    ["ClusterRoleBinding", "", "ClusterRole", rbac::WATCHER, "sts-backup"],
+    ["ClusterRoleBinding", "", "ClusterRole", rbac::RUNNER, "sts-backup-runner"],
+    ["ClusterRoleBinding", "", "ClusterRole", rbac::RUNNER_CLUSTER, "sts-backup-runner"],
+    ["RoleBinding", "  namespace: {namespace}\n", "Role", rbac::JOBS, "sts-backup"],
+];
+
+fn binding([kind, place, role, name, account]: [&str; 5]) -> String {
+    format!(
+        "---
 apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
+kind: {kind}
 metadata:
-  name: sts-backup-watcher
-  labels:
+  name: {name}
+{place}  labels:
     app.kubernetes.io/name: sts-backup
 roleRef:
   apiGroup: rbac.authorization.k8s.io
-  kind: ClusterRole
-  name: sts-backup-watcher
+  kind: {role}
+  name: {name}
 subjects:
   - kind: ServiceAccount
-    name: sts-backup
-    namespace: {namespace}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata:
-  name: sts-backup-runner
-  labels:
-    app.kubernetes.io/name: sts-backup
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: ClusterRole
-  name: sts-backup-runner
-subjects:
-  - kind: ServiceAccount
-    name: sts-backup-runner
-    namespace: {namespace}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata:
-  name: sts-backup-runner-cluster
-  labels:
-    app.kubernetes.io/name: sts-backup
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: ClusterRole
-  name: sts-backup-runner-cluster
-subjects:
-  - kind: ServiceAccount
-    name: sts-backup-runner
-    namespace: {namespace}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata:
-  name: sts-backup-jobs
-  namespace: {namespace}
-  labels:
-    app.kubernetes.io/name: sts-backup
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: Role
-  name: sts-backup-jobs
-subjects:
-  - kind: ServiceAccount
-    name: sts-backup
-    namespace: {namespace}
-";
+    name: {account}
+    namespace: {{namespace}}
+"
+    )
+}
 
 const DEPLOYMENT: &str = r#"---
 apiVersion: apps/v1
@@ -201,8 +167,14 @@ spec:
 #[must_use]
 pub fn install(namespace: &str, image: &str) -> String {
     let put = |text: &str| text.replace("{namespace}", namespace).replace("{image}", image);
-    let parts =
-        [put(PLACE), bare(&super::crds()), bare(&policies()), rbac::bound(namespace), put(BINDINGS), put(DEPLOYMENT)];
+    let parts = [
+        put(PLACE),
+        bare(&super::crds()),
+        bare(&policies()),
+        rbac::bound(namespace),
+        put(&BINDINGS.map(binding).concat()),
+        put(DEPLOYMENT),
+    ];
     parts.into_iter().fold(HEAD.to_owned(), |text, part| text + &part)
 }
 

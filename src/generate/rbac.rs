@@ -24,7 +24,6 @@ pub const RUNNER_CLUSTER: &str = "sts-backup-runner-cluster";
 /// The name of the runner's ClusterRole that only `spec.retentionPolicy.purgeRetained` needs. It is bound where that is
 /// wanted: with it a run may delete what a class of deletionPolicy Retain was to keep.
 pub const PURGE: &str = "sts-backup-runner-purge";
-const PURGES: Verb = ("snapshot.storage.k8s.io", "volumesnapshotcontents", "patch");
 
 /// The name of the watcher's ClusterRole.
 pub const WATCHER: &str = "sts-backup-watcher";
@@ -61,11 +60,7 @@ fn text(head: &str, namespace: Option<&str>) -> String {
     let mut jobs = watcher_jobs();
     jobs.metadata.namespace = namespace.map(ToOwned::to_owned);
     // What an installation does not bind it does not bring either.
-    let purge = if namespace.is_none() {
-        format!("---\n{}", serde_saphyr::to_string(&purge()).unwrap_or_default())
-    } else {
-        String::new()
-    };
+    let purge = namespace.is_none().then(|| serde_saphyr::to_string(&purge()));
     // A role always has a YAML form; an error would show as an empty document, which the test refuses.
     let documents = [
         serde_saphyr::to_string(&runner),
@@ -75,9 +70,8 @@ fn text(head: &str, namespace: Option<&str>) -> String {
         serde_saphyr::to_string(&people("view", &["get", "list", "watch"])),
         serde_saphyr::to_string(&people("edit", &["create", "delete", "deletecollection", "patch", "update"])),
     ];
-    let text =
-        documents.into_iter().fold(head.to_owned(), |text, document| text + "---\n" + &document.unwrap_or_default());
-    text + &purge
+    let documents = documents.into_iter().chain(purge);
+    documents.fold(head.to_owned(), |text, document| text + "---\n" + &document.unwrap_or_default())
 }
 
 /// What the users of a namespace may do with our kinds, by the roles of that name that Kubernetes has; the status is
@@ -117,7 +111,7 @@ pub fn watcher_verbs(own: bool) -> Vec<Verb> {
 #[must_use]
 pub fn runner() -> [ClusterRole; 2] {
     let of = |cluster_wide: bool| {
-        let all = runner_verbs().into_iter().filter(|verb| *verb != PURGES);
+        let all = runner_verbs().into_iter().filter(|verb| !purge_verbs().contains(verb));
         all.filter(|(_, resource, _)| CLUSTER_WIDE.contains(resource) == cluster_wide).collect::<Vec<_>>()
     };
     [role(RUNNER, &rules(&of(false))), role(RUNNER_CLUSTER, &rules(&of(true)))]
@@ -126,7 +120,12 @@ pub fn runner() -> [ClusterRole; 2] {
 /// What only a policy with purgeRetained needs.
 #[must_use]
 pub fn purge() -> ClusterRole {
-    role(PURGE, &rules(&[PURGES]))
+    role(PURGE, &rules(&purge_verbs()))
+}
+
+/// Of its step, as that declares them.
+fn purge_verbs() -> Vec<Verb> {
+    Backup::TABLE.iter().filter(|row| row.name == "Purge").flat_map(|row| row.verbs).copied().collect()
 }
 
 /// Every verb that a run may need, once for each place that declares it.

@@ -151,16 +151,17 @@ fn verdict(world: &mut World, blows: &Blows) {
     let failed = outcome == Some(Outcome::Failed) && world.status.phase == Some(BackupPhase::Failed);
     // A hook whose end nobody witnessed may be at work still: that is no success.
     let reason = world.status.last_run.as_ref().and_then(|last| last.reason);
+    // Whatever befell its Job, the next attempt has closed it.
+    let lost = failed && world.attempts && reason == Some(Reason::JobLost);
     let unproven = [Reason::ThawUnproven, Reason::HookTimeout, Reason::ThawFailed].map(Some).contains(&reason);
     let failed = failed
         && (!struck(&[Blow::LostBefore, Blow::LostAfter])
             || unproven
-            || world.attempts && reason == Some(Reason::JobLost)
             || struck(&[Blow::Hang, Blow::Refuse, Blow::Restart]));
     // Whose status may not be written leaves no word of its own.
     let refused = struck(&[Blow::Refuse]);
     if !(succeeded
-        || failed && world.attempts
+        || lost
         || failed && struck(&[Blow::LostBefore, Blow::LostAfter, Blow::Hang, Blow::Refuse, Blow::Restart])
         || refused)
     {
