@@ -8,7 +8,9 @@ mod backup;
 pub mod entry;
 mod heard;
 mod index;
+mod instant;
 pub mod pace;
+mod packed;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -16,7 +18,9 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
+use self::instant::optional;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use self::entry::{Job, Object, Owned, Uid};
 pub use self::index::Index;
@@ -84,8 +88,9 @@ pub enum Answer {
 }
 
 /// When to look again, if nothing is heard before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wake {
+    #[serde(with = "optional")]
     pub wall: Option<Timestamp>,
     pub tick: Option<Duration>,
 }

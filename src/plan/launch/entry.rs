@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::instant::{optional, required};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::api::condition::Reason;
 use crate::api::restore::RestorePhase;
@@ -12,7 +14,7 @@ use crate::api::shared::{Outcome, Trigger};
 use crate::plan::job::{self, Kind};
 
 /// A uid of the API server, in its 16 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Uid(pub u128);
 
 impl FromStr for Uid {
@@ -39,14 +41,16 @@ impl fmt::Debug for Uid {
 }
 
 /// One of our objects.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Object {
     pub namespace: Box<str>,
     pub name: Box<str>,
     /// resourceVersion: the precondition of a status write.
     pub version: Box<str>,
     pub generation: i64,
+    #[serde(with = "required")]
     pub created: Timestamp,
+    #[serde(with = "optional")]
     pub leaving: Option<Timestamp>,
     /// It bears our finalizer.
     pub held: bool,
@@ -66,30 +70,32 @@ impl Object {
 }
 
 /// Which watcher the object says it is served by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manager {
     Nobody,
     Us,
     Another(Box<str>),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Subject {
     Backup(Box<Policy>),
     Restore(Box<Restore>),
 }
 
 /// The fields of status that the watcher owns; every write sends all of them, and `managedBy`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owned {
     /// While it equals `last`, the run of that slot is not known to have begun.
+    #[serde(with = "optional")]
     pub next: Option<Timestamp>,
+    #[serde(with = "optional")]
     pub last: Option<Timestamp>,
     pub request: Option<Box<str>>,
 }
 
 /// A StatefulSetBackup.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     pub schedule: Option<Box<str>>,
     pub time_zone: Option<Box<str>>,
@@ -107,11 +113,12 @@ pub struct Policy {
     pub run: Option<OpenRun>,
     pub last: Option<Box<Last>>,
     /// status.lastBackupTime
+    #[serde(with = "optional")]
     pub succeeded: Option<Timestamp>,
 }
 
 /// `status.run`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenRun {
     pub slot: Box<str>,
     pub attempt: u32,
@@ -119,7 +126,7 @@ pub struct OpenRun {
 }
 
 /// How far the open run is, as far as it matters to others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// Pods may be frozen.
     Frozen,
@@ -129,21 +136,23 @@ pub enum Stage {
 }
 
 /// `status.lastRun`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Last {
     pub slot: Box<str>,
     pub attempt: u32,
     pub trigger: Trigger,
     pub outcome: Option<Outcome>,
     pub reason: Option<Reason>,
+    #[serde(with = "optional")]
     pub started: Option<Timestamp>,
+    #[serde(with = "optional")]
     pub ended: Option<Timestamp>,
     pub freeze_seconds: Option<f64>,
     pub snapshots: usize,
 }
 
 /// A StatefulSetRestore.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Restore {
     pub phase: Option<RestorePhase>,
     pub run: Option<OpenRun>,
@@ -151,6 +160,7 @@ pub struct Restore {
     pub undo: Option<Box<str>>,
     /// An undo has written its plan.
     pub undoing: bool,
+    #[serde(with = "optional")]
     pub undo_deadline: Option<Timestamp>,
     pub request: Option<Box<str>>,
 }
@@ -163,7 +173,7 @@ impl Restore {
 }
 
 /// A Job of ours, in our namespace.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub uid: Uid,
     pub kind: Kind,
@@ -172,6 +182,7 @@ pub struct Job {
     pub trigger: Trigger,
     pub state: State,
     /// When it ended, by the Job controller's clock: the order in which history goes.
+    #[serde(with = "optional")]
     pub ended: Option<Timestamp>,
     /// Since when we have seen it in this state.
     pub since: Duration,
@@ -179,7 +190,7 @@ pub struct Job {
     pub(super) epoch: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// No pod of it runs yet.
     Pending,

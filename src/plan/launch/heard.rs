@@ -1,12 +1,10 @@
 //! What is heard of objects and Jobs, by watches and by the answers to our own requests, and how the index takes it in.
 //! A watch may repeat itself, tell late, or begin anew with a list.
 
-use std::collections::btree_map::Entry as Slot;
-
 use super::entry::{Job, Object, Subject, Uid};
-use super::index::{Entry, Index};
-use super::pace::Pace;
-use super::{Answer, Feed, List, Now, Wake, backup};
+use super::index::Index;
+use super::packed::Entry;
+use super::{Answer, Feed, List, Now, backup};
 use crate::api::condition::Reason;
 
 impl Index {
@@ -28,8 +26,11 @@ impl Index {
                 jobs.retain(|job| job.epoch >= began);
                 jobs.len() < before
             };
-            let shrunk = self.entries.iter_mut().filter_map(|(uid, entry)| stale(&mut entry.jobs).then_some(*uid));
-            self.touched.extend(shrunk);
+            for uid in self.entries.keys().collect::<Vec<_>>() {
+                if self.entries.change(uid, |entry| stale(&mut entry.jobs)) == Some(true) {
+                    self.touched.insert(uid);
+                }
+            }
             self.strays.retain(|_, jobs| {
                 stale(jobs);
                 !jobs.is_empty()
@@ -37,8 +38,8 @@ impl Index {
         } else {
             let here = |object: &Object| feed.namespace.as_ref().is_none_or(|namespace| *namespace == object.namespace);
             let of = |object: &Object| list_of(object) == feed.list && here(object);
-            let gone = self.entries.iter().filter(|(_, entry)| entry.epoch < began && of(&entry.object));
-            for uid in gone.map(|(uid, _)| *uid).collect::<Vec<_>>() {
+            let gone = self.entries.after(None).filter(|(_, entry)| entry.epoch < began && of(&entry.object));
+            for uid in gone.map(|(uid, _)| uid).collect::<Vec<_>>() {
                 self.forget(uid);
             }
         }
@@ -52,42 +53,27 @@ impl Index {
     }
 
     pub fn see(&mut self, uid: Uid, object: Object) {
-        let (epoch, complete) = (self.epoch, self.is_complete());
-        match self.entries.entry(uid) {
-            Slot::Occupied(mut slot) => {
-                let entry = slot.get_mut();
-                entry.epoch = epoch;
-                if is_older(&object.version, &entry.object.version) {
-                    return;
-                }
-                let failure = failure(&object).filter(|failed| self::failure(&entry.object).as_ref() != Some(failed));
-                if let Some((_, _, reason)) = failure.filter(|_| complete) {
+        let entry = match self.entries.remove(uid) {
+            Some(known) if is_older(&object.version, &known.object.version) => {
+                self.entries.insert(uid, &Entry { epoch: self.epoch, ..known });
+                return;
+            }
+            Some(known) => {
+                let failure = failure(&object).filter(|failed| self::failure(&known.object).as_ref() != Some(failed));
+                if let Some((_, _, reason)) = failure.filter(|_| self.is_complete()) {
                     *self.failures.entry(reason).or_default() += 1;
                 }
-                entry.object = object;
+                Entry { object, epoch: self.epoch, ..known }
             }
-            Slot::Vacant(slot) => {
-                slot.insert(Box::new(Entry {
-                    object,
-                    jobs: self.strays.remove(&uid).unwrap_or_default(),
-                    pace: Pace::default(),
-                    busy: false,
-                    making: None,
-                    placed: false,
-                    wanting: None,
-                    wake: Wake::default(),
-                    queued: None,
-                    told: None,
-                    epoch,
-                }));
-            }
-        }
-        self.note_restore(uid);
+            None => Entry::new(object, self.strays.remove(&uid).unwrap_or_default(), self.epoch),
+        };
+        self.note_restore(uid, &entry.object);
+        self.entries.insert(uid, &entry);
         self.touched.insert(uid);
     }
 
     pub fn forget(&mut self, uid: Uid) {
-        let Some(mut entry) = self.entries.remove(&uid) else { return };
+        let Some(mut entry) = self.entries.remove(uid) else { return };
         self.rest(uid, &mut entry);
         self.placed -= usize::from(entry.placed);
         self.touched.remove(&uid);
@@ -100,32 +86,23 @@ impl Index {
         }
     }
 
-    pub fn see_job(&mut self, owner: Uid, mut job: Job) {
-        job.epoch = self.epoch;
-        let jobs = match self.entries.get_mut(&owner) {
-            Some(entry) => {
-                self.touched.insert(owner);
-                &mut entry.jobs
-            }
-            None => self.strays.entry(owner).or_default(),
-        };
-        match jobs.iter_mut().find(|known| known.uid == job.uid) {
-            // A finished Job does not begin again: that was an older state, told late.
-            Some(known) if job.is_active() && !known.is_active() => known.epoch = job.epoch,
-            Some(known) => {
-                let since = if known.state == job.state { known.since } else { job.since };
-                *known = Job { since, ..job };
-            }
-            None => jobs.push(job),
+    pub fn see_job(&mut self, owner: Uid, job: Job) {
+        let job = Job { epoch: self.epoch, ..job };
+        if let Some(mut entry) = self.entries.remove(owner) {
+            take_in(&mut entry.jobs, job);
+            self.entries.insert(owner, &entry);
+            self.touched.insert(owner);
+        } else {
+            take_in(self.strays.entry(owner).or_default(), job);
         }
     }
 
     pub fn forget_job(&mut self, owner: Uid, job: Uid) {
-        if let Some(entry) = self.entries.get_mut(&owner) {
-            entry.jobs.retain(|known| known.uid != job);
+        let drop = |jobs: &mut Vec<Job>| jobs.retain(|known| known.uid != job);
+        if self.entries.change(owner, |entry| drop(&mut entry.jobs)).is_some() {
             self.touched.insert(owner);
         } else if let Some(jobs) = self.strays.get_mut(&owner) {
-            jobs.retain(|known| known.uid != job);
+            drop(jobs);
             if jobs.is_empty() {
                 self.strays.remove(&owner);
             }
@@ -134,42 +111,61 @@ impl Index {
 
     /// What came of an act of ours.
     pub fn answer(&mut self, uid: Uid, answer: Answer, now: Now) {
-        let Some(entry) = self.entries.get_mut(&uid).filter(|_| !matches!(answer, Answer::Told)) else { return };
-        entry.busy = false;
-        let making = entry.making.take();
-        if matches!(answer, Answer::Failed) {
-            entry.pace.failed(now.tick);
-        } else {
-            entry.pace.succeeded();
+        if matches!(answer, Answer::Told) {
+            return;
+        }
+        let known = self.entries.change(uid, |entry| {
+            entry.busy = false;
+            let making = entry.making.take();
+            match &answer {
+                Answer::Failed => entry.pace.failed(now.tick),
+                _ => entry.pace.succeeded(),
+            }
+            match &answer {
+                Answer::Launched(_) => {
+                    if let Some((_, mark)) = making {
+                        entry.pace.launched(mark, now.tick);
+                    }
+                    entry.wanting = None;
+                }
+                Answer::Lease(lease) => entry.pace.saw(lease.clone(), now.tick),
+                Answer::Status(_) | Answer::Pruned(_) | Answer::Failed | Answer::Told => {}
+            }
+        });
+        if known.is_none() {
+            return;
         }
         match answer {
-            Answer::Launched(job) => {
-                if let Some((_, mark)) = making {
-                    entry.pace.launched(mark, now.tick);
-                }
-                entry.wanting = None;
-                if let Some(job) = job {
-                    self.see_job(uid, job);
-                }
-            }
-            Answer::Lease(lease) => entry.pace.saw(lease, now.tick),
+            Answer::Launched(Some(job)) => self.see_job(uid, job),
             Answer::Status(Some(object)) => self.see(uid, *object),
             Answer::Pruned(job) => self.forget_job(uid, job),
-            Answer::Status(None) | Answer::Failed | Answer::Told => {}
+            Answer::Launched(None) | Answer::Status(None) | Answer::Lease(_) | Answer::Failed | Answer::Told => {}
         }
         self.touched.insert(uid);
     }
 
-    fn note_restore(&mut self, uid: Uid) {
-        let Some(entry) = self.entries.get(&uid) else { return };
-        let Subject::Restore(restore) = &entry.object.subject else { return };
-        let (namespace, name) = entry.object.target();
+    fn note_restore(&mut self, uid: Uid, object: &Object) {
+        let Subject::Restore(restore) = &object.subject else { return };
+        let (namespace, name) = object.target();
         let key = (namespace.into(), name.into(), uid);
-        if !restore.is_over() && entry.object.problem.is_none() {
+        if !restore.is_over() && object.problem.is_none() {
             self.restoring.insert(key);
         } else if self.restoring.remove(&key) {
             self.touched.append(&mut self.barred);
         }
+    }
+}
+
+/// A Job as a watch or an answer told it.
+fn take_in(jobs: &mut Vec<Job>, job: Job) {
+    match jobs.iter_mut().find(|known| known.uid == job.uid) {
+        // A finished Job does not begin again: that was an older state, told late.
+        Some(known) if job.is_active() && !known.is_active() => known.epoch = job.epoch,
+        Some(known) => {
+            let since = if known.state == job.state { known.since } else { job.since };
+            *known = Job { since, ..job };
+        }
+        None => jobs.push(job),
     }
 }
 

@@ -6,44 +6,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::backup::{self, Given};
-use super::entry::{Job, Manager, Object, Owned, Stage, State, Subject, Uid};
-use super::pace::{Mark, Pace};
+use super::entry::{Job, Manager, Object, Owned, Subject, Uid};
+use super::pace::Mark;
+use super::packed::{Entries, Entry};
 use super::restore;
 use super::{Act, Choice, Context, Feed, Now, Wake, What};
 use crate::api::condition::Reason;
-use crate::plan::job::Kind;
 use crate::plan::report::Note;
-
-/// A Job without a running pod for so long keeps no place from others.
-const STUCK: Duration = Duration::from_mins(5);
-
-/// An object, its Jobs, and what this process knows beside.
-#[derive(Debug)]
-pub struct Entry {
-    pub object: Object,
-    pub jobs: Vec<Job>,
-    pub(super) pace: Pace,
-    /// A request for it is under way.
-    pub(super) busy: bool,
-    /// That request makes this run's Job.
-    pub(super) making: Option<(Kind, Mark)>,
-    /// It takes one of the places.
-    pub(super) placed: bool,
-    /// Since when it has waited for a place because somebody asked.
-    pub(super) wanting: Option<Timestamp>,
-    pub(super) wake: Wake,
-    /// The place in the queue.
-    pub(super) queued: Option<Timestamp>,
-    /// The generation whose problem was told.
-    pub(super) told: Option<i64>,
-    pub(super) epoch: u32,
-}
 
 #[derive(Debug)]
 pub struct Index {
     pub(super) context: Context,
-    /// Boxed, since the nodes of the tree are a third empty.
-    pub(super) entries: BTreeMap<Uid, Box<Entry>>,
+    pub(super) entries: Entries,
     /// Jobs of objects that we do not see, or not yet.
     pub(super) strays: BTreeMap<Uid, Vec<Job>>,
     pub(super) touched: BTreeSet<Uid>,
@@ -69,7 +43,7 @@ impl Index {
         let lists = context.feeds.iter().map(|feed| (feed.clone(), (0, false))).collect();
         Index {
             context,
-            entries: BTreeMap::new(),
+            entries: Entries::default(),
             strays: BTreeMap::new(),
             touched: BTreeSet::new(),
             by_wall: BTreeSet::new(),
@@ -120,7 +94,7 @@ impl Index {
 
     /// One object's turn. `place`: one is free for it.
     fn turn(&mut self, uid: Uid, place: bool, now: Now) -> Option<Act> {
-        let mut entry = self.entries.remove(&uid)?;
+        let mut entry = self.entries.remove(uid)?;
         self.rest(uid, &mut entry);
         let act = self.decide(uid, &mut entry, place, now);
         let placed = entry.is_placed(now.tick);
@@ -129,7 +103,7 @@ impl Index {
         self.by_wall.extend(entry.wake.wall.map(|at| (at, uid)));
         self.by_tick.extend(entry.wake.tick.map(|at| (at, uid)));
         self.queue.extend(entry.queued.map(|at| (at, uid)));
-        self.entries.insert(uid, entry);
+        self.entries.insert(uid, &entry);
         act.map(|what| Act { uid, what })
     }
 
@@ -226,14 +200,13 @@ impl Index {
 
     // What is shown.
 
-    pub fn get(&self, uid: Uid) -> Option<&Entry> {
-        self.entries.get(&uid).map(|entry| &**entry)
+    pub fn get(&self, uid: Uid) -> Option<Entry> {
+        self.entries.get(uid)
     }
 
     /// The entries after this one, in a fixed order.
-    pub fn after(&self, uid: Option<Uid>) -> impl Iterator<Item = (Uid, &Entry)> {
-        let from = uid.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.entries.range((from, std::ops::Bound::Unbounded)).map(|(uid, entry)| (*uid, &**entry))
+    pub fn after(&self, uid: Option<Uid>) -> impl Iterator<Item = (Uid, Entry)> {
+        self.entries.after(uid)
     }
 
     /// Places that are taken, and backups that wait for one.
@@ -244,29 +217,5 @@ impl Index {
     /// Failed runs that this process has seen end.
     pub fn failures(&self) -> &BTreeMap<Reason, u64> {
         &self.failures
-    }
-}
-
-impl Entry {
-    /// It says what cannot be done: nothing is begun for it.
-    pub fn is_invalid(&self) -> bool {
-        self.object.problem.is_some() || self.told == Some(self.object.generation)
-    }
-
-    fn is_placed(&self, tick: Duration) -> bool {
-        let uploading = matches!(&self.object.subject, Subject::Backup(policy)
-            if policy.run.as_ref().is_some_and(|run| run.stage == Stage::Uploading));
-        let works = |job: &Job| {
-            let stuck = job.state == State::Pending && tick >= job.since + STUCK;
-            job.kind == Kind::Backup && job.is_active() && !stuck && !uploading
-        };
-        let making = self.making.is_some_and(|(kind, _)| kind == Kind::Backup);
-        making || self.jobs.iter().any(works)
-    }
-
-    /// When a Job that is Pending gives its place free.
-    fn unstuck(&self, tick: Duration) -> Option<Duration> {
-        let pending = self.jobs.iter().filter(|job| job.state == State::Pending);
-        pending.map(|job| job.since + STUCK).filter(|at| *at > tick).min()
     }
 }

@@ -5,7 +5,9 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use super::instant::optional;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::plan::job::Kind;
 
@@ -26,7 +28,7 @@ pub fn backoff(tries: u32) -> Duration {
 }
 
 /// Stands for a run: its kind and slot, hashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark(u64);
 
 impl Mark {
@@ -37,7 +39,7 @@ impl Mark {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pace {
     /// The run for which Jobs were made last, how many, and when the newest.
     made: Option<(Mark, u32, Duration)>,
@@ -51,7 +53,7 @@ pub struct Pace {
 }
 
 /// What the lock Lease looked like.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Sight {
     lease: Lease,
     changed: Duration,
@@ -59,10 +61,11 @@ struct Sight {
 }
 
 /// The lock Lease as far as it tells whether a run's holder lives.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// `KIND/NAMESPACE/NAME/TOKEN`
     pub holder: Option<Box<str>>,
+    #[serde(with = "optional")]
     pub renewed: Option<Timestamp>,
 }
 

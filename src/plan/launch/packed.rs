@@ -1,0 +1,241 @@
+//! What is known of one object, and how all of it is kept: as bytes, unpacked for an object's turn. Nearly all objects
+//! have nothing to do nearly always, and as a struct each would be a KiB.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::Duration;
+
+use super::instant::optional;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Wake;
+use super::entry::{Job, Object, Stage, State, Subject, Uid};
+use super::pace::{Mark, Pace};
+use crate::plan::job::Kind;
+
+/// A Job without a running pod for so long keeps no place from others.
+const STUCK: Duration = Duration::from_mins(5);
+
+/// An object, its Jobs, and what this process knows beside.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub object: Object,
+    pub jobs: Vec<Job>,
+    pub(super) pace: Pace,
+    /// A request for it is under way.
+    pub(super) busy: bool,
+    /// That request makes this run's Job.
+    pub(super) making: Option<(Kind, Mark)>,
+    /// It takes one of the places.
+    pub(super) placed: bool,
+    /// Since when it has waited for a place because somebody asked.
+    #[serde(with = "optional")]
+    pub(super) wanting: Option<Timestamp>,
+    pub(super) wake: Wake,
+    /// The place in the queue.
+    #[serde(with = "optional")]
+    pub(super) queued: Option<Timestamp>,
+    /// The generation whose problem was told.
+    pub(super) told: Option<i64>,
+    pub(super) epoch: u32,
+}
+
+impl Entry {
+    pub(super) fn new(object: Object, jobs: Vec<Job>, epoch: u32) -> Entry {
+        Entry {
+            object,
+            jobs,
+            pace: Pace::default(),
+            busy: false,
+            making: None,
+            placed: false,
+            wanting: None,
+            wake: Wake::default(),
+            queued: None,
+            told: None,
+            epoch,
+        }
+    }
+
+    /// It says what cannot be done: nothing is begun for it.
+    pub fn is_invalid(&self) -> bool {
+        self.object.problem.is_some() || self.told == Some(self.object.generation)
+    }
+
+    pub(super) fn is_placed(&self, tick: Duration) -> bool {
+        let uploading = matches!(&self.object.subject, Subject::Backup(policy)
+            if policy.run.as_ref().is_some_and(|run| run.stage == Stage::Uploading));
+        let works = |job: &Job| {
+            let stuck = job.state == State::Pending && tick >= job.since + STUCK;
+            job.kind == Kind::Backup && job.is_active() && !stuck && !uploading
+        };
+        let making = self.making.is_some_and(|(kind, _)| kind == Kind::Backup);
+        making || self.jobs.iter().any(works)
+    }
+
+    /// When a Job that is Pending gives its place free.
+    pub(super) fn unstuck(&self, tick: Duration) -> Option<Duration> {
+        let pending = self.jobs.iter().filter(|job| job.state == State::Pending);
+        pending.map(|job| job.since + STUCK).filter(|at| *at > tick).min()
+    }
+}
+
+/// Entries by uid.
+#[derive(Debug, Default)]
+pub struct Entries(BTreeMap<Uid, Box<[u8]>>);
+
+impl Entries {
+    pub fn get(&self, uid: Uid) -> Option<Entry> {
+        self.0.get(&uid).map(|bytes| unpack(bytes))
+    }
+
+    pub fn insert(&mut self, uid: Uid, entry: &Entry) {
+        self.0.insert(uid, pack(entry));
+    }
+
+    pub fn remove(&mut self, uid: Uid) -> Option<Entry> {
+        self.0.remove(&uid).map(|bytes| unpack(&bytes))
+    }
+
+    /// Changes an entry, if there is one.
+    pub fn change<T>(&mut self, uid: Uid, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let bytes = self.0.get_mut(&uid)?;
+        let mut entry = unpack(bytes);
+        let told = change(&mut entry);
+        *bytes = pack(&entry);
+        Some(told)
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = Uid> {
+        self.0.keys().copied()
+    }
+
+    /// In a fixed order.
+    pub fn after(&self, uid: Option<Uid>) -> impl Iterator<Item = (Uid, Entry)> {
+        let from = uid.map_or(Bound::Unbounded, Bound::Excluded);
+        self.0.range((from, Bound::Unbounded)).map(|(uid, bytes)| (*uid, unpack(bytes)))
+    }
+}
+
+#[expect(clippy::expect_used, reason = "only a type that cannot be written fails, and the tests write every field")]
+fn pack(entry: &Entry) -> Box<[u8]> {
+    postcard::to_allocvec(entry).expect("an entry can be packed").into_boxed_slice()
+}
+
+#[expect(clippy::expect_used, reason = "the bytes never leave this process")]
+fn unpack(bytes: &[u8]) -> Entry {
+    postcard::from_bytes(bytes).expect("what was packed can be unpacked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::condition::Reason;
+    use crate::api::restore::RestorePhase;
+    use crate::api::shared::{Outcome, Trigger};
+    use crate::plan::launch::entry::{Last, Manager, OpenRun, Owned, Policy, Restore};
+    use crate::plan::launch::pace::Lease;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::new(seconds, 123_456_789).unwrap()
+    }
+
+    fn object(subject: Subject) -> Object {
+        Object {
+            namespace: "shop".into(),
+            name: "nightly".into(),
+            version: "4711".into(),
+            generation: 3,
+            created: at(1_772_841_600),
+            leaving: Some(at(-1)),
+            held: true,
+            statefulset: "db".into(),
+            statefulset_namespace: Some("other".into()),
+            manager: Manager::Another("a/b".into()),
+            problem: Some("no".into()),
+            subject,
+        }
+    }
+
+    fn job() -> Job {
+        let state = State::Failed { refused: true };
+        let since = Duration::from_nanos(1_000_000_007);
+        Job::new(Uid(1 << 127), Kind::Undo, "x".into(), 3, Trigger::Manual, state, Some(at(9)), since)
+    }
+
+    /// All fields other than those of an object that is new.
+    fn entry(subject: Subject) -> Entry {
+        let mut pace = Pace::default();
+        let mark = Mark::of(Kind::Backup, "x");
+        pace.launched(mark, Duration::from_millis(7));
+        pace.saw(Lease { holder: Some("backup/shop/nightly/x".into()), renewed: Some(at(5)) }, Duration::from_secs(8));
+        pace.failed(Duration::from_secs(9));
+        Entry {
+            pace,
+            busy: true,
+            making: Some((Kind::Restore, mark)),
+            placed: true,
+            wanting: Some(Timestamp::MIN),
+            wake: Wake { wall: Some(Timestamp::MAX), tick: Some(Duration::MAX) },
+            queued: Some(at(1)),
+            told: Some(-3),
+            ..Entry::new(object(subject), vec![job(), job()], 7)
+        }
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            schedule: Some("0 2 * * *".into()),
+            time_zone: Some("Europe/Berlin".into()),
+            starting_deadline: Some(-1),
+            suspend: true,
+            keep_succeeded: 3,
+            keep_failed: 1,
+            span: 660,
+            grace: 90,
+            request: Some("now".into()),
+            owned: Owned { next: Some(at(2)), last: Some(at(1)), request: Some("then".into()) },
+            run: Some(OpenRun { slot: "y".into(), attempt: 2, stage: Stage::Uploading }),
+            last: Some(Box::new(Last {
+                slot: "x".into(),
+                attempt: 1,
+                trigger: Trigger::Schedule,
+                outcome: Some(Outcome::Failed),
+                reason: Some(Reason::JobLost),
+                started: Some(at(3)),
+                ended: Some(at(4)),
+                freeze_seconds: Some(0.25),
+                snapshots: 9,
+            })),
+            succeeded: Some(at(4)),
+        }
+    }
+
+    #[test]
+    fn what_was_packed_comes_back_whole() {
+        let restore = Restore {
+            phase: Some(RestorePhase::Completed),
+            run: None,
+            undo: Some("u".into()),
+            undoing: true,
+            undo_deadline: Some(at(6)),
+            request: Some("r".into()),
+        };
+        for subject in [Subject::Backup(Box::new(policy())), Subject::Restore(Box::new(restore))] {
+            let mut entries = Entries::default();
+            entries.insert(Uid(u128::MAX), &entry(subject.clone()));
+            assert_eq!(entries.get(Uid(u128::MAX)), Some(entry(subject)));
+        }
+    }
+
+    /// What a policy at rest costs beside its key: the memory of ten thousand hangs on it.
+    #[test]
+    fn a_policy_at_rest_is_small() {
+        let policy = Policy { run: None, request: None, ..policy() };
+        let object =
+            Object { leaving: None, problem: None, manager: Manager::Us, ..object(Subject::Backup(Box::new(policy))) };
+        let bytes = pack(&Entry::new(object, vec![], 1)).len();
+        assert!(bytes <= 256, "{bytes}");
+    }
+}
