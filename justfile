@@ -1,6 +1,7 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 cluster := justfile_directory() / "tests/cluster/cluster"
+static := "-C target-feature=+crt-static -C relocation-model=static -C linker=link/cc"
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 
 # List the recipes.
@@ -16,7 +17,7 @@ check: forbid
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
     @just drift budget
-    bash -n .ci/run tests/run tests/cluster/cluster tests/cluster/demo
+    bash -n .ci/run tests/run tests/cluster/cluster tests/cluster/demo link/cc link/profile
 
 # Units, then the short tier on a cluster of its own (brought up for it, and taken down again).
 test:
@@ -65,9 +66,14 @@ drift:
 
 # The shipped program: small, static, in an image from scratch.
 image:
-    RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
-      cargo build --locked --profile dist --target x86_64-unknown-linux-gnu
+    RUSTFLAGS="{{ static }}" cargo build --locked --profile dist --target x86_64-unknown-linux-gnu
     {{ cluster }} product {{ target }}/x86_64-unknown-linux-gnu/dist/sts-backup
+
+# Which functions the watcher runs, written anew for the linker, with valgrind on a cluster that is up. Then `just image`.
+profile:
+    RUSTFLAGS="{{ static }}" CARGO_PROFILE_DIST_STRIP=none \
+      cargo build --locked --profile dist --target x86_64-unknown-linux-gnu --target-dir {{ target }}/profile
+    link/profile {{ target }}/profile/x86_64-unknown-linux-gnu/dist/sts-backup
 
 # Breaches of the laws in src/lib.rs, as far as grep can see them.
 forbid:

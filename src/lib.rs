@@ -65,6 +65,7 @@
 //! | `cli/*` | one file per verb that a person types; `cli/output.rs` has the formats, `cli/follow.rs` asks for a run and waits for its end |
 //! | [`generate`] | CRDs, roles, admission policies and a whole installation as text, committed under `manifests/` and compared by `just drift` |
 //! | `charts/`, `Containerfile` | the same installation by helm, made of the generated files; the image |
+//! | `link/` | how the shipped program is linked: what the watcher runs lies together, so that the rest is not resident |
 //! | `tests/launch/` | what the watcher decides, over simulated months, against a naive model |
 //! | `tests/cluster/` | the real cluster, its CSI driver, and the tests on it |
 //! | `benches/` | the measured bars, one program each, printing ratios |
