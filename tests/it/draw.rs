@@ -3,6 +3,14 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// By how much the few are fewer than those of a short sweep.
+const FEW: u64 = 16;
+
+/// Whether all cases are run that can be run in minutes.
+pub fn is_whole() -> bool {
+    std::env::var("SSB_SWEEP").is_ok_and(|tier| tier == "all" || tier == "every")
+}
+
 /// The lot of one sweep.
 #[derive(Debug)]
 pub struct Draw {
@@ -15,11 +23,14 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// Of `short` cases one is run, with `SSB_SWEEP=all` of `long` cases, with `SSB_SWEEP=every` each.
+    /// Of `short` cases one is run, with `SSB_SWEEP=all` of `long` cases, with `SSB_SWEEP=every` each; with
+    /// `SSB_SWEEP=few` so few that a mutant of the code is judged in seconds.
     pub fn new(short: u64, long: u64) -> Draw {
         match std::env::var("SSB_SWEEP").as_deref() {
             Ok("every") => Draw::one_in(1),
-            Ok(_) => Draw::one_in(long),
+            Ok("all") => Draw::one_in(long),
+            Ok("few") => Draw::one_in(short * FEW),
+            Ok(other) => panic!("SSB_SWEEP={other} is none of few, all, every"),
             Err(_) => Draw::one_in(short),
         }
     }

@@ -17,7 +17,7 @@ use sts_backup::step::drive;
 use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 
-use crate::draw::Draw;
+use crate::draw::{self, Draw};
 use crate::red;
 
 use super::process::Process;
@@ -58,7 +58,7 @@ const STRIDE: usize = 7;
 
 /// Whether the nth case of a sweep is run.
 pub fn is_drawn(n: usize) -> bool {
-    n.is_multiple_of(STRIDE) || std::env::var_os("SSB_SWEEP").is_some()
+    n.is_multiple_of(STRIDE) || draw::is_whole()
 }
 
 /// Counts the case, and says whether it is run.
