@@ -88,6 +88,19 @@ fn every_write_is_struck_by_everything() {
     sweep.end("writes struck on the wire", 300, start);
 }
 
+/// The first write takes the lock. Whoever got it and was not told holds it all the same, and gives it back.
+#[test]
+fn a_lock_that_was_taken_without_an_answer_is_held() {
+    for hooks in [true, false] {
+        for (name, strike) in strikes().into_iter().filter(|(name, _)| name.ends_with("After") || *name == "Hang") {
+            let case = Case { slow: true, ..Case::of(hooks) };
+            let seen = judge(&case.strike(Class::Write, 0, &strike));
+            assert!(seen.bad.is_empty(), "hooks {hooks}, {name}: {:?}", seen.bad);
+            assert!(name == "DieAfter" || seen.renewals >= 2, "hooks {hooks}, {name}: {} renewals", seen.renewals);
+        }
+    }
+}
+
 #[test]
 fn every_read_fails_once() {
     let (mut sweep, start) = (Sweep::default(), Instant::now());
