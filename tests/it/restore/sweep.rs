@@ -298,6 +298,13 @@ fn what_somebody_puts_under_a_name_of_the_plan_keeps_its_own_reclaim_policy() {
 }
 
 #[test]
+fn why_a_run_turned_back_does_not_end_its_way_back_although_no_answer_came() {
+    let world = runtime().block_on(case(&[(3, Blow::Refuse), (4, Blow::Hang)], STAGED, restore::next));
+    assert!(world.status.phase == Some(RestorePhase::Failed) && world.status.run.is_none(), "it is not held");
+    assert!(world.violations.is_empty(), "{:?}", world.violations);
+}
+
+#[test]
 fn a_way_back_that_fails_is_not_tried_without_end_when_the_object_goes() {
     let world = runtime().block_on(case(&[(40, Blow::ReplaceTarget), (44, Blow::Deleted)], STAGED, restore::next));
     assert!(world.status.phase == Some(RestorePhase::Failed) && world.status.run.is_some(), "it is held");
