@@ -23,7 +23,7 @@ check: forbid
 test:
     tests/run short
 
-# Every case of every sweep, each failure with the line that shows it alone.
+# Every case of every sweep (of the pairs of restores a sample), each failure with the line that shows it alone.
 sweep:
     SSB_SWEEP=all cargo test --locked --test it -- --nocapture
 

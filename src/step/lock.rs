@@ -4,7 +4,7 @@
 //! (wall clocks of two machines are never compared). Each taking raises leaseTransitions, the fencing token. It is
 //! never deleted: the token must not start anew.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(super) struct Lock {
     me: Holder,
     clock: Clock,
     held: RefCell<Option<Held>>,
+    /// The epoch under which we have asked for it, and when: whose reply is lost may have got it.
+    asked: Cell<Option<(i64, Instant)>>,
     sight: RefCell<Option<Sight>>,
 }
 
@@ -148,6 +150,7 @@ impl Lock {
             me: want.me.clone(),
             clock,
             held: RefCell::default(),
+            asked: Cell::default(),
             sight: RefCell::default(),
         }
     }
@@ -167,6 +170,9 @@ impl Lock {
     /// What the Lease tells, by our own clock.
     pub fn see(&self, object: Option<&Object>) -> Fact {
         let Some(object) = object else { return Fact::Lease(Seen::Known(None)) };
+        if let Some((epoch, since)) = self.asked.get().filter(|(epoch, _)| self.is_ours(object, *epoch)) {
+            self.hold_since(object, epoch, since);
+        }
         if let Some(held) = self.held.borrow_mut().as_mut().filter(|held| self.is_ours(object, held.epoch)) {
             held.version = object.metadata.resource_version.clone().unwrap_or_default();
         }
@@ -195,7 +201,8 @@ impl Lock {
         tokio::time::sleep_until(since + DURATION).await;
     }
 
-    /// Pre: free, absent or gone, as `seen`. Again: a conflict, which is a lost reply.
+    /// Pre: free, absent or gone, as `seen`. Again: a conflict, which is a lost reply; then the Lease is
+    /// held from the moment that it is seen to be ours.
     pub async fn acquire(
         &self,
         cluster: &Cluster,
@@ -205,6 +212,7 @@ impl Lock {
         let now = MicroTime(self.clock.now());
         let epoch = seen.map_or(0, |lease| lease.epoch) + 1;
         let holder = self.me.to_string();
+        self.asked.set(Some((epoch, Instant::now())));
         let asked = |verb| Call { step: row.name, verb, object: self.path(), uid: None, message: None };
         let reply = if let Some(lease) = seen {
             let patch = Renewal {
@@ -351,13 +359,15 @@ impl Lock {
     }
 
     fn hold(&self, object: &Object) -> Fact {
-        let spec = object.spec.as_ref();
-        *self.held.borrow_mut() = Some(Held {
-            version: object.metadata.resource_version.clone().unwrap_or_default(),
-            epoch: spec.and_then(|spec| spec.lease_transitions).unwrap_or_default().into(),
-            renewed: Instant::now(),
-        });
+        let epoch = object.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        self.hold_since(object, epoch.into(), Instant::now());
         self.see(Some(object))
+    }
+
+    fn hold_since(&self, object: &Object, epoch: i64, renewed: Instant) {
+        let version = object.metadata.resource_version.clone().unwrap_or_default();
+        *self.held.borrow_mut() = Some(Held { version, epoch, renewed });
+        self.asked.set(None);
     }
 
     async fn patch(&self, patch: &Renewal) -> kube::Result<Object> {

@@ -5,6 +5,7 @@
 mod apiserver;
 mod broken;
 mod conformance;
+mod draw;
 mod guard;
 mod life;
 mod lift;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::apiserver::fault::{self, Class, Strike};
+use crate::draw;
 use crate::shop::{DEEDS, Deed};
 use crate::wire::{Case, judge};
 
@@ -41,7 +42,7 @@ struct Sweep {
 impl Sweep {
     fn go(&mut self, line: String, case: &Case) {
         self.all += 1;
-        if !self.all.is_multiple_of(STRIDE) && std::env::var_os("SSB_SWEEP").is_none() {
+        if !self.all.is_multiple_of(STRIDE) && !draw::is_whole() {
             return;
         }
         self.cases += 1;
@@ -85,6 +86,19 @@ fn every_write_is_struck_by_everything() {
         }
     }
     sweep.end("writes struck on the wire", 300, start);
+}
+
+/// The first write takes the lock. Whoever got it and was not told holds it all the same, and gives it back.
+#[test]
+fn a_lock_that_was_taken_without_an_answer_is_held() {
+    for hooks in [true, false] {
+        for (name, strike) in strikes().into_iter().filter(|(name, _)| name.ends_with("After") || *name == "Hang") {
+            let case = Case { slow: true, ..Case::of(hooks) };
+            let seen = judge(&case.strike(Class::Write, 0, &strike));
+            assert!(seen.bad.is_empty(), "hooks {hooks}, {name}: {:?}", seen.bad);
+            assert!(name == "DieAfter" || seen.renewals >= 2, "hooks {hooks}, {name}: {} renewals", seen.renewals);
+        }
+    }
 }
 
 #[test]

@@ -22,12 +22,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::select;
 
 use super::broken::{self, Mutant};
+use super::draw::Draw;
 use super::red;
 use super::world::{Blow, Kind, Process, World, keys};
 
-/// Of the pairs of a short sweep one in so many is run; `just sweep` runs them all. It shares no factor with the
-/// number of blows, so that none is always left out.
-const PAIRS: usize = 7;
+/// Of the pairs of a short sweep one in so many is run; `just sweep` runs them all.
+const PAIRS: u64 = 7;
 
 const BLOWS: [Blow; 12] = [
     Blow::DieBefore,
@@ -216,10 +216,9 @@ fn sweep(what: &str, kind: Kind, next: Planner<Backup>) -> Report {
         }
         (world.writes, world.first_pruned)
     };
-    let (mut one, mut two) = (0, 0);
+    let (mut one, mut two, mut draw) = (0, 0, Draw::new(PAIRS, 1));
     let (writes, pruned) = go(&[]);
     let pairs_from = if matches!(kind, Kind::Old { .. }) { pruned.unwrap() - 1 } else { 0 };
-    let all = std::env::var_os("SSB_SWEEP").is_some();
     for k in 0..writes {
         for first in BLOWS {
             one += 1;
@@ -227,7 +226,7 @@ fn sweep(what: &str, kind: Kind, next: Planner<Backup>) -> Report {
             for j in (k + 1..writes).filter(|_| k >= pairs_from) {
                 for second in BLOWS {
                     two += 1;
-                    if all || two % PAIRS == 0 {
+                    if draw.take() {
                         go(&[(k, first), (j, second)]);
                     }
                 }
@@ -236,11 +235,7 @@ fn sweep(what: &str, kind: Kind, next: Planner<Backup>) -> Report {
     }
     (report.singles, report.pairs) = (one, two);
     let red = report.red.len();
-    println!(
-        "{what}: {one} single blows, {} of {two} pairs, {red} red, {:.1?}",
-        if all { two } else { two / PAIRS },
-        start.elapsed()
-    );
+    println!("{what}: {one} single blows, pairs: {draw}, {red} red, {:.1?}", start.elapsed());
     red::print(&report.red);
     report
 }

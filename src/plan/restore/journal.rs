@@ -213,9 +213,12 @@ impl Run {
     }
 }
 
+/// Where a run is, to be compared.
+pub type Course = (u8, Option<(Goal, RestorePhase)>);
+
 impl Journal {
     /// Where the run is: when it changes, the run has entered another phase, has turned back, or is over.
-    pub fn course(&self) -> (u8, Option<(Goal, RestorePhase)>) {
+    pub fn course(&self) -> Course {
         match self {
             Journal::Idle => (0, None),
             Journal::Open(run) => (1, Some((run.goal, run.phase))),

@@ -89,8 +89,9 @@ impl View {
     /// looked at anew with each step of the journal, right before something is deleted.
     pub(super) fn fold_sight(&mut self, sight: Sight) {
         if let Sight::Record(record) = &sight {
-            let before = self.restore.record().ok().map(|record| record.journal.course());
-            if before.is_some_and(|before| before != record.journal.course()) {
+            // Also when the write that turned it got no answer, so that the record is not known in between.
+            let course = record.journal.course();
+            if self.course.replace(course).is_some_and(|before| before != course) {
                 self.refused = None;
                 self.restore.foreign = None;
                 self.roster = Seen::Unknown;

@@ -15,7 +15,7 @@ use crate::nature::Deed;
 /// How late the request of a dead process may land.
 pub const STRAGGLE: Duration = Duration::from_secs(1);
 
-/// A process that has written so often is in a loop.
+/// Processes that have written so often, or read ten times as often, are in a loop.
 const ENDLESS: usize = 400;
 
 /// What befalls one request.
@@ -79,11 +79,11 @@ pub fn befall(state: &mut State, ask: &Ask, life: &Life) -> Option<Strike> {
     let count = state.faults.counts.entry(class).or_default();
     let k = *count;
     *count += 1;
+    if k > ENDLESS && class == Class::Write || k > 10 * ENDLESS {
+        state.violations.push("never ends".into());
+        return Some(Strike::DieBefore);
+    }
     if class == Class::Write {
-        if k > ENDLESS {
-            state.violations.push("never ends".into());
-            return Some(Strike::DieBefore);
-        }
         if let Some(deed) = state.faults.deeds.remove(&k) {
             state.log.push(format!("-- {deed:?}"));
             deed.take_place(state);

@@ -133,6 +133,8 @@ pub struct World {
     /// Who is not done by then never ends.
     pub horizon: Timestamp,
     pub others: BTreeMap<String, Other>,
+    /// The beginnings of what is not to be said of volumes whose claim their owner took away.
+    pub forsaken: Vec<String>,
     /// The claim that somebody has deleted or replaced.
     pub hit: Option<String>,
     pub reads: usize,
@@ -209,6 +211,7 @@ impl World {
             mail: vec![],
             horizon: Timestamp::MAX,
             others: BTreeMap::new(),
+            forsaken: vec![],
             hit: None,
             reads: 0,
             fail_read: None,

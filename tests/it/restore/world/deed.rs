@@ -34,6 +34,11 @@ impl World {
         self.others.insert(pvc.into(), Other { claim: uid, pv, policy: policy.into(), near });
     }
 
+    /// Whose it is has no claim any more, by their own hand; what becomes of its volume is theirs to see to.
+    fn forsake(&mut self, pvc: &str) {
+        self.forsaken.extend(self.others.remove(pvc).map(|other| format!("volume {} ", other.pv)));
+    }
+
     /// By uid, or by name: it is theirs.
     fn touched(&self, other: &Other, pvc: &str, over: bool) -> bool {
         let claim = self.claims.get(pvc).filter(|claim| claim.uid == other.claim && !claim.leaving);
@@ -102,6 +107,7 @@ impl World {
                 }
             }
             Blow::DeleteClaim => {
+                self.forsake(&pvc);
                 if let Some(claim) = self.claims.get_mut(&pvc) {
                     claim.leaving = true;
                     claim.leaving_since.get_or_insert(now);
@@ -111,6 +117,7 @@ impl World {
             }
             // One that is in use does not go.
             Blow::ReplaceClaim if !self.pods.values().any(|instance| instance.pod.claims.contains(&pvc)) => {
+                self.forsake(&pvc);
                 self.claims.remove(&pvc);
                 self.settle_in(&pvc, false);
                 self.hit = Some(pvc);
@@ -169,6 +176,7 @@ impl World {
     pub fn violate(&mut self, what: String) {
         // What somebody did to this claim is not our doing.
         let theirs = self.hit.as_ref().is_some_and(|pvc| what.contains(pvc)) && !what.contains("somebody else's");
+        let theirs = theirs || self.forsaken.iter().any(|volume| what.contains(volume));
         if !theirs && !self.violations.contains(&what) {
             self.note(|| format!("  !!!  {what}"));
             self.violations.push(what);
