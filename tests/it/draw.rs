@@ -20,6 +20,7 @@ pub struct Draw {
     state: u64,
     cases: usize,
     all: usize,
+    few: bool,
 }
 
 impl Draw {
@@ -29,7 +30,7 @@ impl Draw {
         match std::env::var("SSB_SWEEP").as_deref() {
             Ok("every") => Draw::one_in(1),
             Ok("all") => Draw::one_in(long),
-            Ok("few") => Draw::one_in(short * FEW),
+            Ok("few") => Draw { few: true, ..Draw::one_in(short * FEW) },
             Ok(other) => panic!("SSB_SWEEP={other} is none of few, all, every"),
             Err(_) => Draw::one_in(short),
         }
@@ -40,16 +41,21 @@ impl Draw {
         let given = std::env::var("SSB_SEED").ok().and_then(|seed| seed.parse().ok());
         let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
         let seed = given.unwrap_or_else(|| u64::from(clock()));
-        Draw { one_in, seed, state: seed, cases: 0, all: 0 }
+        Draw { one_in, seed, state: seed, cases: 0, all: 0, few: false }
     }
 
     /// Counts a case, and says whether it is run; the sequence is splitmix64's.
     pub fn take(&mut self) -> bool {
+        self.take_or(false)
+    }
+
+    /// The same, but one that is `wanted` is always run, save by `SSB_SWEEP=few`.
+    pub fn take_or(&mut self, wanted: bool) -> bool {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let drawn = (mixed ^ mixed >> 31).is_multiple_of(self.one_in);
+        let drawn = (mixed ^ mixed >> 31).is_multiple_of(self.one_in) || wanted && !self.few;
         self.all += 1;
         self.cases += usize::from(drawn);
         drawn
@@ -73,7 +79,7 @@ impl fmt::Display for Draw {
 
 #[test]
 fn a_seed_draws_the_same_cases_and_about_as_many_as_it_should() {
-    let draw = |seed| Draw { one_in: 7, seed, state: seed, cases: 0, all: 0 };
+    let draw = |seed| Draw { one_in: 7, seed, state: seed, cases: 0, all: 0, few: false };
     let drawn = |mut draw: Draw| (0..7000).filter(|_| draw.take()).collect::<Vec<_>>();
     let (one, again, other) = (drawn(draw(1)), drawn(draw(1)), drawn(draw(2)));
     assert!(one == again && one != other, "the seed decides");

@@ -26,7 +26,7 @@ use super::draw::Draw;
 use super::red;
 use super::world::{Blow, Kind, Process, World, keys};
 
-/// Of the pairs of a short sweep one in so many is run; `just sweep` runs them all.
+/// Of the pairs of a short sweep one in so many is run, and each that is two deaths; `just sweep` runs them all.
 const PAIRS: u64 = 7;
 
 const BLOWS: [Blow; 12] = [
@@ -206,6 +206,10 @@ struct Report {
     red: red::Red<(usize, Blow), &'static str>,
 }
 
+fn is_death(blow: Blow) -> bool {
+    matches!(blow, Blow::DieBefore | Blow::DieAfter)
+}
+
 /// Every single blow, and every pair of them; with old runs in stock the first of a pair falls on retention.
 fn sweep(what: &str, kind: Kind, next: Planner<Backup>) -> Report {
     let (rt, mut report, start) = (runtime(), Report::default(), Instant::now());
@@ -226,7 +230,7 @@ fn sweep(what: &str, kind: Kind, next: Planner<Backup>) -> Report {
             for j in (k + 1..writes).filter(|_| k >= pairs_from) {
                 for second in BLOWS {
                     two += 1;
-                    if draw.take() {
+                    if draw.take_or(is_death(first) && is_death(second)) {
                         go(&[(k, first), (j, second)]);
                     }
                 }
