@@ -3,12 +3,13 @@
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
 use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
 use serde_json::json;
+use sts_backup::api::label;
 use sts_backup::api::restore::{RestorePhase, StatefulSetRestore};
 
-use crate::harness::driver::TWO;
+use crate::harness::driver::{SIM, TWO};
 use crate::harness::make::App;
 use crate::harness::product::Running;
 use crate::harness::{Scene, With, scene, until};
@@ -95,6 +96,28 @@ async fn a_namespace_goes_although_a_restore_is_open_in_it() {
             Some(left) => Err(format!("{:?}", left.status)),
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_what_its_restores_have_set_aside() {
+    scene("passing", &[With::Healthy(SIM)], async |s| {
+        s.app(&App { name: "web", replicas: 1, start: 0, templates: &[("a", SIM.class)] }).await;
+        s.policy("nightly", "web", &json!({})).await;
+        s.backup("nightly", &[]).await.expect(0);
+        s.restore("back", "web", &json!({})).await.expect(0);
+        let all: Api<Namespace> = Api::all(s.client.clone());
+        all.delete(&s.namespace, &DeleteParams::default()).await.unwrap();
+        s.carry_out("release", "back").await;
+        until("the end of the namespace", 180, async || match all.get_opt(&s.namespace).await.unwrap() {
+            None => Ok(()),
+            Some(left) => Err(format!("{:?}", left.status)),
+        })
+        .await;
+        let kept = s.own_volumes().await;
+        assert_eq!(kept.len(), 1, "what was set aside is data: it stays, Retained and labelled");
+        assert!(kept[0].labels().contains_key(label::RESTORE));
     })
     .await;
 }
