@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use sts_backup::api::label;
 use sts_backup::api::restore::{RestorePhase, StatefulSetRestore};
+use sts_backup::api::{annotation, label};
 
 use crate::harness::driver::{SIM, TWO};
 use crate::harness::make::App;
@@ -106,18 +106,35 @@ async fn a_namespace_goes_with_what_its_restores_have_set_aside() {
         s.app(&App { name: "web", replicas: 1, start: 0, templates: &[("a", SIM.class)] }).await;
         s.policy("nightly", "web", &json!({})).await;
         s.backup("nightly", &[]).await.expect(0);
+        let old = s.claims().await["a-web-0"].1.clone();
         s.restore("back", "web", &json!({})).await.expect(0);
         let all: Api<Namespace> = Api::all(s.client.clone());
         all.delete(&s.namespace, &DeleteParams::default()).await.unwrap();
-        s.carry_out("release", "back").await;
+        // A namespace that is deleted deletes what is in it a moment later: before, a release keeps the window.
+        until("the deletion of the object", 60, async || {
+            let object = s.api::<StatefulSetRestore>().get("back").await.unwrap();
+            if object.metadata.deletion_timestamp.is_some() { Ok(()) } else { Err("not deleted".into()) }
+        })
+        .await;
+        let ended = s.carry_out("release", "back").await;
+        println!("release: exit {:?}: {}", ended.code, ended.stderr);
         until("the end of the namespace", 180, async || match all.get_opt(&s.namespace).await.unwrap() {
             None => Ok(()),
             Some(left) => Err(format!("{:?}", left.status)),
         })
         .await;
-        let kept = s.own_volumes().await;
-        assert_eq!(kept.len(), 1, "what was set aside is data: it stays, Retained and labelled");
-        assert!(kept[0].labels().contains_key(label::RESTORE));
+        until("the end of the volume that was in use", 60, async || {
+            let left: Vec<_> = s.own_volumes().await.iter().map(ResourceExt::name_any).collect();
+            if left == [old.clone()] { Ok(()) } else { Err(format!("{left:?}")) }
+        })
+        .await;
+        let kept = &s.own_volumes().await[0];
+        let spec = kept.spec.as_ref().unwrap();
+        assert_eq!(spec.persistent_volume_reclaim_policy.as_deref(), Some("Retain"), "what was set aside is data");
+        assert!(
+            kept.labels().contains_key(label::RESTORE) && kept.annotations().contains_key(annotation::RECLAIM_POLICY)
+        );
+        assert_eq!(kept.status.as_ref().unwrap().phase.as_deref(), Some("Released"));
     })
     .await;
 }
