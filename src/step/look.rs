@@ -42,6 +42,19 @@ pub const VERBS: &[Verb] = &[
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", "get"),
 ];
 
+/// What a restore reads and watches for the first time when its plan is written already. Without it a watch says
+/// nothing, and the pods would stand still until a deadline.
+const LATER: &[Verb] = &[
+    ("", "persistentvolumeclaims", "watch"),
+    ("", "persistentvolumes", "list"),
+    ("", "persistentvolumes", "watch"),
+    ("", "pods", "watch"),
+    ("apps", "statefulsets", "list"),
+    ("apps", "statefulsets", "watch"),
+    ("storage.k8s.io", "volumeattachments", "list"),
+    ("storage.k8s.io", "volumeattachments", "watch"),
+];
+
 pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
     let namespace = &c.want.statefulset_namespace;
     let everywhere = ListParams::default;
@@ -140,9 +153,9 @@ async fn nodes(c: &Cluster) -> Result<Vec<Node>, Fault> {
         .collect())
 }
 
-/// What the steps of a restore need and we may not do: one question each, all at once.
+/// What a restore needs from its plan on and we may not do: one question each, all at once.
 async fn rights(c: &Cluster) -> Result<Vec<String>, Fault> {
-    let verbs: BTreeSet<Verb> = Restore::TABLE.iter().flat_map(|row| row.verbs).copied().collect();
+    let verbs: BTreeSet<Verb> = Restore::TABLE.iter().flat_map(|row| row.verbs).chain(LATER).copied().collect();
     let answers = join_all(verbs.into_iter().map(|verb| may(c, verb))).await;
     let missing: Result<Vec<Option<String>>, Fault> = answers.into_iter().collect();
     Ok(missing?.into_iter().flatten().collect())
@@ -152,7 +165,7 @@ async fn rights(c: &Cluster) -> Result<Vec<String>, Fault> {
 async fn may(c: &Cluster, (group, resource, verb): Verb) -> Result<Option<String>, Fault> {
     let namespace = match group {
         "backup.sts-backup.io" => Some(c.want.namespace.clone()),
-        _ if resource == "persistentvolumes" => None,
+        _ if ["persistentvolumes", "volumeattachments"].contains(&resource) => None,
         _ => Some(c.want.statefulset_namespace.clone()),
     };
     let (kind, subresource) = resource.split_once('/').map_or((resource, None), |(kind, sub)| (kind, Some(sub)));

@@ -4,6 +4,7 @@ mod after;
 mod broken;
 mod end;
 mod mutants;
+mod namesake;
 pub mod process;
 pub mod sweep;
 mod two;

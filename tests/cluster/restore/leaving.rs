@@ -3,12 +3,13 @@
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
 use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use sts_backup::api::restore::{RestorePhase, StatefulSetRestore};
+use sts_backup::api::{annotation, label};
 
-use crate::harness::driver::TWO;
+use crate::harness::driver::{SIM, TWO};
 use crate::harness::make::App;
 use crate::harness::product::Running;
 use crate::harness::{Scene, With, scene, until};
@@ -95,6 +96,45 @@ async fn a_namespace_goes_although_a_restore_is_open_in_it() {
             Some(left) => Err(format!("{:?}", left.status)),
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_what_its_restores_have_set_aside() {
+    scene("passing", &[With::Healthy(SIM)], async |s| {
+        s.app(&App { name: "web", replicas: 1, start: 0, templates: &[("a", SIM.class)] }).await;
+        s.policy("nightly", "web", &json!({})).await;
+        s.backup("nightly", &[]).await.expect(0);
+        let old = s.claims().await["a-web-0"].1.clone();
+        s.restore("back", "web", &json!({})).await.expect(0);
+        let all: Api<Namespace> = Api::all(s.client.clone());
+        all.delete(&s.namespace, &DeleteParams::default()).await.unwrap();
+        // A namespace that is deleted deletes what is in it a moment later: before, a release keeps the window.
+        until("the deletion of the object", 60, async || {
+            let object = s.api::<StatefulSetRestore>().get("back").await.unwrap();
+            if object.metadata.deletion_timestamp.is_some() { Ok(()) } else { Err("not deleted".into()) }
+        })
+        .await;
+        let ended = s.carry_out("release", "back").await;
+        println!("release: exit {:?}: {}", ended.code, ended.stderr);
+        until("the end of the namespace", 180, async || match all.get_opt(&s.namespace).await.unwrap() {
+            None => Ok(()),
+            Some(left) => Err(format!("{:?}", left.status)),
+        })
+        .await;
+        until("the end of the volume that was in use", 60, async || {
+            let left: Vec<_> = s.own_volumes().await.iter().map(ResourceExt::name_any).collect();
+            if left == [old.clone()] { Ok(()) } else { Err(format!("{left:?}")) }
+        })
+        .await;
+        let kept = &s.own_volumes().await[0];
+        let spec = kept.spec.as_ref().unwrap();
+        assert_eq!(spec.persistent_volume_reclaim_policy.as_deref(), Some("Retain"), "what was set aside is data");
+        assert!(
+            kept.labels().contains_key(label::RESTORE) && kept.annotations().contains_key(annotation::RECLAIM_POLICY)
+        );
+        assert_eq!(kept.status.as_ref().unwrap().phase.as_deref(), Some("Released"));
     })
     .await;
 }

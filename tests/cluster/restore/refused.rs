@@ -246,7 +246,7 @@ async fn room(s: &Scene, before: &Before) {
     s.api::<LimitRange>().delete("small", &DeleteParams::default()).await.unwrap();
 }
 
-/// An account that lacks the rights to delete claims and to scale.
+/// An account that lacks the rights to delete claims, to scale, and to see which volumes are still attached.
 async fn rights(s: &Scene, before: &Before) {
     let path = account(&s.client, &s.namespace, "weak").await;
     let mut role = whole();
@@ -254,6 +254,9 @@ async fn rights(s: &Scene, before: &Before) {
     role["metadata"] = json!({ "name": name });
     for rule in role["rules"].as_array_mut().unwrap() {
         let resources = rule["resources"].to_string();
+        if resources.contains("volumeattachments") {
+            rule["verbs"].as_array_mut().unwrap().retain(|verb| *verb != "watch");
+        }
         if resources.contains("persistentvolumeclaims") || resources.contains("statefulsets/scale") {
             let verbs = rule["verbs"].as_array_mut().unwrap();
             verbs.retain(|verb| *verb != "delete" && (*verb != "patch" || !resources.contains("scale")));
@@ -274,7 +277,8 @@ async fn rights(s: &Scene, before: &Before) {
     let target = format!("{}/{request}", s.namespace);
     let ended = s.start_as(&path, &["run-once", "restore", &target]).ended().await;
     let said = before.end(s, "an account without the rights", "Forbidden", &request, ended).await;
-    assert!(said.contains("delete persistentvolumeclaims") && said.contains("patch statefulsets/scale"), "{said}");
+    let missing = ["delete persistentvolumeclaims", "patch statefulsets/scale", "watch volumeattachments"];
+    assert!(missing.iter().all(|right| said.contains(right)), "{said}");
     bindings.delete(&name, &DeleteParams::default()).await.unwrap();
     roles.delete(&name, &DeleteParams::default()).await.unwrap();
 }

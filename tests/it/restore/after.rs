@@ -7,7 +7,7 @@ use std::time::Instant;
 use sts_backup::api::restore::RestorePhase;
 use sts_backup::plan::restore::{self, release, undo};
 
-use super::sweep::{BLOWS, Blows, Report, STAGED, is_drawn, pause, run, runtime, settings};
+use super::sweep::{BLOWS, Blows, DEEDS, Report, STAGED, is_drawn, pause, run, runtime, settings};
 use super::world::{Blow, PODS, Setting, World, keys};
 
 /// What comes after a restore that is completed.
@@ -51,6 +51,7 @@ pub async fn afterwards(mut world: World, blows: &Blows, what: After) -> World {
     world.writes -= writes;
     world.reads -= reads;
     match what {
+        _ if blows.iter().any(|(_, blow)| DEEDS.contains(blow)) => meddled(&mut world, what),
         After::Undo | After::Asked => undone(&mut world, blows),
         After::Release | After::Rescued => freed(&mut world, blows, what),
     }
@@ -58,6 +59,10 @@ pub async fn afterwards(mut world: World, blows: &Blows, what: After) -> World {
 }
 
 fn after(what: After, setting: Setting) {
+    struck(what, setting, &BLOWS);
+}
+
+fn struck(what: After, setting: Setting, kinds: &[Blow]) {
     let (rt, start, mut report) = (runtime(), Instant::now(), Report::default());
     let mut go = |blows: &Blows| {
         let world = rt.block_on(afterwards(World::new(&[], setting), blows, what));
@@ -65,7 +70,7 @@ fn after(what: After, setting: Setting) {
     };
     let mut all = 0;
     for k in 0..go(&[]) {
-        for blow in BLOWS {
+        for &blow in kinds {
             all += 1;
             if is_drawn(all) {
                 go(&[(k, blow)]);
@@ -95,6 +100,28 @@ fn undone(world: &mut World, blows: &Blows) {
         world.violations.push("what the undo replaced is not kept".into());
     }
     world.look_at_others(true);
+}
+
+/// Others have been at work meanwhile: whole, or held for people to decide.
+fn meddled(world: &mut World, what: After) {
+    let contents = world.contents();
+    let claims: Vec<String> =
+        keys().iter().map(|key| key.pvc("web")).filter(|pvc| world.hit.as_ref() != Some(pvc)).collect();
+    let all = |what: &str| claims.iter().all(|pvc| contents.get(pvc) == Some(&format!("{what} {pvc}")));
+    let held = world.status.phase == Some(RestorePhase::Failed) && world.status.run.is_some();
+    let (old, new) = (all("old"), all("new"));
+    if what == After::Release && !new {
+        world.violate("a volume in use was freed".into());
+    }
+    match world.status.phase {
+        _ if held && world.lease.open.is_none() => world.violate("held without open mark".into()),
+        _ if held => {}
+        Some(RestorePhase::Undone) if !old => world.violate("Undone, and not on the old volumes".into()),
+        _ if !old && !new => world.violate("a mixture".into()),
+        _ if world.lease.open.is_some() || world.lease.fence.is_some() => world.violate("fence or mark".into()),
+        _ => {}
+    }
+    world.look_at_others(!held);
 }
 
 fn freed(world: &mut World, blows: &Blows, what: After) {
@@ -127,4 +154,11 @@ fn a_release_frees_the_old_volumes_after_every_blow() {
 #[test]
 fn an_undo_that_is_asked_for_comes_before_the_release() {
     after(After::Asked, STAGED);
+}
+
+#[test]
+fn others_may_do_what_they_will_while_it_is_undone_or_released() {
+    struck(After::Undo, STAGED, &DEEDS);
+    struck(After::Undo, settings()[1].1, &DEEDS);
+    struck(After::Release, STAGED, &DEEDS);
 }

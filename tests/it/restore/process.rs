@@ -10,6 +10,7 @@ use std::future::pending;
 use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
+use sts_backup::api::condition::Reason;
 use sts_backup::plan::flow::Feed;
 use sts_backup::plan::noun::{Claim, ClaimRef, Pod, Refusal, Stop, Volume, Want};
 use sts_backup::plan::restore::journal::{self, Record};
@@ -21,7 +22,7 @@ use sts_backup::step::{Effect, Fault, Io};
 
 use crate::life::{self, Life};
 
-use super::world::{Blow, UID, World};
+use super::world::{Blow, World};
 
 /// A process that has sent so many requests is in a loop.
 const ENDLESS: usize = 600;
@@ -54,6 +55,18 @@ impl Process {
         match world.mutant {
             Some(mutant) => mutant.hears(world, &self.want.me, fact),
             None => fact,
+        }
+    }
+
+    /// The object that bears our name may be another by now.
+    fn answer(&self, world: &World, read: &Read) -> Fact {
+        let replaced = self.want.uid != world.object();
+        match read {
+            Read::Restore(Look::Record) if replaced => {
+                Fact::Mute(Refusal::new(Reason::Superseded, "the object was created anew"))
+            }
+            Read::Restore(Look::Kin) => Fact::Restore(Box::new(Sight::Kin(world.kin(&self.want.uid)))),
+            _ => world.answer(read),
         }
     }
 
@@ -99,7 +112,7 @@ impl Io for Process {
         world.settle();
         let fails = world.fail_read == Some(world.reads);
         world.reads += 1;
-        let reply = if fails { Err(Fault::Lost) } else { Ok(vec![self.heard(&world, world.answer(read))]) };
+        let reply = if fails { Err(Fault::Lost) } else { Ok(vec![self.heard(&world, self.answer(&world, read))]) };
         match world.mutant {
             Some(mutant) => mutant.read(read, reply),
             None => reply,
@@ -156,7 +169,7 @@ impl Effect<Restore> for Process {
             Some(Blow::DieBefore | Blow::Straggler) => return self.life.die().await,
             Some(Blow::LostBefore) => Err(Fault::Lost),
             Some(Blow::Refuse) => {
-                let no = Refusal::new(sts_backup::api::condition::Reason::Forbidden, "the world said no");
+                let no = Refusal::new(Reason::Forbidden, "the world said no");
                 return match step {
                     Restore::Write(_) | Restore::Hold(_) => Ok(vec![Fact::Mute(no)]),
                     _ => Err(Fault::Refused(no)),

@@ -22,7 +22,7 @@ use crate::red;
 
 use super::process::Process;
 use super::verdict::verdict;
-use super::world::{Blow, Odd, Setting, World};
+use super::world::{Blow, NAMESAKE, Odd, Setting, UID, World};
 
 pub const BLOWS: [Blow; 10] = [
     Blow::DieBefore,
@@ -77,7 +77,7 @@ pub fn want(world: &World, what: &str, process: usize) -> Want {
         me: Holder(format!("{what}/shop/back/{process}")),
         namespace: "shop".into(),
         name: "back".into(),
-        uid: super::world::UID.into(),
+        uid: if what == NAMESAKE { NAMESAKE } else { UID }.into(),
         generation: 1,
         statefulset: "web".into(),
         statefulset_namespace: "shop".into(),
@@ -134,6 +134,8 @@ pub async fn command(world: &Rc<RefCell<World>>, what: &str, next: Planner<Resto
             Some(Exit::Done(_) | Exit::Waits(_)) => return exit,
             // Not before its day, or before what was asked for is answered.
             Some(Exit::Again(_)) if what == "release" && process.life.stop().is_none() => return exit,
+            // There is nothing to take up any more.
+            Some(Exit::Refused(_)) if want.uid != world.object() => return exit,
             // What was refused is not asked for again.
             Some(Exit::Refused(_)) if what == "undo" && is_answered(&world) => return exit,
             _ if n > from + 7 => {

@@ -54,6 +54,8 @@ pub enum Blow {
     DeleteClaim,
     /// Somebody puts a claim and a volume of their own under the name.
     ReplaceClaim,
+    /// Somebody takes the finalizer off the restore object, deletes it and applies its manifest again.
+    ReplaceObject,
 }
 
 /// What kind of cluster it is.
@@ -84,6 +86,8 @@ pub struct Setting {
 pub const PODS: u32 = 2;
 pub const TEMPLATES: [&str; 2] = ["data", "wal"];
 pub const UID: &str = "restore";
+/// Of the object that is created anew under the same name, and what its processes are called.
+pub const NAMESAKE: &str = "namesake";
 /// Of its request: namespace and name @ hash.
 pub const SIGNATURE: &str = "shop/back@abc";
 
@@ -105,6 +109,9 @@ pub struct World {
     start: Instant,
     pub setting: Setting,
     pub status: StatefulSetRestoreStatus,
+    /// The last status of the object that was replaced, while its run is at work.
+    pub ghost: Option<StatefulSetRestoreStatus>,
+    pub replaced: bool,
     pub finalizers: Vec<String>,
     pub version: u64,
     pub leaving: bool,
@@ -186,6 +193,8 @@ impl World {
             start: Instant::now(),
             setting,
             status: StatefulSetRestoreStatus::default(),
+            ghost: None,
+            replaced: false,
             finalizers: vec![],
             version: 1,
             leaving: false,
@@ -326,9 +335,9 @@ impl World {
             return;
         }
         let volumes = self.disks.iter().map(|(name, disk)| (name.clone(), disk.volume.clone())).collect();
-        let state = State {
-            uid: UID,
-            status: &self.status,
+        let state = |uid, status| State {
+            uid,
+            status,
             claims: &self.claims,
             volumes: &volumes,
             target: Some(&self.target).filter(|_| !self.no_target),
@@ -336,9 +345,9 @@ impl World {
             released: self.released,
             signature: SIGNATURE,
         };
-        for broken in invariant::broken(&state) {
-            self.violate(broken);
-        }
+        let mut all = invariant::broken(&state(self.object(), &self.status));
+        all.extend(self.ghost.iter().flat_map(|status| invariant::broken(&state(UID, status))));
+        all.into_iter().for_each(|broken| self.violate(broken));
         self.look_at_others(false);
     }
 

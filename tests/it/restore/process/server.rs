@@ -13,7 +13,7 @@ impl World {
     pub fn record(&self) -> Fact {
         sight(Sight::Record(Box::new(Record {
             version: self.version.to_string(),
-            uid: UID.into(),
+            uid: self.object().into(),
             leaving: self.leaving,
             finalizers: self.finalizers.clone(),
             undo: self.undo.clone(),
@@ -93,14 +93,15 @@ impl World {
             Look::User => Sight::User("runner".into()),
             Look::Trouble(name) => Sight::Trouble(name.clone(), None),
             Look::Ending => Sight::Ending(false),
-            Look::Kin => Sight::Kin(self.kin()),
+            Look::Kin => Sight::Kin(self.kin(self.object())),
         })
     }
 
-    pub(super) fn kin(&self) -> BTreeSet<String> {
+    pub(super) fn kin(&self, uid: &str) -> BTreeSet<String> {
+        let stage = format!("-stage-{uid}");
         let its = |volume: &Volume| {
-            let staging = volume.claim.as_ref().is_some_and(|of| of.name.ends_with("-stage-restore"));
-            staging || volume.marks.restore.as_deref() == Some(UID)
+            let staging = volume.claim.as_ref().is_some_and(|of| of.name.ends_with(&stage));
+            staging || volume.marks.restore.as_deref() == Some(uid)
         };
         self.disks.iter().filter(|(_, disk)| its(&disk.volume)).map(|(name, _)| name.clone()).collect()
     }
@@ -119,6 +120,7 @@ impl World {
     fn carry_out(&mut self, me: &sts_backup::plan::noun::Holder, step: &Restore) -> Reply {
         match step {
             Restore::Lock(_) | Restore::Unlock(_) | Restore::Mark(_) => self.on_lease(me, step),
+            Restore::Write(_) | Restore::Hold(_) if World::object_of(me) != self.object() => Err(Fault::Lost),
             Restore::Write(write) if write.version == self.version.to_string() => {
                 self.status = write.status.clone();
                 self.version += 1;
@@ -137,7 +139,7 @@ impl World {
                 source.version = version;
                 Ok(vec![sight(Sight::Source(pin.name.clone(), Box::new(Some(source.clone()))))])
             }
-            Restore::Stage(new) | Restore::Make(new) => self.make(new),
+            Restore::Stage(new) | Restore::Make(new) => self.make(World::object_of(me), new),
             Restore::Steer(_) | Restore::DropClaim(_) => self.on_claim(step),
             Restore::Protect(tend) | Restore::Settle(tend) | Restore::Discard(tend) => self.tend(tend),
             Restore::Reserve(reserve) => self.reserve(reserve),
@@ -212,14 +214,14 @@ impl World {
         Ok(vec![Fact::Lease(Seen::Known(Some(self.lease.clone())))])
     }
 
-    pub(super) fn make(&mut self, new: &NewClaim) -> Reply {
+    pub(super) fn make(&mut self, uid: &str, new: &NewClaim) -> Reply {
         if let Some(there) = self.claims.get(&new.name) {
             let ours =
-                there.restore.as_deref() == Some(UID) && there.snapshot == new.snapshot && there.asked == new.volume;
+                there.restore.as_deref() == Some(uid) && there.snapshot == new.snapshot && there.asked == new.volume;
             let foreign = || sight(Sight::Foreign(format!("claim {} is not ours", new.name)));
             let known = || Fact::Claim(new.name.clone(), Some(there.clone()));
             // Ours by label, but another of ours (from before the run turned): to be looked at.
-            let kin = there.restore.as_deref() == Some(UID);
+            let kin = there.restore.as_deref() == Some(uid);
             return if ours {
                 Ok(vec![known()])
             } else if kin {
@@ -231,7 +233,7 @@ impl World {
         let claim = Claim {
             manifest: new.manifest.clone(),
             asked: new.volume.clone(),
-            restore: Some(UID.into()),
+            restore: Some(uid.into()),
             restored_by: new.restored_by.clone(),
             snapshot: new.snapshot.clone(),
             node: new.node.clone(),

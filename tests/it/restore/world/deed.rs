@@ -115,6 +115,7 @@ impl World {
                     self.uids += 1;
                 }
             }
+            Blow::ReplaceObject if !self.replaced => self.replace_object(),
             // One that is in use does not go.
             Blow::ReplaceClaim if !self.pods.values().any(|instance| instance.pod.claims.contains(&pvc)) => {
                 self.forsake(&pvc);
@@ -127,6 +128,24 @@ impl World {
         if !matches!(blow, Blow::Deleted | Blow::AskUndo) {
             self.note(|| format!("       -- somebody: {blow:?}"));
         }
+    }
+
+    /// The journal is gone with the object: only what its processes remember is left of the run.
+    fn replace_object(&mut self) {
+        self.ghost = Some(std::mem::take(&mut self.status));
+        self.finalizers.clear();
+        (self.leaving, self.undo, self.replaced) = (false, None, true);
+        self.version += 1;
+    }
+
+    /// The uid of the restore object that is there now.
+    pub fn object(&self) -> &'static str {
+        if self.replaced { NAMESAKE } else { UID }
+    }
+
+    /// For whose object a process is at work.
+    pub fn object_of(me: &Holder) -> &'static str {
+        if me.0.starts_with(NAMESAKE) { NAMESAKE } else { UID }
     }
 
     /// Somebody reserves an old volume for a way back of their own.
