@@ -27,6 +27,17 @@ test:
 sweep:
     SSB_SWEEP=all cargo test --locked --test it -- --nocapture
 
+# Mutants of the backup's planner, of retention and of schedules that no fast test sees; of so many a share is judged.
+mutants shard="0/8":
+    @command -v cargo-mutants > /dev/null || { echo "cargo-mutants is missing: cargo install --locked cargo-mutants" >&2; exit 1; }
+    @mkdir -p {{ target }}/mutants/plan {{ target }}/mutants/rules
+    SSB_SWEEP=few cargo mutants -j1 --no-shuffle --timeout 120 --shard {{ shard }} --sharding round-robin \
+      -o {{ target }}/mutants/plan -f src/plan/backup.rs -C=--locked -C=--lib -C=--test=it \
+      -- -- plan::backup sweep:: two:: --skip restore --skip without_an_object
+    SSB_SWEEP=few cargo mutants -j1 --no-shuffle --timeout 120 --shard {{ shard }} --sharding round-robin \
+      -o {{ target }}/mutants/rules -f src/plan/retention.rs -f src/plan/schedule.rs -C=--locked -C=--lib \
+      -- -- retention schedule
+
 # Everything, long.
 e2e:
     tests/run long

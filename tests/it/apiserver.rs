@@ -14,6 +14,7 @@ pub mod store;
 mod watch;
 
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,7 +34,7 @@ use tokio::sync::watch as signal;
 use tower::{BoxError, Service};
 
 use self::answer::No;
-use self::fault::{Faults, Life, Strike};
+use self::fault::{Class, Faults, Life, Strike};
 use self::request::Ask;
 use self::store::Store;
 use super::nature::Nature;
@@ -43,6 +44,9 @@ type Answer = Response<StreamBody<Chunks>>;
 
 /// How long a request is on its way, there and back.
 const WAY: Duration = Duration::from_millis(5);
+
+/// For so many requests of the other's a write waits for its turn.
+const PATIENCE: usize = 30;
 
 /// All that there is: what is stored, what the world beside it does, and what is to go wrong.
 pub struct State {
@@ -136,6 +140,9 @@ impl Door {
             Ok(ask) => ask,
             Err(no) => return Ok(refuse(&no)),
         };
+        if fault::class(&ask) == Class::Write {
+            self.turn().await;
+        }
         let strike = self.server.act(|state| fault::befall(state, &ask, &self.life));
         match strike {
             Some(Strike::DieBefore) => return self.life.die().await,
@@ -164,6 +171,16 @@ impl Door {
                 tokio::time::sleep(WAY).await;
                 Ok(answer)
             }
+        }
+    }
+
+    /// Waits for our turn among two; who is not seen to come for a while loses it.
+    async fn turn(&self) {
+        for _ in 0..PATIENCE {
+            if self.server.look().faults.takes_turn(self.life.second.load(Ordering::Relaxed)) {
+                return;
+            }
+            tokio::time::sleep(2 * WAY).await;
         }
     }
 

@@ -9,6 +9,7 @@ mod draw;
 mod guard;
 mod life;
 mod lift;
+mod meet;
 mod nature;
 mod red;
 mod restore;

@@ -1,6 +1,7 @@
 //! The flow on the wire: the real effects, reads, watches and hooks of a process, against the double.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 use sts_backup::api::condition::Reason;
@@ -30,6 +31,9 @@ const PROCESSES: usize = 10;
 
 /// After a thaw, at the latest, that a SIGTERM asks for.
 const PROMPT: SignedDuration = SignedDuration::from_secs(2);
+
+/// The one command of a world in which there is no other.
+const ONLY: Command = Command { name: shop::POLICY, slot: "slot", second: false };
 
 /// What is to go wrong in one case; printed, it is the line that reproduces it.
 #[derive(Debug, Clone, Default)]
@@ -110,9 +114,24 @@ pub fn world(case: &Case) -> (ApiServer, Clock) {
     (server, clock)
 }
 
+/// What processes are started for.
+#[derive(Debug, Clone, Copy)]
+pub struct Command {
+    pub name: &'static str,
+    pub slot: &'static str,
+    /// Of two at once.
+    pub second: bool,
+}
+
 /// One process from its start to its exit; none: it died.
-pub async fn process(server: &ApiServer, clock: Clock, name: &str, slot: &str) -> Option<Exit> {
+pub async fn process(server: &ApiServer, clock: Clock, name: &'static str, slot: &'static str) -> Option<Exit> {
+    start(server, clock, Command { name, slot, second: false }).await
+}
+
+async fn start(server: &ApiServer, clock: Clock, command: Command) -> Option<Exit> {
+    let Command { name, slot, second } = command;
     let (client, life) = server.client(Some(rbac::runner_verbs()));
+    life.second.store(second, Ordering::Relaxed);
     let found = server.look().store.get(&shop::object(name)).cloned();
     let Some(found) = found else {
         return Some(Exit::Refused(Refusal::new(Reason::Superseded, "there is no such object")));
@@ -145,10 +164,10 @@ pub async fn process(server: &ApiServer, clock: Clock, name: &str, slot: &str) -
 }
 
 /// Process after process, until one ends the run.
-pub async fn to_the_end(server: &ApiServer, clock: Clock, name: &str) -> Vec<Option<Exit>> {
-    let mut exits = vec![];
+pub async fn to_the_end(server: &ApiServer, clock: Clock, command: Command) -> Vec<Option<Exit>> {
+    let (name, mut exits) = (command.name, vec![]);
     for _ in 0..PROCESSES {
-        let exit = Box::pin(process(server, clock, name, "slot")).await;
+        let exit = Box::pin(start(server, clock, command)).await;
         let over = match exit {
             Some(Exit::Done(_) | Exit::Refused(_)) => true,
             Some(Exit::Superseded(_)) => is_over(&server.look().store, name),
@@ -187,7 +206,7 @@ pub fn judge(case: &Case) -> Verdict {
     let rt = runtime();
     rt.block_on(async {
         let (server, clock) = world(case);
-        let exits = Box::pin(to_the_end(&server, clock, shop::POLICY)).await;
+        let exits = Box::pin(to_the_end(&server, clock, ONLY)).await;
         sleep(std::time::Duration::from_mins(2)).await; // what is being deleted goes
         server.act(|state| {
             let count = |class| state.faults.count(class);

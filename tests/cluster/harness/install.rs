@@ -16,7 +16,7 @@ use tokio::process::Command;
 use super::{Scene, kubeconfig, skipped, until};
 
 /// What `just image` makes.
-const IMAGE: &str = "localhost/sts-backup:dev";
+pub const IMAGE: &str = "localhost/sts-backup:dev";
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/sts-backup");
 
 /// A program of the cluster's own, or the one that is installed.

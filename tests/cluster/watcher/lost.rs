@@ -29,7 +29,7 @@ async fn stage(name: &str, faults: &serde_json::Value, test: impl AsyncFnOnce(&S
     .await;
 }
 
-async fn frozen(s: &Scene) {
+pub async fn frozen(s: &Scene) {
     until("a frozen pod", 120, async || {
         for pod in s.pods("web").await {
             if s.is_frozen(&pod.name_any()).await {

@@ -8,3 +8,4 @@ mod lost;
 mod pages;
 mod scale;
 mod story;
+mod upgrade;

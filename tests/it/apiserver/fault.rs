@@ -1,6 +1,6 @@
 //! What is to go wrong: at the k-th write, read, renewal of the Lease or Event, counted over all processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub struct Faults {
     pub deeds: BTreeMap<usize, Deed>,
     counts: BTreeMap<Class, usize>,
     pub sigterm_at: Option<usize>,
+    /// Whose write is next, of two commands at once; whether it is the second's.
+    pub order: VecDeque<bool>,
     /// Deletions are carried out whatever their preconditions.
     pub blind: bool,
 }
@@ -60,9 +62,18 @@ impl Faults {
     pub fn count(&self, class: Class) -> usize {
         self.counts.get(&class).copied().unwrap_or_default()
     }
+
+    /// Whether it is this one's turn among two, which it takes.
+    pub fn takes_turn(&mut self, second: bool) -> bool {
+        let ours = self.order.front().is_none_or(|next| *next == second);
+        if ours {
+            self.order.pop_front();
+        }
+        ours
+    }
 }
 
-fn class(ask: &Ask) -> Class {
+pub fn class(ask: &Ask) -> Class {
     let spec = &ask.body["spec"];
     match (ask.verb, ask.place.kind.resource) {
         ("watch", _) => Class::Watch,
@@ -105,6 +116,8 @@ pub fn befall(state: &mut State, ask: &Ask, life: &Life) -> Option<Strike> {
 #[derive(Debug, Default)]
 pub struct Life {
     dead: AtomicBool,
+    /// It is of the second of two commands.
+    pub second: AtomicBool,
     pub died: Notify,
     pub terminate: Notify,
 }
