@@ -48,7 +48,7 @@ fn one(scene: Scene, blows: &Blows, fail_read: Option<usize>, mutant: Option<Mut
         let mut world = World::new(&[], scene.0);
         (world.mutant, world.fail_read) = (mutant, fail_read);
         if let Some(what) = scene.1 {
-            return afterwards(world, blows, what).await;
+            return Box::pin(afterwards(world, blows, what)).await;
         }
         world.blows = blows.to_vec();
         live(world, blows, restore::next).await

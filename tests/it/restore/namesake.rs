@@ -33,7 +33,7 @@ fn picture(world: &World) -> Picture {
     Picture {
         claims: world.claims.keys().map(|name| (name.clone(), claim(name))).collect(),
         volumes: world.disks.iter().map(|(name, disk)| (name.clone(), disk.volume.clone())).collect(),
-        pinned: world.sources.values().map(|source| source.pinned.iter().cloned().collect()).collect(),
+        pinned: world.sources.values().map(|source| source.pinned.clone()).collect(),
         signs: format!("{:?}", (&lease.open, &lease.fence, &lease.restored)),
         target: format!("{:?}", (&target.uid, target.replicas, &target.retention)),
     }

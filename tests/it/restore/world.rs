@@ -167,28 +167,32 @@ fn second(n: i64) -> SignedDuration {
     SignedDuration::from_secs(n)
 }
 
+/// The StatefulSet as it runs before.
+fn target(setting: Setting) -> Target {
+    let retention = if setting.odd == Odd::Scaled {
+        Retention { scaled: DELETE.into(), deleted: "Retain".into() }
+    } else {
+        Retention::default()
+    };
+    let policy = json!({ "whenScaled": retention.scaled, "whenDeleted": retention.deleted });
+    Target {
+        uid: "sts".into(),
+        replicas: PODS,
+        templates: TEMPLATES.map(String::from).into(),
+        version: "1".into(),
+        observed: true,
+        pods: PODS,
+        retention,
+        manifest: json!({ "spec": {
+            "persistentVolumeClaimRetentionPolicy": policy,
+            "volumeClaimTemplates": TEMPLATES.map(|name| json!({ "metadata": { "name": name } })),
+        } }),
+        ..Target::default()
+    }
+}
+
 impl World {
     pub fn new(blows: &[(usize, Blow)], setting: Setting) -> World {
-        let retention = if setting.odd == Odd::Scaled {
-            Retention { scaled: DELETE.into(), deleted: "Retain".into() }
-        } else {
-            Retention::default()
-        };
-        let policy = json!({ "whenScaled": retention.scaled, "whenDeleted": retention.deleted });
-        let target = Target {
-            uid: "sts".into(),
-            replicas: PODS,
-            templates: TEMPLATES.map(String::from).into(),
-            version: "1".into(),
-            observed: true,
-            pods: PODS,
-            retention,
-            manifest: json!({ "spec": {
-                "persistentVolumeClaimRetentionPolicy": policy,
-                "volumeClaimTemplates": TEMPLATES.map(|name| json!({ "metadata": { "name": name } })),
-            } }),
-            ..Target::default()
-        };
         let mut world = World {
             start: Instant::now(),
             setting,
@@ -200,7 +204,7 @@ impl World {
             leaving: false,
             undo: None,
             lease: Lease { version: "1".into(), ..Lease::default() },
-            target,
+            target: target(setting),
             no_target: false,
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -347,7 +351,9 @@ impl World {
         };
         let mut all = invariant::broken(&state(self.object(), &self.status));
         all.extend(self.ghost.iter().flat_map(|status| invariant::broken(&state(UID, status))));
-        all.into_iter().for_each(|broken| self.violate(broken));
+        for broken in all {
+            self.violate(broken);
+        }
         self.look_at_others(false);
     }
 
