@@ -125,7 +125,7 @@ pub struct Command {
 
 /// One process from its start to its exit; none: it died.
 pub async fn process(server: &ApiServer, clock: Clock, name: &'static str, slot: &'static str) -> Option<Exit> {
-    start(server, clock, Command { name, slot, second: false }).await
+    Box::pin(start(server, clock, Command { name, slot, second: false })).await
 }
 
 async fn start(server: &ApiServer, clock: Clock, command: Command) -> Option<Exit> {
