@@ -3,7 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Backup, next};
+use crate::api::backup::LastRun;
 use crate::api::condition::Reason;
+use crate::api::shared::{Outcome, Trigger};
 use crate::plan::flow::{Exit, Next, When};
 use crate::plan::hook::{End, Exec, HookSpec, Place, Tried, Which};
 use crate::plan::journal::{Journal, Record, Void};
@@ -105,4 +107,32 @@ fn a_slot_that_was_open_and_is_open_no_more_is_over() {
     };
     assert!(over("one"));
     assert!(!over("two"));
+}
+
+/// A later slot of the schedule has had its run meanwhile; a person's slot is an instant by chance.
+#[test]
+fn a_slot_of_the_schedule_is_over_once_a_later_one_has_had_its_run() {
+    let slots = ["2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z", "2026-01-01T03:00:00Z"];
+    let over = |ours: &str, trigger: Trigger, last: Trigger, outcome: Option<Outcome>| {
+        let backup = BackupWant { trigger, ..BackupWant::default() };
+        let mut view = View::new(Want { slot: ours.into(), backup, ..Want::default() });
+        let Fact::Record(mut seen) = record(None) else { panic!("no record") };
+        if let Seen::Known(record) = &mut *seen {
+            let (slot, trigger) = (Some(slots[1].into()), Some(last));
+            record.status.last_run = Some(LastRun { slot, trigger, outcome, ..LastRun::default() });
+        }
+        view.fold_all([Fact::Record(seen), Fact::Lease(Seen::Known(None))]);
+        matches!(next(&view, Timestamp::UNIX_EPOCH), Ok(Next::End(Exit::Superseded(_))))
+    };
+    let ended = Some(Outcome::Failed);
+    for planned in [Trigger::Schedule, Trigger::First, Trigger::Catchup] {
+        assert!(over(slots[0], planned, Trigger::Schedule, ended), "{planned}: ours is earlier");
+    }
+    assert!(!over(slots[1], Trigger::Schedule, Trigger::Schedule, None), "nobody has ended it");
+    assert!(!over(slots[2], Trigger::Schedule, Trigger::Schedule, ended), "ours is later");
+    assert!(!over(slots[0], Trigger::Schedule, Trigger::Schedule, None), "the later one has not ended");
+    for asked in [Trigger::Manual, Trigger::Command] {
+        assert!(!over(slots[0], asked, Trigger::Schedule, ended), "{asked}: ours was asked for");
+        assert!(!over(slots[0], Trigger::Schedule, asked, ended), "{asked}: theirs was asked for");
+    }
 }
