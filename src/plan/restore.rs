@@ -75,7 +75,7 @@ pub use self::step::{Doomed, Keep, NewClaim, Pin, Reserve, Scale, Signs, Steer, 
 use super::backup::{CALL, Hold};
 use super::flow::{Exit, Feed, Next, Plan, act, end, steps, wait};
 use super::name;
-use super::noun::{Lease, Open, Outcome, Refusal, Stop};
+use super::noun::{Lease, Outcome, Refusal, Stop};
 use super::view::{Fact, Read, View};
 use crate::api::FINALIZER;
 use crate::api::condition::Reason;
@@ -226,7 +226,7 @@ fn leave(v: &View, stop: Stop, now: Timestamp) -> Plan<Restore> {
 fn acquire(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
     let lease = v.lease()?;
     if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| open.uid != v.want.uid) {
-        let barred = barred(v, open);
+        let barred = begin::barred(v, open);
         return match record.journal {
             _ if open.kind != KIND && now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
             _ if open.kind != KIND => end(Exit::Again(barred.message)),
@@ -246,28 +246,21 @@ fn acquire(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
 /// The kind of our objects, as the open mark has it.
 pub const KIND: &str = "StatefulSetRestore";
 
-fn barred(v: &View, open: &Open) -> Refusal {
-    let Open { kind, namespace, name, run, .. } = open;
-    Refusal::new(
-        Reason::LockedByOpenRun,
-        format!(
-            "{kind} {namespace}/{name} has left run {run} open on StatefulSet {}/{}: only its own run may take the lock. \
-             Let it finish, undo or delete it; if it is gone, sts-backup doctor --lift-fence clears it",
-            v.want.statefulset_namespace, v.want.statefulset
-        ),
-    )
-}
-
 /// Carries out what the journal says: the first stage that does not hold, or the next step of the journal.
 fn proceed(v: &View, record: &Record, run: &Run, now: Timestamp) -> Plan<Restore> {
     let deleted = record.leaving && run.goal == Goal::New && !matches!(run.cause, Cause::Failed(_));
     if deleted && !run.served {
         return write(v, &Journal::Open(Box::new(run.turn(Cause::Failed(leaving(v)), now))), now);
     }
-    if let Some(refusal) = fault(v) {
+    let over = finish::is_over(v, record, run)?;
+    if let Some(refusal) = fault(v).filter(|_| !over) {
         return fail(v, run, refusal, now);
     }
-    let list = if deleted { KEPT } else { stages(run, v.want.restore.strategy) };
+    let list = match deleted {
+        _ if over => &[],
+        true => KEPT,
+        false => stages(run, v.want.restore.strategy),
+    };
     for stage in list {
         match stage(v, run, now)? {
             None => {}

@@ -11,7 +11,7 @@ use crate::api::{FINALIZER, annotation};
 use crate::plan::choose::{Chosen, choose};
 use crate::plan::flow::Plan;
 use crate::plan::name::ClaimKey;
-use crate::plan::noun::Refusal;
+use crate::plan::noun::{Open, Refusal};
 use crate::plan::preflight::{self, Finding, Severity, preflight};
 use crate::plan::view::{Read, View};
 
@@ -129,4 +129,17 @@ pub fn uncovered(v: &View, chosen: &Chosen) -> Result<Vec<ClaimKey>, Read> {
         templates.iter().map(of).collect::<Vec<_>>()
     });
     Ok(keys.filter(|key| !chosen.claims.contains_key(key)).collect())
+}
+
+/// Another's run is open on the StatefulSet.
+pub fn barred(v: &View, open: &Open) -> Refusal {
+    let Open { kind, namespace, name, run, .. } = open;
+    Refusal::new(
+        Reason::LockedByOpenRun,
+        format!(
+            "{kind} {namespace}/{name} has left run {run} open on StatefulSet {}/{}: only its own run may take the lock. \
+             Let it finish, undo or delete it; if it is gone, sts-backup doctor --lift-fence clears it",
+            v.want.statefulset_namespace, v.want.statefulset
+        ),
+    )
 }

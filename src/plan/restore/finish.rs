@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::journal::{Cause, Item, Journal, Placed, Plan, Run};
+use super::journal::{Cause, Item, Journal, Placed, Plan, Record, Run};
 use super::volume::{self, behind, claims, find, is_marked, protect, set_aside, tend};
 use super::{Go, Holds, Restore, Scale, Signs, report, stage, steps, stop};
 use crate::api::condition::Reason;
@@ -122,6 +122,14 @@ pub fn unmark(v: &View, _: &Run, _: Timestamp) -> Holds {
     let ours = |open: &crate::plan::noun::Open| open.uid == v.want.uid;
     let Some(lease) = v.lease()?.filter(|lease| lease.open.as_ref().is_some_and(ours)) else { return Ok(None) };
     Ok(steps(vec![Restore::Mark(Box::new(Signs { open: None, ..stage::signs(lease) }))]))
+}
+
+/// The mark has been taken off: all was as it should be, and whatever has come since, it only remains to say so. (A
+/// rollback may end without ever having had a mark.)
+pub fn is_over(v: &View, record: &Record, run: &Run) -> Result<bool, Read> {
+    let open = matches!(record.journal, Journal::Open(_));
+    let had_one = run.goal == Goal::New || matches!(run.cause, Cause::Undo(_));
+    Ok(open && had_one && run.phase == RestorePhase::ScalingUp && unmark(v, run, run.since)?.is_none())
 }
 
 /// Something is kept for later: there will be a release.

@@ -307,6 +307,15 @@ fn why_a_run_turned_back_does_not_end_its_way_back_although_no_answer_came() {
 }
 
 #[test]
+fn what_is_refused_after_the_mark_is_off_holds_nothing() {
+    let rt = runtime();
+    let last = rt.block_on(case(&[], STAGED, restore::next)).writes - 1;
+    let world = rt.block_on(case(&[(last - 1, Blow::Refuse), (last, Blow::Refuse)], STAGED, restore::next));
+    assert_eq!(world.status.phase, Some(RestorePhase::Completed), "nothing was left to do");
+    assert!(world.violations.is_empty(), "{:?}", world.violations);
+}
+
+#[test]
 fn a_way_back_that_fails_is_not_tried_without_end_when_the_object_goes() {
     let world = runtime().block_on(case(&[(40, Blow::ReplaceTarget), (44, Blow::Deleted)], STAGED, restore::next));
     assert!(world.status.phase == Some(RestorePhase::Failed) && world.status.run.is_some(), "it is held");
