@@ -140,7 +140,7 @@ pub struct World {
     /// Who is not done by then never ends.
     pub horizon: Timestamp,
     pub others: BTreeMap<String, Other>,
-    /// The beginnings of what is not to be said of volumes whose claim their owner took away.
+    /// The beginnings of what is not held against us: of volumes whose claim their owner took away, of what came too late.
     pub forsaken: Vec<String>,
     /// The claim that somebody has deleted or replaced.
     pub hit: Option<String>,
@@ -322,6 +322,7 @@ impl World {
         if let Some(at) = self.mail.iter().position(|(at, ..)| *at <= now) {
             let (_, from, step) = self.mail.remove(at);
             self.note(|| format!("       a straggler lands: {step:?}"));
+            self.land(&step);
             let _ = self.apply(&from, &step);
         }
         self.judge();

@@ -1,5 +1,6 @@
 //! What others do in the restore's world, and what is theirs: claims and volumes that no restore may touch.
 
+use sts_backup::api::shared::Goal;
 use sts_backup::plan::noun::{Marks, RETAIN};
 use sts_backup::plan::restore::Doomed;
 
@@ -37,6 +38,18 @@ impl World {
     /// Whose it is has no claim any more, by their own hand; what becomes of its volume is theirs to see to.
     fn forsake(&mut self, pvc: &str) {
         self.forsaken.extend(self.others.remove(pvc).map(|other| format!("volume {} ", other.pv)));
+    }
+
+    /// A request of a process that is dead. Once the run has turned back or is over, nobody is left who could know of it:
+    /// a claim or a mark that comes then stays until somebody takes it away, and takes nothing from anybody.
+    pub fn land(&mut self, step: &Restore) {
+        if self.status.run.as_ref().is_none_or(|run| run.goal == Some(Goal::Old)) {
+            self.forsaken.extend(match step {
+                Restore::Protect(tend) => Some(format!("volume {} ", tend.pv)),
+                Restore::Stage(new) => Some(format!("claim {} ", new.name)),
+                _ => None,
+            });
+        }
     }
 
     /// By uid, or by name: it is theirs.
