@@ -1,15 +1,16 @@
-//! What a run says of a pod that it cannot enter; and when its slot is over.
+//! What a run says of a pod that it cannot enter; when its slot is over; and when what was cut is sealed.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Backup, next};
+use super::{Backup, REBORN, next};
 use crate::api::backup::LastRun;
 use crate::api::condition::Reason;
-use crate::api::shared::{Outcome, Trigger};
-use crate::plan::flow::{Exit, Next, When};
+use crate::api::shared::{Consistency, Outcome, Trigger};
+use crate::plan::flow::{Exit, Feed, Next, When};
 use crate::plan::hook::{End, Exec, HookSpec, Place, Tried, Which};
-use crate::plan::journal::{Journal, Record, Void};
-use crate::plan::noun::{BackupWant, Claim, Class, Holder, Lease, Pod, Target, Volume, Want};
+use crate::plan::journal::{Cut, Journal, Record, Void};
+use crate::plan::name::ClaimKey;
+use crate::plan::noun::{BackupWant, Claim, Class, Holder, Lease, Pod, Snap, Target, Volume, Want};
 use crate::plan::view::{Fact, Seen, View};
 
 const ID: &str = "20260101-000000";
@@ -135,4 +136,92 @@ fn a_slot_of_the_schedule_is_over_once_a_later_one_has_had_its_run() {
         assert!(!over(slots[0], asked, Trigger::Schedule, ended), "{asked}: ours was asked for");
         assert!(!over(slots[0], Trigger::Schedule, asked, ended), "{asked}: theirs was asked for");
     }
+}
+
+#[test]
+fn a_container_that_went_in_the_freeze_is_waited_for_a_minute() {
+    let mut v = view(Journal::Void(ID.parse().unwrap(), Void::Interrupted));
+    froze(&mut v);
+    v.fold(Fact::Pod("web-0".into(), Some(Pod { uid: "pod".into(), ..Pod::default() })));
+    let until = Timestamp::UNIX_EPOCH + REBORN;
+    for seconds in [0, 59] {
+        let at = Timestamp::from_second(seconds).unwrap();
+        assert!(matches!(next(&v, at), Ok(Next::Wait { until: to, .. }) if to == until), "{seconds} s");
+    }
+    assert_eq!(closed(&v, "1970-01-01T00:01:00Z").0, Some(Reason::PodNotRunning));
+}
+
+/// Seconds that snapshots have to become ready.
+const READY: i64 = 600;
+
+fn snap(name: &str) -> Snap {
+    Snap {
+        uid: format!("uid of {name}"),
+        policy_uid: "policy".into(),
+        run: ID.parse().unwrap(),
+        claim: ClaimKey { template: "data".into(), ordinal: 0 },
+        epoch: 1,
+        size: 2,
+        sealed: true,
+        created: Timestamp::UNIX_EPOCH,
+        cut: None,
+        ready: true,
+        restore_size: None,
+        leaving: false,
+        error: None,
+    }
+}
+
+fn free() -> Fact {
+    Fact::Lease(Seen::Known(Some(Lease { epoch: 1, ..Lease::default() })))
+}
+
+/// A run of two volumes that is cut, with these snapshots left of it, its lock given back.
+fn cut(snaps: [Snap; 2]) -> View {
+    let (id, since) = (ID.parse().unwrap(), Timestamp::UNIX_EPOCH);
+    let mut v = view(Journal::Cut(Cut { id, epoch: 1, since, size: 2, consistency: Consistency::Frozen }));
+    v.want.backup.ready_timeout = SignedDuration::from_secs(READY);
+    let [a, b] = snaps;
+    v.fold(Fact::Snaps(Seen::Known([("a".to_owned(), a), ("b".to_owned(), b)].into())));
+    v.fold(free());
+    v
+}
+
+/// What is waited for, and for how long.
+fn waits(v: &View, seconds: i64) -> (Vec<Feed>, i64) {
+    match next(v, Timestamp::from_second(seconds).unwrap()).unwrap() {
+        Next::Wait { on, until, .. } => (on, until.as_second()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_snapshots_that_are_not_sealed_are_asked_for_their_cut() {
+    let v = cut([Snap { ready: false, ..snap("a") }, snap("b")]);
+    assert_eq!(waits(&v, 1), (vec![Feed::Snaps], READY));
+    let v = cut([Snap { sealed: false, ..snap("a") }, snap("b")]);
+    assert_eq!(waits(&v, READY - 1), (vec![Feed::Cut("uid of a".into()), Feed::Snaps], READY));
+    for bad in [Snap { sealed: false, ..snap("a") }, Snap { ready: false, ..snap("a") }] {
+        let (reason, message) = closed(&cut([bad, snap("b")]), "1970-01-01T00:10:00Z");
+        assert_eq!(reason, Some(Reason::SnapshotTimeout), "{message}");
+    }
+}
+
+#[test]
+fn a_snapshot_is_sealed_once_its_cut_is_known_if_all_of_the_run_are_there() {
+    let told = |snaps: [Snap; 2]| {
+        let mut v = cut(snaps);
+        v.fold(Fact::Cut("uid of a".into(), Timestamp::UNIX_EPOCH));
+        v.fold(free());
+        match next(&v, Timestamp::UNIX_EPOCH) {
+            Ok(Next::Do { batch, .. }) => batch,
+            other => panic!("{other:?} of {:?}", v.snaps()),
+        }
+    };
+    let fresh = || Snap { sealed: false, ..snap("a") };
+    let batch = told([fresh(), snap("b")]);
+    assert!(matches!(&batch[..], [Backup::Seal(seal)] if seal.name == "a"), "{batch:?}");
+    // One that is going is none: what is partial goes.
+    let batch = told([fresh(), Snap { leaving: true, ..snap("b") }]);
+    assert!(matches!(&batch[..], [Backup::Delete(doomed)] if doomed.name == "a"), "{batch:?}");
 }

@@ -47,6 +47,7 @@ impl World {
             self.forsaken.extend(match step {
                 Restore::Protect(tend) => Some(format!("volume {} ", tend.pv)),
                 Restore::Stage(new) => Some(format!("claim {} ", new.name)),
+                Restore::Pin(_) => Some("a snapshot is still pinned".into()),
                 _ => None,
             });
         }
