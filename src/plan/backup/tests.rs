@@ -205,6 +205,10 @@ fn only_snapshots_that_are_not_sealed_are_asked_for_their_cut() {
         let (reason, message) = closed(&cut([bad, snap("b")]), "1970-01-01T00:10:00Z");
         assert_eq!(reason, Some(Reason::SnapshotTimeout), "{message}");
     }
+    let whole = cut([snap("a"), snap("b")]);
+    let Ok(Next::Do { batch, .. }) = next(&whole, Timestamp::from_second(READY).unwrap()) else { panic!("it waits") };
+    let [Backup::Write(write)] = &batch[..] else { panic!("{batch:?}") };
+    assert_eq!(write.status.last_run.as_ref().unwrap().outcome, Some(Outcome::Succeeded));
 }
 
 #[test]

@@ -41,15 +41,21 @@ impl World {
     }
 
     /// A request of a process that is dead. Once the run has turned back or is over, nobody is left who could know of it:
-    /// a claim or a mark that comes then stays until somebody takes it away, and takes nothing from anybody.
+    /// a claim, a mark or a pin that comes then stays until somebody takes it away, and takes nothing from anybody. A
+    /// scale-down that comes then stops the pods: a known limit. The way back has changed nothing on a StatefulSet that it
+    /// found running, so its version is no bar; what is one is that no successor has the lock before 30 s of silence.
     pub fn land(&mut self, step: &Restore) {
         if self.status.run.as_ref().is_none_or(|run| run.goal == Some(Goal::Old)) {
-            self.forsaken.extend(match step {
-                Restore::Protect(tend) => Some(format!("volume {} ", tend.pv)),
-                Restore::Stage(new) => Some(format!("claim {} ", new.name)),
-                Restore::Pin(_) => Some("a snapshot is still pinned".into()),
-                _ => None,
-            });
+            let late = match step {
+                Restore::Protect(tend) => vec![format!("volume {} ", tend.pv)],
+                Restore::Stage(new) => vec![format!("claim {} ", new.name)],
+                Restore::Pin(_) => vec!["a snapshot is still pinned".into()],
+                Restore::Scale(_) => {
+                    ["the StatefulSet is at 0", "wrong replicas", "pods are not ready"].map(String::from).into()
+                }
+                _ => vec![],
+            };
+            self.forsaken.extend(late);
         }
     }
 
