@@ -11,6 +11,7 @@ mod life;
 mod lift;
 mod meet;
 mod nature;
+mod order;
 mod red;
 mod restore;
 mod retention;

@@ -16,12 +16,9 @@ use tokio::time::sleep;
 use crate::apiserver::fault::{Class, Strike};
 use crate::apiserver::{ApiServer, State};
 use crate::draw::Draw;
+use crate::order;
 use crate::wire::{Case, Command, judge, runtime, to_the_end, world};
 use crate::{shop, truth};
-
-/// Writes of each command whose order is chosen.
-const FIRST: u32 = 8;
-
 /// Of so many orders one is taken: in a short sweep, and in one of all cases. A case takes a tenth of a second.
 const ORDERS: (u64, u64) = (800, 100);
 
@@ -75,7 +72,7 @@ impl Meeting {
                     shop::policy(&mut state.store, "other", self.hooks);
                 }
                 if let How::Order(order) = self.how {
-                    state.faults.order = (0..2 * FIRST).map(|bit| order >> bit & 1 == 1).collect();
+                    state.faults.order = order::turns(order);
                 }
             });
             let [first, second] = self.commands();
@@ -188,7 +185,7 @@ fn a_second_run_begins_before_every_write_of_the_first() {
 fn two_runs_on_the_wire_do_not_meet() {
     let (mut sweep, mut draw, start) = (Sweep::default(), Draw::new(ORDERS.0, ORDERS.1), Instant::now());
     for policies in [true, false] {
-        for order in (0..1_u32 << (2 * FIRST)).filter(|order| order.count_ones() == FIRST) {
+        for order in order::all() {
             if draw.take() {
                 sweep.go(Meeting { policies, hooks: true, how: How::Order(order) });
             }

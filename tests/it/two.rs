@@ -14,12 +14,9 @@ use sts_backup::step::drive;
 
 use crate::broken::Mutant;
 use crate::draw::Draw;
+use crate::order;
 use crate::sweep::{is_over, runtime, want};
 use crate::world::{Kind, Process, World, keys};
-
-/// Writes of each process whose order is chosen.
-const FIRST: u32 = 8;
-
 /// Of the orders of a short sweep one in so many is taken.
 const ORDERS: u64 = 37;
 
@@ -52,7 +49,7 @@ async fn command(world: &Rc<RefCell<World>>, name: &str, from: usize, mutant: Op
 
 async fn case(order: u32, other: bool, mutant: Option<Mutant>) -> World {
     let world = Rc::new(RefCell::new(World::new(&[], Kind::Hooks)));
-    world.borrow_mut().order = (0..2 * FIRST).map(|bit| order >> bit & 1 == 1).collect();
+    world.borrow_mut().order = order::turns(order);
     world.borrow_mut().mutant = mutant;
     let second = if other { "other" } else { "nightly" };
     Box::pin(join(command(&world, "nightly", 1, mutant), command(&world, second, 101, mutant))).await;
@@ -77,10 +74,6 @@ async fn case(order: u32, other: bool, mutant: Option<Mutant>) -> World {
     world
 }
 
-fn orders() -> impl Iterator<Item = u32> {
-    (0..1_u32 << (2 * FIRST)).filter(|order| order.count_ones() == FIRST)
-}
-
 fn sweep(other: bool, orders: &[u32], mutant: Option<Mutant>) -> usize {
     let (rt, start, mut red) = (runtime(), Instant::now(), vec![]);
     for &order in orders {
@@ -99,12 +92,12 @@ fn sweep(other: bool, orders: &[u32], mutant: Option<Mutant>) -> usize {
 
 /// Orders in which the broken promise shows.
 pub fn red(mutant: Mutant) -> usize {
-    sweep(true, &orders().step_by(997).collect::<Vec<_>>(), Some(mutant))
+    sweep(true, &order::all().step_by(997).collect::<Vec<_>>(), Some(mutant))
 }
 
 fn never_red(other: bool) {
     let mut draw = Draw::new(ORDERS, 1);
-    let drawn: Vec<u32> = orders().filter(|_| draw.take()).collect();
+    let drawn: Vec<u32> = order::all().filter(|_| draw.take()).collect();
     println!("orders of two: {draw}");
     assert!(!drawn.is_empty() && sweep(other, &drawn, None) == 0);
 }

@@ -61,12 +61,17 @@ async fn deleted(s: &Scene, phase: RestorePhase) {
     s.tidy_but_kept(&name).await;
 }
 
+/// The command that it waits for.
+fn next(object: &StatefulSetRestore) -> &'static str {
+    if object.has_ended() { "release" } else { "restore" }
+}
+
 /// The same command, and in the end the release, until the object is gone.
 async fn finish(s: &Scene, name: &str) {
     let restores = s.api::<StatefulSetRestore>();
     for _ in 0..TRIES {
         let Some(object) = restores.get_opt(name).await.unwrap() else { return };
-        let flow = if object.has_ended() { "release" } else { "restore" };
+        let flow = next(&object);
         let run: Running = s.start_restore(flow, name, &[]);
         let ended = run.ended().await;
         println!("{name}: {flow}: exit {:?} {}", ended.code, ended.stderr);
@@ -97,7 +102,7 @@ async fn a_namespace_goes_although_a_restore_is_open_in_it() {
             let Some(left) = all.get_opt(&s.namespace).await.unwrap() else { return Ok(()) };
             let object = s.api::<StatefulSetRestore>().get_opt("back").await.unwrap();
             if let Some(object) = object.filter(|object| object.metadata.deletion_timestamp.is_some()) {
-                let flow = if object.has_ended() { "release" } else { "restore" };
+                let flow = next(&object);
                 let ended = s.start_as(&admin, &["run-once", flow, &target]).ended().await;
                 println!("{flow}: exit {:?}: {}", ended.code, ended.stderr);
             }

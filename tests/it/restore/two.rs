@@ -13,14 +13,12 @@ use sts_backup::api::restore::RestorePhase;
 use sts_backup::plan::restore::{self, release, undo};
 
 use crate::draw::Draw;
+use crate::order;
 
 use super::broken::Mutant;
 use super::sweep::{STAGED, command, pause, runtime};
 use super::verdict::verdict;
 use super::world::{World, keys};
-
-/// Writes of each process whose order is chosen.
-const FIRST: u32 = 8;
 
 /// Of so many orders one is taken: in a short sweep, and in one of all cases.
 const ORDERS: (u64, u64) = (97, 6);
@@ -40,7 +38,7 @@ async fn case(order: u32, pair: Pair, mutant: Option<Mutant>) -> World {
     let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
     world.borrow_mut().mutant = mutant;
     let choose = |world: &Rc<RefCell<World>>| {
-        world.borrow_mut().order = (0..2 * FIRST).map(|bit| order >> bit & 1 == 1).collect();
+        world.borrow_mut().order = order::turns(order);
     };
     match pair {
         Pair::Same => {
@@ -88,10 +86,6 @@ fn one_of_both(world: &mut World) {
     world.look_at_others(true);
 }
 
-fn orders() -> impl Iterator<Item = u32> {
-    (0..1_u32 << (2 * FIRST)).filter(|order| order.count_ones() == FIRST)
-}
-
 fn sweep(pair: Pair, orders: &[u32], mutant: Option<Mutant>) -> (usize, String) {
     let (rt, start, mut red) = (runtime(), Instant::now(), vec![]);
     for &order in orders {
@@ -108,12 +102,12 @@ fn sweep(pair: Pair, orders: &[u32], mutant: Option<Mutant>) -> (usize, String) 
 
 /// Orders in which the broken promise shows, and what one of them says.
 pub fn red(mutant: Mutant) -> (usize, String) {
-    sweep(Pair::Same, &orders().step_by(997).collect::<Vec<_>>(), Some(mutant))
+    sweep(Pair::Same, &order::all().step_by(997).collect::<Vec<_>>(), Some(mutant))
 }
 
 fn never_red(pair: Pair) {
     let mut draw = Draw::new(ORDERS.0, ORDERS.1);
-    let drawn: Vec<u32> = orders().filter(|_| draw.take()).collect();
+    let drawn: Vec<u32> = order::all().filter(|_| draw.take()).collect();
     println!("orders of two ({pair:?}): {draw}");
     assert!(drawn.len() > 50 && sweep(pair, &drawn, None).0 == 0);
 }
