@@ -18,12 +18,12 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use self::instant::optional;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::entry::{Job, Object, Owned, Uid};
 pub use self::index::Index;
+use self::instant::optional;
 use self::pace::{Lease, Turn};
 use super::job::Run;
 use super::report::Note;

@@ -15,7 +15,6 @@ use super::journal::{Journal, Record};
 use super::name::RunId;
 use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
 use super::prune::Pruning;
-use super::restore::journal::Course;
 use super::restore::sight::{Look, Sights};
 
 /// Of what is `Unknown` nothing is decided: it is read first. Absence is knowledge: `Known(None)`, a missing key.
@@ -73,8 +72,6 @@ pub struct View {
     pub acted: bool,
     /// Whether the run of our slot was ever seen open: if it is not open any more, it has ended.
     pub was_open: bool,
-    /// Where the journal of a restore was when it was last known.
-    course: Option<Course>,
 }
 
 impl View {
@@ -106,7 +103,6 @@ impl View {
             silence: None,
             acted: false,
             was_open: false,
-            course: None,
         }
     }
 

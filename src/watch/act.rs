@@ -41,7 +41,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The request of an act; none for an object that is gone.
 pub fn carry_out(state: &State, act: Act) -> Option<LocalBoxFuture<'_, (Uid, Answer)>> {
-    let object = state.index.borrow().get(act.uid)?.object.clone();
+    let object = state.index.borrow().get(act.uid)?.object;
     let answer = async move {
         let doing = async {
             match act.what {

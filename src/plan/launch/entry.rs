@@ -4,10 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::instant::{optional, required};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::instant::{optional, required};
 use crate::api::condition::Reason;
 use crate::api::restore::RestorePhase;
 use crate::api::shared::{Outcome, Trigger};

@@ -21,18 +21,14 @@ impl Index {
         (*ended, self.epoch) = (true, self.epoch + 1);
         let began = *began;
         if feed.list == List::Jobs {
-            let stale = |jobs: &mut Vec<Job>| {
-                let before = jobs.len();
-                jobs.retain(|job| job.epoch >= began);
-                jobs.len() < before
-            };
-            for uid in self.entries.keys().collect::<Vec<_>>() {
-                if self.entries.change(uid, |entry| stale(&mut entry.jobs)) == Some(true) {
-                    self.touched.insert(uid);
-                }
+            let is_gone = |job: &Job| job.epoch < began;
+            let shrinks = self.entries.after(None).filter(|(_, entry)| entry.jobs.iter().any(is_gone));
+            for uid in shrinks.map(|(uid, _)| uid).collect::<Vec<_>>() {
+                self.entries.change(uid, |entry| entry.jobs.retain(|job| !is_gone(job)));
+                self.touched.insert(uid);
             }
             self.strays.retain(|_, jobs| {
-                stale(jobs);
+                jobs.retain(|job| !is_gone(job));
                 !jobs.is_empty()
             });
         } else {

@@ -5,10 +5,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use super::instant::optional;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::instant::optional;
 use crate::plan::job::Kind;
 
 /// How long a silent holder of a Lease is left alone.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::instant::optional;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Wake;
 use super::entry::{Job, Object, Stage, State, Subject, Uid};
+use super::instant::optional;
 use super::pace::{Mark, Pace};
 use crate::plan::job::Kind;
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::NewClaim;
-use super::journal::Record;
+use super::journal::{Course, Record};
 use crate::api::recorded::RecordedClaim;
 use crate::plan::name::{ClaimKey, RunId};
 use crate::plan::noun::Refusal;
@@ -197,6 +197,8 @@ pub struct Sights {
     ending: Seen<bool>,
     kin: Seen<BTreeSet<String>>,
     pub foreign: Option<String>,
+    /// Where the journal was when it was last known.
+    pub course: Option<Course>,
 }
 
 fn at(look: Look) -> Read {
@@ -238,8 +240,8 @@ impl Sights {
 
     /// What was seen before the lock was ours is hearsay; who we are is not.
     pub fn forget(&mut self) {
-        let user = std::mem::take(&mut self.user);
-        *self = Sights { user, ..Sights::default() };
+        let (user, course) = (std::mem::take(&mut self.user), self.course);
+        *self = Sights { user, course, ..Sights::default() };
     }
 
     /// That is to be looked at again.

@@ -91,7 +91,7 @@ impl View {
         if let Sight::Record(record) = &sight {
             // Also when the write that turned it got no answer, so that the record is not known in between.
             let course = record.journal.course();
-            if self.course.replace(course).is_some_and(|before| before != course) {
+            if self.restore.course.replace(course).is_some_and(|before| before != course) {
                 self.refused = None;
                 self.restore.foreign = None;
                 self.roster = Seen::Unknown;
