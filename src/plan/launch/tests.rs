@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::entry::{Job, Last, Manager, Object, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Uid};
 use super::pace::Lease;
-use super::{Act, Answer, Context, Feed, Index, Now, What};
+use super::{Act, Answer, Context, Feed, Index, List, Now, What};
 use crate::api::restore::RestorePhase;
 use crate::api::shared::{Outcome, Trigger};
 use crate::plan::job::{Kind, Run};
@@ -330,4 +330,23 @@ fn an_undo_that_was_refused_is_handled() {
     index.see_job(UID, job(9, Kind::Undo, "please", Trigger::Manual, State::Failed { refused: true }));
     let handled = Owned { request: Some("please".into()), ..Owned::default() };
     assert_eq!(plan(&mut index, "2026-03-05T13:00:00Z"), [What::Status(handled)]);
+}
+
+#[test]
+fn jobs_that_a_list_names_no_more_are_gone() {
+    let mut index = backup(settled());
+    let (late, jobs) = (Uid(9 << 64), Feed { list: List::Jobs, namespace: None });
+    let running = |n| job(n, Kind::Backup, "2026-03-03T02:00:00Z", Trigger::Schedule, State::Running);
+    for (owner, n) in [(UID, 1), (UID, 2), (late, 3), (late, 4)] {
+        index.see_job(owner, running(n));
+    }
+    plan(&mut index, "2026-03-02T13:00:00Z");
+    index.list(&jobs);
+    index.see_job(UID, running(2));
+    index.see_job(late, running(4));
+    index.listed(&jobs);
+    // One whose object is seen only afterwards.
+    index.see(late, object(Subject::Backup(Box::new(settled()))));
+    let left = |uid| index.get(uid).unwrap().jobs.iter().map(|job| job.uid).collect::<Vec<_>>();
+    assert_eq!((left(UID), left(late)), (vec![Uid(2)], vec![Uid(4)]));
 }
