@@ -9,7 +9,7 @@ use crate::api::condition::Reason;
 use crate::api::restore::RestorePhase;
 use crate::api::shared::Goal;
 use crate::plan::flow::Feed;
-use crate::plan::noun::{Marks, Pod, Refusal, Volume};
+use crate::plan::noun::{Marks, Pod, RETAIN, Refusal, Volume};
 use crate::plan::view::{Read, View};
 
 /// The replicas to go back to: read once, never from a StatefulSet that is scaled down.
@@ -76,19 +76,33 @@ pub fn relax(v: &View, run: &Run, _: Timestamp) -> Holds {
     Ok(ours.then(|| Go::Do(vec![Restore::Retain(stop::keep(target, own))])))
 }
 
-/// Volumes under claims get back their own policy and lose our marks.
+/// Volumes under claims get back their own policy and lose our marks. One whose claim goes after all stays Retained: the
+/// deletion may be one of ours, sent by a process that is dead and late.
 pub fn give_back(v: &View, run: &Run) -> Result<Vec<Restore>, Read> {
     let mut batch = vec![];
     for (pvc, claim) in claims(v, run)? {
         let Some((pv, volume)) = behind(v, claim)? else { continue };
         let item = run.deed.plan.items.iter().find(|item| item.pvc == *pvc);
-        let (_, policy) = volume::role(v, run, item, pv, volume);
+        let (_, own) = volume::role(v, run, item, pv, volume);
+        let policy = if item.is_some() && claim.leaving { RETAIN } else { own };
         let touched = is_marked(v, volume) || item.is_some() && volume.policy != policy;
         if touched && (volume.policy != policy || volume.marks != Marks::default()) {
             batch.push(Restore::Settle(tend(pv, volume, policy, Marks::default())));
         }
     }
     Ok(batch)
+}
+
+/// What is to be said of the claims that go although they were to stay: each with the volume behind it.
+pub fn going(v: &View, run: &Run) -> Result<String, Read> {
+    let (mut said, all) = (vec![], v.claims()?);
+    for item in run.deed.plan.items.iter().filter(|_| run.reached >= RestorePhase::ScalingDown) {
+        let Some(claim) = all.get(&item.pvc).filter(|claim| claim.leaving) else { continue };
+        let Some((pv, _)) = behind(v, claim)? else { continue };
+        let pvc = &item.pvc;
+        said.push(format!("; claim {pvc} is being deleted: its volume {pv} stays, with reclaim policy {RETAIN}"));
+    }
+    Ok(said.concat())
 }
 
 /// A volume under no claim: Retained and marked, with the day until which it is kept.

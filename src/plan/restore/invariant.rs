@@ -152,14 +152,16 @@ fn strangers(state: &State, deed: &Deed, all: &mut Vec<String>) {
     }
 }
 
-/// In the end each volume under a claim has the policy of the one that was there before, and no mark; what was set
-/// aside is Retained and marked.
+/// In the end each volume under a claim has the policy of the one that was there before (Retain if the claim goes), and
+/// no mark; what was set aside is Retained and marked.
 fn settled(state: &State, deed: &Deed, all: &mut Vec<String>) {
     for item in &deed.plan.items {
         let Some(old) = &item.old else { continue };
-        let claim = state.claims.get(&item.pvc).and_then(|claim| claim.volume.as_ref());
-        if let Some((pv, volume)) = claim.and_then(|pv| Some((pv, state.volumes.get(pv)?))) {
-            if volume.policy != old.policy {
+        let claim = state.claims.get(&item.pvc);
+        let goes = claim.is_some_and(|claim| claim.leaving);
+        let under = claim.and_then(|claim| claim.volume.as_ref());
+        if let Some((pv, volume)) = under.and_then(|pv| Some((pv, state.volumes.get(pv)?))) {
+            if volume.policy != old.policy && !(goes && volume.policy == RETAIN) {
                 all.push(format!("volume {pv} of claim {} ends with policy {}", item.pvc, volume.policy));
             }
             if volume.marks.restore.is_some() {
@@ -167,7 +169,7 @@ fn settled(state: &State, deed: &Deed, all: &mut Vec<String>) {
             }
         }
         let aside = [Some(old), deed.staged.get(&item.pvc)].into_iter().flatten();
-        for placed in aside.filter(|placed| Some(&placed.pv) != claim) {
+        for placed in aside.filter(|placed| Some(&placed.pv) != under) {
             let Some(volume) = find(state, placed) else { continue };
             let marked = volume.marks.restore.as_deref() == Some(state.uid);
             if !state.released && (volume.policy != RETAIN || !marked) {

@@ -196,6 +196,9 @@ impl<'a> Scribe<'a> {
             };
             message.push_str(&kept);
         }
+        if let Some(run) = run {
+            message.push_str(&finish::going(self.v, run)?);
+        }
         self.status.phase = Some(phase);
         let good = !matches!(end, End::Failed(_));
         self.close(good && phase == RestorePhase::Completed, reason, &message);
