@@ -14,6 +14,7 @@ mod serve;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -41,9 +42,13 @@ const LOOK: Duration = Duration::from_secs(15);
 /// What is heard in a burst is taken in before it is answered.
 const BURST: usize = 500;
 
+/// Tells the time of day. It may jump at any time, and the loop has to notice.
+pub type Wall = Rc<dyn Fn() -> Timestamp>;
+
 /// What the loop works on, and others show.
 struct State {
     client: Client,
+    wall: Wall,
     settings: Watching,
     index: RefCell<Index>,
     /// Watches that do not work, and why.
@@ -55,9 +60,28 @@ struct State {
 }
 
 impl State {
-    fn now(&self) -> Now {
-        Now { wall: Timestamp::now(), tick: self.began.elapsed() }
+    fn new(client: Client, settings: Watching, wall: Wall) -> State {
+        State {
+            client,
+            index: RefCell::new(Index::new(context(&settings, wall()))),
+            stands_by: Cell::new(settings.leader),
+            settings,
+            troubles: RefCell::default(),
+            began: Instant::now(),
+            turned: Cell::new(Instant::now()),
+            wall,
+        }
     }
+
+    fn now(&self) -> Now {
+        Now { wall: (self.wall)(), tick: self.began.elapsed() }
+    }
+}
+
+/// The loop alone, without election, signals and pages, by that clock.
+pub async fn turn(client: Client, settings: Watching, wall: Wall) -> Infallible {
+    let feeds = settings.feeds();
+    turns(&State::new(client, settings, wall), &feeds).await
 }
 
 /// Watches until it is told to stop.
@@ -72,15 +96,7 @@ pub async fn watch(connection: &Connection, settings: Watching) -> Result<()> {
         Seat::new(connection.client.clone(), &settings.namespace, deployment, settings.pod.clone())
     });
     let (metrics, health) = (serve::bind(&settings.metrics).await?, serve::bind(&settings.health).await?);
-    let state = State {
-        client: connection.client.clone(),
-        index: RefCell::new(Index::new(context(&settings))),
-        stands_by: Cell::new(seat.is_some()),
-        settings,
-        troubles: RefCell::default(),
-        began: Instant::now(),
-        turned: Cell::new(Instant::now()),
-    };
+    let state = State::new(connection.client.clone(), settings, Rc::new(Timestamp::now));
     tracing::info!(message = format!("watching as {}", state.settings.install));
     select! {
         _ = term.recv() => {}
@@ -96,11 +112,11 @@ pub async fn watch(connection: &Connection, settings: Watching) -> Result<()> {
     Ok(())
 }
 
-fn context(settings: &Watching) -> Context {
+fn context(settings: &Watching, started: Timestamp) -> Context {
     Context {
         places: settings.max_concurrent_runs,
         jitter_seconds: settings.jitter_seconds,
-        started: Timestamp::now(),
+        started,
         feeds: settings.feeds(),
     }
 }
@@ -110,7 +126,7 @@ async fn work(state: &State, seat: Option<&Seat>) -> Error {
     let feeds = state.settings.feeds();
     let Some(seat) = seat else { match turns(state, &feeds).await {} };
     seat.won(|| state.turned.set(Instant::now())).await;
-    state.index.replace(Index::new(context(&state.settings)));
+    state.index.replace(Index::new(context(&state.settings, state.now().wall)));
     state.stands_by.set(false);
     select! {
         never = turns(state, &feeds) => match never {},

@@ -89,7 +89,7 @@ impl Pages {
         if self.after.is_none() {
             let _ = writeln!(text, "# HELP {0} {1}\n# TYPE {0} gauge", family.name, family.help);
         }
-        let (index, now) = (state.index.borrow(), Timestamp::now());
+        let (index, now) = (state.index.borrow(), state.now().wall);
         let mut count = 0;
         for (uid, entry) in index.after(self.after).take(PIECE) {
             count += 1;

@@ -61,6 +61,12 @@ pub struct State {
     pub cuts: u64,
 }
 
+impl State {
+    fn is_away(&self) -> bool {
+        self.faults.away_until.is_some_and(|until| self.store.clock.now() < until)
+    }
+}
+
 #[derive(Clone)]
 pub struct ApiServer {
     state: Arc<Mutex<State>>,
@@ -142,6 +148,9 @@ impl Door {
         };
         if fault::class(&ask) == Class::Write {
             self.turn().await;
+        }
+        if self.server.look().is_away() {
+            return Err("connection refused".into());
         }
         let strike = self.server.act(|state| fault::befall(state, &ask, &self.life));
         match strike {

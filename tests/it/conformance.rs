@@ -8,6 +8,7 @@ use sts_backup::generate::rbac;
 
 use crate::apiserver::kind::Key;
 use crate::script::{Both, speak};
+use crate::watcher;
 use crate::wire::{Case, judge, runtime, world};
 
 #[test]
@@ -41,8 +42,8 @@ fn kinds<'a>(lines: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_kind_of_request_that_a_run_makes_is_in_a_script() {
-    let asked = kinds(judge(&Case::of(true)).log.iter());
+fn every_kind_of_request_that_a_run_or_a_watcher_makes_is_in_a_script() {
+    let asked = kinds(judge(&Case::of(true)).log.iter().chain(&watcher::requests()));
     let spoken = runtime().block_on(async {
         let (server, _) = world(&Case::of(false));
         server.act(|state| {

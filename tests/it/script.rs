@@ -24,7 +24,8 @@ pub struct Both {
 const ADMISSION: &str = "apis/admissionregistration.k8s.io/v1";
 
 /// Short names of resources: path of the API, resource, kind.
-const SHORT: [(&str, &str, &str, &str); 13] = [
+const SHORT: [(&str, &str, &str, &str); 14] = [
+    ("jobs", "apis/batch/v1", "jobs", "Job"),
     ("leases", "apis/coordination.k8s.io/v1", "leases", "Lease"),
     ("backups", "apis/backup.sts-backup.io/v1alpha1", "statefulsetbackups", "StatefulSetBackup"),
     ("snapshots", "apis/snapshot.storage.k8s.io/v1", "volumesnapshots", "VolumeSnapshot"),

@@ -32,6 +32,8 @@ pub enum Deed {
     ReplaceSet,
     /// A stranger takes the Lease from us.
     StealLease,
+    /// Every watch loses its connection.
+    Cut,
     /// Every watch loses its connection, and what they knew is too old to go on from.
     Compact,
     /// Somebody deletes a snapshot of ours and makes another of its name.
@@ -198,6 +200,7 @@ impl Deed {
                 object["spec"]["leaseTransitions"] = (epoch + 1).into();
                 object["spec"]["holderIdentity"].take();
             }),
+            Deed::Cut => state.cuts += 1,
             Deed::Compact => {
                 store.forget();
                 state.cuts += 1;

@@ -1,9 +1,11 @@
 //! The flow on the wire: the real effects, reads, watches and hooks of a process, against the double.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
+use kube::Client;
 use sts_backup::api::condition::Reason;
 use sts_backup::api::shared::{Outcome, Trigger};
 use sts_backup::config::Settings;
@@ -21,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
 use crate::apiserver::ApiServer;
-use crate::apiserver::fault::{Class, Strike};
+use crate::apiserver::fault::{Class, Life, Strike};
 use crate::apiserver::store::Store;
 use crate::nature::{Act, Deed, Nature, Pace};
 use crate::{shop, truth};
@@ -129,22 +131,32 @@ pub async fn process(server: &ApiServer, clock: Clock, name: &'static str, slot:
 }
 
 async fn start(server: &ApiServer, clock: Clock, command: Command) -> Option<Exit> {
-    let Command { name, slot, second } = command;
     let (client, life) = server.client(Some(rbac::runner_verbs()));
-    life.second.store(second, Ordering::Relaxed);
-    let found = server.look().store.get(&shop::object(name)).cloned();
+    life.second.store(command.second, Ordering::Relaxed);
+    let request = Request {
+        namespace: shop::NAMESPACE.into(),
+        name: command.name.into(),
+        slot: Some(command.slot.into()),
+        trigger: Trigger::Command,
+        attempt: None,
+    };
+    Box::pin(carry_out(server, clock, &request, (client, life))).await
+}
+
+/// The process of that client, from its start to its exit; none: it died.
+pub async fn carry_out(
+    server: &ApiServer,
+    clock: Clock,
+    request: &Request,
+    (client, life): (Client, Arc<Life>),
+) -> Option<Exit> {
+    let found = server.look().store.get(&shop::object(&request.name)).cloned();
     let Some(found) = found else {
         return Some(Exit::Refused(Refusal::new(Reason::Superseded, "there is no such object")));
     };
     let object = serde_json::from_value(found).unwrap();
-    let request = Request {
-        namespace: shop::NAMESPACE.into(),
-        name: name.into(),
-        slot: Some(slot.into()),
-        trigger: Trigger::Command,
-        attempt: None,
-    };
-    let want = run::want(&object, &Settings::default(), &request, clock.now()).unwrap();
+    let slot = request.slot.as_deref().unwrap_or_default();
+    let want = run::want(&object, &Settings::default(), request, clock.now()).unwrap();
     let want = noun::Want { guarded: true, ..want };
     let cluster = Cluster::new(client, want.clone(), clock);
     let mut view = View::new(want);

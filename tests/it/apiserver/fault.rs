@@ -5,6 +5,7 @@ use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::State;
@@ -56,6 +57,14 @@ pub struct Faults {
     pub order: VecDeque<bool>,
     /// Deletions are carried out whatever their preconditions.
     pub blind: bool,
+    /// Until then nobody gets an answer.
+    pub away_until: Option<Timestamp>,
+    /// Whoever watches that resource hears of everything so much later.
+    pub late: Option<(&'static str, Duration)>,
+    /// Watches tell everything twice.
+    pub twice: bool,
+    /// An older server: it has no streaming lists.
+    pub unstreamed: bool,
 }
 
 impl Faults {
@@ -86,6 +95,9 @@ pub fn class(ask: &Ask) -> Class {
 
 /// Counts the request, lets the world do what it was to do before it, and says what befalls it.
 pub fn befall(state: &mut State, ask: &Ask, life: &Life) -> Option<Strike> {
+    if life.bystander.load(Ordering::Relaxed) {
+        return None;
+    }
     let class = class(ask);
     let count = state.faults.counts.entry(class).or_default();
     let k = *count;
@@ -118,6 +130,8 @@ pub struct Life {
     dead: AtomicBool,
     /// It is of the second of two commands.
     pub second: AtomicBool,
+    /// Its requests are not counted, and nothing befalls them.
+    pub bystander: AtomicBool,
     pub died: Notify,
     pub terminate: Notify,
 }

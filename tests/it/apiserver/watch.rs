@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt};
 use http_body::Frame;
 use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answer::No;
 use super::kind::Kind;
@@ -37,17 +37,27 @@ struct Watch {
 
 pub fn open(server: &ApiServer, ask: &Ask) -> Result<Chunks, No> {
     let (kind, namespace, selector) = (ask.place.kind, ask.place.namespace.clone(), ask.selector()?);
-    if !ask.word("sendInitialEvents").is_empty() {
-        return Err(No::unknown("a streaming list"));
-    }
     let seconds = ask.word("timeoutSeconds").parse().unwrap_or(1800);
     let (mut first, mut over, asked) = (vec![], false, ask.word("resourceVersion"));
     let state = server.look();
+    let streams = ask.word("sendInitialEvents") == "true";
+    if streams && state.faults.unstreamed {
+        let why = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature \
+                   gate is enabled";
+        return Err(No::new(422, "Invalid", why));
+    }
+    if streams && ask.word("resourceVersionMatch") != "NotOlderThan" {
+        return Err(No::unknown("a streaming list without resourceVersionMatch"));
+    }
     let told = match asked {
         "" | "0" => {
             let all = state.store.list(kind, &namespace, &selector);
             first.extend(all.into_iter().map(|object| json!({ "type": "ADDED", "object": object })));
-            state.store.version()
+            let version = state.store.version();
+            if streams {
+                first.push(bookmark(kind, version, &json!({ "k8s.io/initial-events-end": "true" })));
+            }
+            version
         }
         asked => asked.parse().map_err(|_| No::bad(format!("Invalid value: {asked}")))?,
     };
@@ -87,6 +97,9 @@ impl Watch {
             if self.over {
                 return None;
             }
+            if let Some(lag) = self.lag() {
+                sleep(lag).await;
+            }
             let cut = {
                 let server = self.server.clone();
                 let state = server.look();
@@ -106,15 +119,17 @@ impl Watch {
                     self.over = Instant::now() >= self.until;
                     self.next_bookmark = Instant::now() + BOOKMARK;
                     if self.bookmarks {
-                        let version = self.told.to_string();
-                        self.first.push(json!({ "type": "BOOKMARK", "object": {
-                            "apiVersion": self.kind.api_version(), "kind": self.kind.kind,
-                            "metadata": { "resourceVersion": version },
-                        } }));
+                        self.first.push(bookmark(self.kind, self.told, &json!({})));
                     }
                 }
             }
         }
+    }
+
+    /// How much later than others it hears of a change.
+    fn lag(&self) -> Option<Duration> {
+        let late = self.server.look().faults.late;
+        late.filter(|(resource, _)| *resource == self.kind.resource).map(|(_, lag)| lag)
     }
 
     /// An object that comes to match is new to us, one that does not match any more is gone.
@@ -133,10 +148,19 @@ impl Watch {
                 (true, false) => "DELETED",
                 (false, false) => continue,
             };
-            self.first.push(json!({ "type": kind, "object": change.object }));
+            let told = json!({ "type": kind, "object": change.object });
+            self.first.extend(state.faults.twice.then(|| told.clone()));
+            self.first.push(told);
         }
         self.told = state.store.version().max(self.told);
     }
+}
+
+fn bookmark(kind: &Kind, version: u64, annotations: &Value) -> Value {
+    json!({ "type": "BOOKMARK", "object": {
+        "apiVersion": kind.api_version(), "kind": kind.kind,
+        "metadata": { "resourceVersion": version.to_string(), "annotations": annotations },
+    } })
 }
 
 fn line(value: &Value) -> Bytes {
