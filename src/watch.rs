@@ -26,8 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 pub use self::act::VERBS as ACT_VERBS;
-use self::feed::News;
 pub use self::feed::VERBS as FEED_VERBS;
+pub use self::feed::{News, news};
 use self::lead::Seat;
 pub use self::lead::VERBS as LEAD_VERBS;
 use crate::client::Connection;

@@ -2,13 +2,17 @@
 //! small pages.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
-use futures::stream::{Stream, StreamExt};
+use futures::future::ready;
+use futures::stream::{Stream, StreamExt, select, unfold};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tower::service_fn;
 
 use super::decode;
 use crate::api::label;
@@ -44,21 +48,48 @@ pub enum News {
     Trouble(Feed, String),
 }
 
+/// What one feed tells, in its order. It never ends.
 pub type Stories = Pin<Box<dyn Stream<Item = News>>>;
 
 pub fn news(client: Client, feed: &Feed, settings: &Watching) -> Stories {
     let install = settings.install.clone();
+    let line = Line::new(client);
     match feed.list {
-        List::Backups => objects::<SlimBackup>(client, feed, move |object| decode::backup(&install, object)),
-        List::Restores => objects::<SlimRestore>(client, feed, move |object| decode::restore(&install, object)),
+        List::Backups => objects::<SlimBackup>(line, feed, move |object| decode::backup(&install, object)),
+        List::Restores => objects::<SlimRestore>(line, feed, move |object| decode::restore(&install, object)),
         List::Jobs => {
-            let api: Api<SlimJob> = Api::namespaced(client, &settings.namespace);
+            let api: Api<SlimJob> = Api::namespaced(line.client, &settings.namespace);
             let ours = format!("{}={},{}", label::MANAGED_BY, label::MANAGED_BY_VALUE, label::UID);
-            stories(api, watcher::Config::default().labels(&ours), feed, |event| match event {
+            stories(api, line.answered, watcher::Config::default().labels(&ours), feed, |event| match event {
                 Told::Here(job) => Some(News::Job(Box::new(job))),
                 Told::Gone(job) => Some(News::JobGone(Box::new(job))),
             })
         }
+    }
+}
+
+/// The client of one feed, and when it was answered well. A watch that goes on from where it was, where nothing happens,
+/// tells nothing: that it stands again shows nowhere else.
+struct Line {
+    client: Client,
+    answered: Arc<Notify>,
+}
+
+impl Line {
+    fn new(client: Client) -> Line {
+        let answered = Arc::new(Notify::new());
+        let (namespace, notify) = (client.default_namespace().to_owned(), answered.clone());
+        let service = service_fn(move |request| {
+            let (client, answered) = (client.clone(), notify.clone());
+            async move {
+                let response = client.send(request).await?;
+                if response.status().is_success() {
+                    answered.notify_one();
+                }
+                Ok::<_, kube::Error>(response)
+            }
+        });
+        Line { client: Client::new(service, namespace), answered }
     }
 }
 
@@ -67,15 +98,15 @@ enum Told<K> {
     Gone(K),
 }
 
-fn objects<K>(client: Client, feed: &Feed, decode: impl Fn(K) -> Option<(Uid, Object)> + 'static) -> Stories
+fn objects<K>(line: Line, feed: &Feed, decode: impl Fn(K) -> Option<(Uid, Object)> + 'static) -> Stories
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Lean,
 {
     let api: Api<K> = match &feed.namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
+        Some(namespace) => Api::namespaced(line.client, namespace),
+        None => Api::all(line.client),
     };
-    stories(api, watcher::Config::default(), feed, move |event| match event {
+    stories(api, line.answered, watcher::Config::default(), feed, move |event| match event {
         Told::Here(object) => decode(object).map(|(uid, object)| News::Object(uid, Box::new(object))),
         Told::Gone(object) => object.meta().uid.as_ref()?.parse().ok().map(News::Gone),
     })
@@ -86,32 +117,36 @@ impl<K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static> 
 
 fn stories<K: Lean>(
     api: Api<K>,
+    answered: Arc<Notify>,
     config: watcher::Config,
     feed: &Feed,
     tell: impl Fn(Told<K>) -> Option<News> + 'static,
 ) -> Stories {
     let feed = feed.clone();
     let mut troubled = false;
-    let stories = events(api, config).map(move |event| {
-        let alive = std::mem::replace(&mut troubled, event.is_err()) && event.is_ok();
-        let story = match event {
-            Ok(Event::Init) => Some(News::Begin(feed.clone())),
-            Ok(Event::InitDone) => Some(News::End(feed.clone())),
-            Ok(Event::InitApply(object) | Event::Apply(object)) => tell(Told::Here(object)),
-            Ok(Event::Delete(object)) => tell(Told::Gone(object)),
-            Err(error) => Some(News::Trouble(feed.clone(), why(&feed, &error))),
-        };
-        let alive = alive.then(|| News::Alive(feed.clone()));
-        futures::stream::iter(alive.into_iter().chain(story))
+    let answers = unfold(answered, async |answered| {
+        answered.notified().await;
+        Some((None, answered))
     });
-    stories.flatten().boxed_local()
+    let stories = select(events(api, config).map(Some), answers).map(move |event| {
+        troubled |= matches!(event, Some(Err(_)));
+        match event {
+            None => std::mem::take(&mut troubled).then(|| News::Alive(feed.clone())),
+            Some(Ok(Event::Init)) => Some(News::Begin(feed.clone())),
+            Some(Ok(Event::InitDone)) => Some(News::End(feed.clone())),
+            Some(Ok(Event::InitApply(object) | Event::Apply(object))) => tell(Told::Here(object)),
+            Some(Ok(Event::Delete(object))) => tell(Told::Gone(object)),
+            Some(Err(error)) => Some(News::Trouble(feed.clone(), why(&feed, &error))),
+        }
+    });
+    stories.filter_map(ready).boxed_local()
 }
 
 /// A server without streaming lists says 400 or 422; it is asked for pages from then on.
 fn events<K: Lean>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = watcher::Result<Event<K>>> {
     let paged = config.clone().page_size(PAGE);
     let begin = watcher(api.clone(), config.streaming_lists()).default_backoff().boxed();
-    futures::stream::unfold((begin, Some((api, paged))), async |(mut events, mut other)| {
+    unfold((begin, Some((api, paged))), async |(mut events, mut other)| {
         loop {
             let event = events.next().await?;
             if let Err(error) = &event

@@ -168,10 +168,14 @@ fn wall(case: &Case, clock: Clock) -> watch::Wall {
     })
 }
 
+fn clock() -> Clock {
+    Clock::at(Timestamp::from_second(1_800_000_000).unwrap())
+}
+
 fn judge(case: &Case, base: Option<&Seen>) -> Seen {
     let rt = runtime();
     LocalSet::new().block_on(&rt, async {
-        let clock = Clock::at(Timestamp::from_second(1_800_000_000).unwrap());
+        let clock = clock();
         let server = world(case, clock);
         let jobs = Jobs::new(server.clone(), clock, case.fates.clone());
         spawn_local(jobs.clone().control());

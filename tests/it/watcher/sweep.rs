@@ -4,12 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Instant;
 
-use super::{Case, Seen, judge};
+use futures::StreamExt;
+use sts_backup::watch::{self, News};
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+use super::{Case, MINUTE, Seen, clock, judge, settings, world};
 use crate::apiserver::answer::No;
 use crate::apiserver::fault::{self, Class, Strike};
 use crate::draw::Draw;
 use crate::jobs::FATES;
 use crate::nature::Deed;
+use crate::wire::runtime;
 use crate::{order, shop};
 
 /// A sweep, its red cases told as lines.
@@ -86,13 +92,13 @@ fn every_write_is_struck_by_everything() {
         }
     }
     println!("{draw}");
-    sweep.end("writes", 10);
+    sweep.end("writes", 5);
 }
 
 #[test]
 fn every_pair_of_deaths_comes_to_the_same() {
     let mut sweep = Sweep::new(&Case::default());
-    let (mut draw, kinds) = (Draw::new(600, 40), [Strike::DieBefore, Strike::DieAfter, Strike::LostAfter]);
+    let (mut draw, kinds) = (Draw::new(300, 40), [Strike::DieBefore, Strike::DieAfter, Strike::LostAfter]);
     let writes = sweep.base.counts[&Class::Write];
     for (k, j) in (0..writes).flat_map(|k| (k + 1..writes).map(move |j| (k, j))) {
         for (first, second) in kinds.iter().flat_map(|first| kinds.iter().map(move |second| (first, second))) {
@@ -103,7 +109,7 @@ fn every_pair_of_deaths_comes_to_the_same() {
         }
     }
     println!("{draw}");
-    sweep.end("pairs", 10);
+    sweep.end("pairs", 4);
 }
 
 #[test]
@@ -202,6 +208,33 @@ fn a_clock_that_is_set_an_hour_ahead_or_back_runs_no_slot_twice() {
         let hours =
             |name: &str| seen.ran[name].iter().filter_map(|slot| slot.get(11..16)).collect::<Vec<_>>().join(" ");
         assert_eq!((&*hours(shop::POLICY), &*hours("other")), (nightly, other), "{minutes} min");
+    }
+}
+
+#[test]
+fn a_watch_that_stands_again_is_known_to_although_nothing_happens() {
+    for unstreamed in [false, true] {
+        LocalSet::new().block_on(&runtime(), async {
+            let server = world(&Case { unstreamed, ..Case::default() }, clock());
+            let (client, _) = server.client(None);
+            let mut news = watch::news(client, &settings().feeds()[0], &settings());
+            while !matches!(news.next().await, Some(News::End(_))) {}
+            // At least until its time is over, nothing is to be told.
+            assert!(timeout(MINUTE, news.next()).await.is_err());
+            server.act(|state| {
+                let k = state.faults.count(Class::Watch);
+                let no = Strike::Say(fault::forbidden());
+                state.faults.strikes = (k..k + 3).map(|k| ((Class::Watch, k), no.clone())).collect();
+                state.cuts += 1;
+            });
+            let mut told = vec![];
+            while !matches!(told.last(), Some(News::Alive(_))) {
+                let next = timeout(3 * MINUTE, news.next()).await;
+                told.push(next.unwrap_or_else(|_| panic!("it keeps silent after {told:?}")).unwrap());
+            }
+            let troubles = told.iter().filter(|news| matches!(news, News::Trouble(..))).count();
+            assert!((3..=4).contains(&troubles) && troubles + 1 == told.len(), "{told:?}");
+        });
     }
 }
 
