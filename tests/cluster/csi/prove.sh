@@ -460,7 +460,17 @@ box() { cut -d ' ' -f 1 "/var/tmp/sts-backup/$1/pid1"; }
 namespaces() { local pid; pid=$(box "$1"); readlink "/proc/$pid/ns/net" "/proc/$pid/ns/mnt" "/proc/$pid/ns/pid"; }
 members() { grep -lE "/$1-[0-9a-f]{8}(/|$)" /proc/[0-9]*/cgroup 2> /dev/null || true; }
 
-# nothing_left NAME NAMESPACES
+# In ticks since the machine's start.
+ticks() { awk -v hertz="$(getconf CLK_TCK)" '{ printf "%d", $1 * hertz }' /proc/uptime; }
+# Of those in that namespace the one that lsns names, if it was there before that tick: numbers are given out again.
+older() { # NAMESPACE TICK
+  local pid
+  for pid in $(lsns --noheadings --output NS,PID | awk -v number="${1//[^0-9]/}" '$1 == number { print $2 }'); do
+    sed 's/.*) //' "/proc/$pid/stat" 2> /dev/null | awk -v tick="$2" -v pid="$pid" '$20 <= tick { print pid }'
+  done
+}
+
+# nothing_left NAME NAMESPACES TICK: when it went down
 nothing_left() {
   local name=$1 state=/var/tmp/sts-backup/$1 namespace
   [ -z "$(members "$name")" ] || die "processes are left: $(members "$name")"
@@ -468,13 +478,13 @@ nothing_left() {
   ! losetup --list | grep -F " $state/" || die "loop devices are left"
   ! grep -F "$state" /proc/self/mountinfo || die "mounts are left"
   for namespace in $2; do
-    ! lsns --noheadings --output NS | grep -qw "${namespace//[^0-9]/}" || die "namespace $namespace is left"
+    [ -z "$(older "$namespace" "$3")" ] || die "namespace $namespace is left"
   done
   [ ! -e "$state" ] || die "$state is left"
 }
 
 side_by_side() {
-  local one two again pid
+  local one two again pid tick
   at "$second" up > "$scratch/second"
   one=$(namespaces "$node") two=$(namespaces "$second")
   [ "$(at "$node" kubectl get nodes --output name) $(at "$second" kubectl get nodes --output name)" = \
@@ -492,11 +502,13 @@ side_by_side() {
   at "$second" kubectl get --raw /readyz > /dev/null
   ok "killed and up again: what was left is cleaned away"
 
+  tick=$(ticks)
   at "$node" down > /dev/null
-  nothing_left "$node" "$one"
+  nothing_left "$node" "$one" "$tick"
   at "$second" kubectl get --raw /readyz > /dev/null || die "the other one does not live on"
+  tick=$(ticks)
   at "$second" down > /dev/null
-  nothing_left "$second" "$two $again"
+  nothing_left "$second" "$two $again" "$tick"
   at "$second" down > "$scratch/again"
   grep -q 'nothing is up' "$scratch/again" || die "down without a cluster"
   ok "both down: no process, cgroup, loop device, mount, namespace or file is left"

@@ -94,6 +94,7 @@ async fn fifty_schedules_fire_as_the_cron_jobs_do() {
     if !is_long() {
         return;
     }
+    let _load = super::LOAD.read().await;
     scene("cronjobs", &[], async |s| {
         let Some(release) = s.install(&["maxConcurrentRuns=20"]).await else { return };
         let all = expressions();
@@ -135,6 +136,7 @@ async fn a_watcher_that_is_killed_all_the_time_misses_no_minute() {
     if !is_long() {
         return;
     }
+    let _load = super::LOAD.read().await;
     scene("minutes", &[With::Healthy(SIM)], async |s| {
         let Some(release) = s.install(&[]).await else { return };
         let (minutes, kills): (i32, i32) = (setting("SSB_MINUTES", 5), setting("SSB_KILLS", 20));

@@ -55,6 +55,7 @@ async fn a_thousand_slots_at_one_instant_are_jobs_long_before_the_cron_jobs_are(
     if !is_long() {
         return;
     }
+    let _load = super::LOAD.write().await;
     scene("burst", &[], async |s| {
         let count = setting("SSB_SLOTS", 1000);
         // A pod that no node takes costs nothing.

@@ -46,6 +46,7 @@ async fn it_stays_small_and_idle() {
     if !is_long() {
         return;
     }
+    let _load = super::LOAD.write().await;
     scene("scale", &[], async |s| {
         let Some(release) = s.install(&[]).await else { return };
         let (mut there, mut missed) = (0, vec![]);
@@ -123,10 +124,17 @@ async fn lists_anew(s: &Scene, release: &Release<'_>, process: &Process, policie
     assert!(way.lists() == 2, "once is enough");
 }
 
-/// At once, so that the namespaces need not look at each.
+/// At once, so that the namespaces need not look at each. The server gives up on a request after a minute, and has done a
+/// part of it by then.
 async fn clear(s: &Scene, release: &Release<'_>) {
     release.scale(0).await;
     let all = (DeleteParams::background(), ListParams::default());
-    s.api::<StatefulSetBackup>().delete_collection(&all.0, &all.1).await.unwrap();
     release.api::<Pod>().delete_collection(&all.0, &all.1).await.unwrap();
+    let policies = s.api::<StatefulSetBackup>();
+    until("the policies to go", 600, async || {
+        let asked = policies.delete_collection(&all.0, &all.1).await;
+        let left = policies.list_metadata(&ListParams::default().limit(1)).await.map_err(|error| error.to_string())?;
+        left.items.is_empty().then_some(()).ok_or_else(|| format!("{:?}", asked.err()))
+    })
+    .await;
 }
