@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 use sts_backup::api::annotation;
 use sts_backup::config::Watching;
 use sts_backup::generate::rbac;
@@ -23,7 +24,8 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use crate::apiserver::fault::{Class, Strike};
-use crate::apiserver::store::{What, text};
+use crate::apiserver::kind::Key;
+use crate::apiserver::store::{Store, What, text};
 use crate::apiserver::{ApiServer, State};
 use crate::jobs::{Fate, Jobs};
 use crate::nature::{Deed, Nature, Pace};
@@ -51,6 +53,8 @@ struct Case {
     late: Option<(&'static str, u64)>,
     twice: bool,
     unstreamed: bool,
+    /// So many objects beside the others that nobody can make sense of.
+    bad: usize,
     /// From then on nobody gets an answer, for so many minutes.
     away: Option<(u64, u64)>,
     /// Then the watcher's clock is set ahead or back by so many minutes, and set right again five minutes later.
@@ -120,6 +124,8 @@ fn world(case: &Case, clock: Clock) -> ApiServer {
             }
             state.store.change(&shop::object(name), false, |object| object["spec"]["schedule"] = schedule.into());
         }
+        (0..case.bad).for_each(|n| nonsense(&mut state.store, n));
+        state.faults.crowd = case.bad;
         state.log.clear();
         for (class, k, strike) in &case.strikes {
             state.faults.strikes.insert((*class, *k), strike.clone());
@@ -130,6 +136,17 @@ fn world(case: &Case, clock: Clock) -> ApiServer {
         (state.faults.twice, state.faults.unstreamed) = (case.twice, case.unstreamed);
     });
     server
+}
+
+/// A restore as no schema would let it in, and as hands and older versions leave it.
+fn nonsense(store: &mut Store, n: usize) {
+    let spec =
+        [json!(7), json!({ "statefulSetRef": "web" }), json!({ "statefulSetRef": { "name": "Web!" } }), Value::Null];
+    let key = Key::new("statefulsetrestores", shop::NAMESPACE, &format!("odd-{n}"));
+    store.create(&key, json!({ "metadata": {}, "spec": spec[n % spec.len()] }), false).unwrap();
+    if n % 2 == 1 {
+        store.change(&key, true, |object| object["status"] = json!({ "run": "gone", "phase": ["Completed"] }));
+    }
 }
 
 /// What people, the network and the clock do meanwhile.

@@ -63,6 +63,8 @@ pub struct Faults {
     pub late: Option<(&'static str, Duration)>,
     /// Watches tell everything twice.
     pub twice: bool,
+    /// So many requests more are no sign of a loop.
+    pub crowd: usize,
     /// An older server: it has no streaming lists.
     pub unstreamed: bool,
 }
@@ -102,7 +104,7 @@ pub fn befall(state: &mut State, ask: &Ask, life: &Life) -> Option<Strike> {
     let count = state.faults.counts.entry(class).or_default();
     let k = *count;
     *count += 1;
-    if k > ENDLESS && class == Class::Write || k > 10 * ENDLESS {
+    if k > ENDLESS && class == Class::Write || k > 10 * ENDLESS + state.faults.crowd {
         state.violations.push("never ends".into());
         return Some(Strike::DieBefore);
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{Case, MINUTE, Seen, clock, judge, settings, world};
 use crate::apiserver::answer::No;
 use crate::apiserver::fault::{self, Class, Strike};
-use crate::draw::Draw;
+use crate::draw::{self, Draw};
 use crate::jobs::FATES;
 use crate::nature::Deed;
 use crate::wire::runtime;
@@ -140,6 +140,15 @@ fn watches_may_be_refused_cut_expired_late_and_repeated() {
         println!("{draw}");
         sweep.end(if unstreamed { "watches of an older server" } else { "watches" }, 15);
     }
+}
+
+#[test]
+fn bad_objects_are_told_of_once_each_and_stop_no_good_one() {
+    let bad = if draw::is_whole() { 10_000 } else { 1_000 };
+    let base = judge(&Case::default(), None);
+    let seen = judge(&Case { bad, ..Case::default() }, Some(&base));
+    assert_eq!(seen.bad, Vec::<String>::new());
+    assert_eq!(seen.counts[&Class::Event], bad);
 }
 
 #[test]
