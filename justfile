@@ -35,7 +35,7 @@ mutants shard="0/8":
     cargo mutants --no-shuffle --timeout 120 -o {{ target }}/mutants/rules \
       -f src/plan/retention.rs -f src/plan/schedule.rs -C=--locked -C=--lib -- -- retention schedule; \
     cargo mutants --no-shuffle --timeout 120 -o {{ target }}/mutants/plan --shard {{ shard }} --sharding round-robin \
-      -f src/plan/backup.rs -C=--locked -C=--lib -C=--test=it -- -- plan::backup sweep:: two:: --skip restore --skip without_an_object
+      -f src/plan/backup.rs -C=--locked -C=--lib -C=--test=it -- -- plan::backup sweep:: two:: --skip restore --skip watcher --skip without_an_object
 
 # Everything, long.
 e2e:
