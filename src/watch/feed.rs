@@ -43,7 +43,7 @@ pub enum News {
     Gone(Uid),
     Job(Box<SlimJob>),
     JobGone(Box<SlimJob>),
-    /// After a trouble: it speaks again.
+    /// After a trouble: the server has answered well again, whether or not there is anything to tell.
     Alive(Feed),
     Trouble(Feed, String),
 }

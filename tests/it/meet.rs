@@ -19,6 +19,7 @@ use crate::draw::Draw;
 use crate::order;
 use crate::wire::{Case, Command, judge, runtime, to_the_end, world};
 use crate::{shop, truth};
+
 /// Of so many orders one is taken: in a short sweep, and in one of all cases. A case takes a tenth of a second.
 const ORDERS: (u64, u64) = (800, 100);
 

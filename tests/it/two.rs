@@ -17,6 +17,7 @@ use crate::draw::Draw;
 use crate::order;
 use crate::sweep::{is_over, runtime, want};
 use crate::world::{Kind, Process, World, keys};
+
 /// Of the orders of a short sweep one in so many is taken.
 const ORDERS: u64 = 37;
 

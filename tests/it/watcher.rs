@@ -29,7 +29,7 @@ use crate::apiserver::store::{Store, What, text};
 use crate::apiserver::{ApiServer, State};
 use crate::jobs::{Fate, Jobs};
 use crate::nature::{Deed, Nature, Pace};
-use crate::wire::runtime;
+use crate::wire::{clock, runtime};
 use crate::{order, shop, truth};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -183,10 +183,6 @@ fn wall(case: &Case, clock: Clock) -> watch::Wall {
         let since = now.duration_since(begun).as_secs();
         if (wrong..wrong + 300).contains(&since) { now + SignedDuration::from_mins(minutes) } else { now }
     })
-}
-
-fn clock() -> Clock {
-    Clock::at(Timestamp::from_second(1_800_000_000).unwrap())
 }
 
 fn judge(case: &Case, base: Option<&Seen>) -> Seen {

@@ -94,8 +94,13 @@ pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
+/// When every world on the wire begins.
+pub fn clock() -> Clock {
+    Clock::at(Timestamp::from_second(1_800_000_000).unwrap())
+}
+
 pub fn world(case: &Case) -> (ApiServer, Clock) {
-    let clock = Clock::at(Timestamp::from_second(1_800_000_000).unwrap());
+    let clock = clock();
     let pace = if case.slow {
         let seconds = SignedDuration::from_secs(25);
         Pace { cut: seconds, ready: SignedDuration::from_secs(60), hook: std::time::Duration::from_secs(4) }

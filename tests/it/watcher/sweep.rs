@@ -9,13 +9,13 @@ use sts_backup::watch::{self, News};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-use super::{Case, MINUTE, Seen, clock, judge, settings, world};
+use super::{Case, MINUTE, Seen, judge, settings, world};
 use crate::apiserver::answer::No;
 use crate::apiserver::fault::{self, Class, Strike};
 use crate::draw::{self, Draw};
 use crate::jobs::FATES;
 use crate::nature::Deed;
-use crate::wire::runtime;
+use crate::wire::{clock, runtime};
 use crate::{order, shop};
 
 /// A sweep, its red cases told as lines.
