@@ -41,7 +41,8 @@ pub enum Fate {
 
 pub const FATES: [Fate; 3] = [Fate::Vanishes, Fate::Torn, Fate::Fails];
 
-/// How long a pod is at work when its fate meets it: hooks and cut are over in a second.
+/// How long a pod is at work when its fate meets it: nothing is frozen by then. (Whoever takes up a run that was lost in
+/// its freeze ends it, Failed: `sweep.rs`, and `watcher/lost.rs` on the cluster.)
 const WORK: Duration = Duration::from_millis(150);
 
 #[derive(Clone)]
