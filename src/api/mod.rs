@@ -34,6 +34,10 @@ pub const FENCE_POLICY: &str = "fence.backup.sts-backup.io";
 pub const BACKUP_POLICY: &str = "backup-author.backup.sts-backup.io";
 /// The same of a StatefulSetRestore.
 pub const RESTORE_POLICY: &str = "restore-author.backup.sts-backup.io";
+/// The same of the lock Leases: who changes holder, marks, fence and memory.
+pub const LOCK_POLICY: &str = "lock.backup.sts-backup.io";
+/// The same of our labels and annotations on snapshots, claims and volumes.
+pub const MARKS_POLICY: &str = "marks.backup.sts-backup.io";
 /// Newest format of the annotations on snapshots and of the plan in a restore's status. Older ones are read too.
 pub const FORMAT: &str = "1";
 

@@ -71,7 +71,7 @@ mod tests {
     fn refused(guard: Guard) -> Option<String> {
         let mut v = View::new(Want { guarded: true, ..Want::default() });
         assert_eq!(refusal(&v, BACKUP_POLICY), Err(Read::Guard(BACKUP_POLICY)), "it is looked at first");
-        v.fold(Fact::Guard(guard));
+        v.fold(Fact::Guard(BACKUP_POLICY, guard));
         let refusal = refusal(&v, BACKUP_POLICY).unwrap()?;
         assert_eq!(refusal.reason, Reason::PolicyMissing);
         for words in ["generate policies | kubectl apply", "SSB_ALLOW_WITHOUT_POLICY", BACKUP_POLICY] {

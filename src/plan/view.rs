@@ -48,7 +48,7 @@ pub struct View {
     marked: Option<String>,
     target: Seen<Option<Target>>,
     grant: Seen<Vec<String>>,
-    guard: Seen<Guard>,
+    guards: BTreeMap<&'static str, Guard>,
     pods: BTreeMap<String, Option<Pod>>,
     proofs: BTreeMap<String, Option<Pod>>,
     pub hooks: History,
@@ -84,7 +84,7 @@ impl View {
             marked: None,
             target: Seen::Unknown,
             grant: Seen::Unknown,
-            guard: Seen::Unknown,
+            guards: BTreeMap::new(),
             pods: BTreeMap::new(),
             proofs: BTreeMap::new(),
             hooks: History::default(),
@@ -119,7 +119,7 @@ impl View {
             Fact::Lease(lease) => self.fold_lease(lease),
             Fact::Target(target) => self.target = Seen::Known(target),
             Fact::Grant(namespaces) => self.grant = Seen::Known(namespaces),
-            Fact::Guard(guard) => self.guard = Seen::Known(guard),
+            Fact::Guard(policy, guard) => drop(self.guards.insert(policy, guard)),
             Fact::Pod(name, pod) => self.fold_pod(name, pod),
             Fact::Proof(name, pod) => drop(self.proofs.insert(name, pod)),
             Fact::Pods(pods) => self.fold_pods(pods),
@@ -229,7 +229,7 @@ impl View {
         self.record = Seen::Unknown;
         self.target = Seen::Unknown;
         self.grant = Seen::Unknown;
-        self.guard = Seen::Unknown;
+        self.guards.clear();
         self.pods.clear();
         self.proofs.clear();
         self.claims = Seen::Unknown;
@@ -270,9 +270,9 @@ impl View {
     pub fn grant(&self) -> Result<&[String], Read> {
         self.grant.get(Read::Grant).map(Vec::as_slice)
     }
-    /// The author policy of that name, and its binding.
+    /// The admission policy of that name, and its binding.
     pub fn guard(&self, policy: &'static str) -> Result<&Guard, Read> {
-        self.guard.get(Read::Guard(policy))
+        self.guards.get(policy).ok_or(Read::Guard(policy))
     }
     pub fn pod(&self, name: &str) -> Result<Option<&Pod>, Read> {
         self.pods.get(name).map(Option::as_ref).ok_or_else(|| Read::Pod(name.to_owned()))

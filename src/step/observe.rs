@@ -61,7 +61,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             let found = get(&api, namespace, &format!("namespace/{namespace}")).await?;
             Fact::Grant(found.as_ref().map(grant).unwrap_or_default())
         }
-        Read::Guard(policy) => Fact::Guard(guard(c, policy).await?),
+        Read::Guard(policy) => Fact::Guard(policy, guard(c, policy).await?),
         Read::Pod(name) => Fact::Pod(name.clone(), pod_of(c, name).await?),
         Read::Proof(name) => Fact::Proof(name.clone(), pod_of(c, name).await?),
         Read::Claims => {

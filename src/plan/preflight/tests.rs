@@ -129,7 +129,7 @@ impl Cluster {
             Read::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
             Read::Target => Fact::Target(Some(self.target.clone())),
             Read::Claims => Fact::Claims(self.claims.clone()),
-            Read::Guard(RESTORE_POLICY) => Fact::Guard(self.guard.clone()),
+            Read::Guard(RESTORE_POLICY) => Fact::Guard(RESTORE_POLICY, self.guard.clone()),
             Read::Volume(name) => Fact::Volume(name.clone(), self.volumes.get(name).cloned()),
             Read::Restore(look) => match look {
                 Look::Pods => Fact::Pods(self.pods.clone()),

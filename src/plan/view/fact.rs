@@ -66,7 +66,8 @@ pub enum Fact {
     Lease(Seen<Option<Lease>>),
     Target(Option<Target>),
     Grant(Vec<String>),
-    Guard(Guard),
+    /// The admission policy of that name, as it stands.
+    Guard(&'static str, Guard),
     Pod(String, Option<Pod>),
     Proof(String, Option<Pod>),
     /// All pods of a watch; of those that are not in it we know that they are gone.

@@ -108,7 +108,7 @@ impl View {
             Read::Lease => self.lease = Seen::Unknown,
             Read::Target => self.target = Seen::Unknown,
             Read::Grant => self.grant = Seen::Unknown,
-            Read::Guard(_) => self.guard = Seen::Unknown,
+            Read::Guard(policy) => drop(self.guards.remove(policy)),
             Read::Pod(name) => drop(self.pods.remove(name)),
             Read::Proof(name) => drop(self.proofs.remove(name)),
             // A volume that a claim has taken or left meanwhile has changed, and so may have who uses the claims.

@@ -131,7 +131,7 @@ impl World {
             Read::Guard(policy) => {
                 assert!(self.hooks && !self.kind.is_file() && *policy == BACKUP_POLICY, "nothing needs {policy}");
                 let gone = self.unguarded_at.is_some_and(|at| self.writes >= at);
-                Fact::Guard(if gone { Guard::default() } else { Guard::whole() })
+                Fact::Guard(policy, if gone { Guard::default() } else { Guard::whole() })
             }
             Read::Pod(name) => Fact::Pod(name.clone(), self.pod(name)),
             Read::Proof(name) => Fact::Proof(name.clone(), self.pod(name)),

@@ -42,7 +42,7 @@ impl World {
             Read::Guard(policy) => {
                 assert_eq!(*policy, RESTORE_POLICY);
                 let gone = self.unguarded_at.is_some_and(|at| self.writes >= at);
-                Fact::Guard(if gone { Guard::default() } else { Guard::whole() })
+                Fact::Guard(policy, if gone { Guard::default() } else { Guard::whole() })
             }
             Read::Claims => Fact::Claims(self.claims.clone()),
             Read::Volume(name) => Fact::Volume(name.clone(), self.volume(name)),
