@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::util::MapResponseLayer;
 
 use crate::error::{Error, Result};
+use crate::step::clock::ServerClock;
 
 /// Which cluster, as the command line says it.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +23,8 @@ pub struct Access {
 pub struct Connection {
     pub client: Client,
     pub namespace: String,
+    /// How far the API server's clock is ahead of ours.
+    pub server: ServerClock,
     /// The account is the pod's own: whoever made the object that is carried out is somebody else.
     pub in_pod: bool,
 }
@@ -44,9 +50,23 @@ pub async fn connect(access: &Access) -> Result<Connection> {
     // Every request is answered for by the flow, which must hear of each failure: nothing is retried below it.
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
-    let client = Client::try_from(config)
+    let server = ServerClock::default();
+    let builder = ClientBuilder::try_from(config)
         .map_err(|error| Error::Config(format!("cannot use the cluster's address: {error}")))?;
-    Ok(Connection { client, namespace, in_pod })
+    let client = builder.with_layer(&dated(server.clone())).build();
+    Ok(Connection { client, namespace, server, in_pod })
+}
+
+/// Notes the Date of each reply.
+fn dated<B>(
+    server: ServerClock,
+) -> MapResponseLayer<impl FnOnce(http::Response<B>) -> http::Response<B> + Clone + Send + 'static> {
+    MapResponseLayer::new(move |reply: http::Response<B>| {
+        if let Some(date) = reply.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()) {
+            server.note(date, Timestamp::now());
+        }
+        reply
+    })
 }
 
 async fn from_kubeconfig(access: &Access) -> Result<Config> {

@@ -42,6 +42,8 @@
 //! | [`plan::topology`], [`plan::quantity`] | which nodes reach a volume; sizes |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
 //! | [`plan::retention`] | which runs a policy keeps, and by which rules |
+//! | [`plan::member`] | which snapshots belong to a run: marks are claims, checked against name, source and age |
+//! | [`plan::roll`] | the record of sealed runs on the Lease, without which none lets another go |
 //! | [`plan::stock`] | the runs of a `StatefulSet` as their snapshots tell them: whose, and in which state |
 //! | [`plan::prune`] | retention as the last part of a backup: what is deleted next, and what stands in the way |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |

@@ -61,7 +61,7 @@ pub async fn run_backup(connection: &Connection, settings: &Settings, request: &
     let clock = Clock::start();
     let guarded = is_guarded(connection, settings);
     let want = Want { guarded, ..want(&object, settings, request, clock.now())? };
-    let cluster = Cluster::new(connection.client.clone(), want.clone(), clock);
+    let cluster = Cluster::new(connection.client.clone(), want.clone(), clock).dated(&connection.server);
     let mut view = View::new(want);
     view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, &view.want.slot)))));
     Box::pin(carry_out(&cluster, view)).await
@@ -133,6 +133,7 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
     let same = open.filter(|run| run.slot == slot).and_then(|run| run.attempt).map(i64::from);
     Ok(Want {
         me: holder("backup", &namespace, &name, settings),
+        secret: secret(),
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
         statefulset: spec.stateful_set_ref.name.clone(),
@@ -173,6 +174,12 @@ fn hook(hook: &backup::Hook) -> HookSpec {
         container: hook.container_name.clone().filter(|name| !name.is_empty()),
         timeout: SignedDuration::from_secs(hook.timeout_seconds()),
     }
+}
+
+/// A word that nobody else knows.
+fn secret() -> String {
+    let half = |which: u8| RandomState::new().hash_one((which, std::process::id()));
+    format!("{:016x}{:016x}", half(0), half(1))
 }
 
 /// A new identity for every process.

@@ -114,6 +114,8 @@ pub mod annotation {
     pub const REPLICAS: &str = "backup.sts-backup.io/replicas";
     /// On snapshots: leaseTransitions of the lock under which they were cut, decimal.
     pub const TRANSITIONS: &str = "backup.sts-backup.io/transitions";
+    /// On snapshots: by which its maker knows it again, hexadecimal.
+    pub const TOKEN: &str = "backup.sts-backup.io/token";
     /// On snapshots: format of these annotations, see [`FORMAT`](super::FORMAT).
     pub const FORMAT: &str = "backup.sts-backup.io/format";
     /// On snapshots, after the thaw: instant of the cut, nanoseconds since 1970, decimal.
@@ -136,6 +138,8 @@ pub mod annotation {
     pub const TRIED_NODES: &str = "backup.sts-backup.io/tried-nodes";
     /// On the lock Lease: the run whose freeze or fence is open, JSON.
     pub const OPEN: &str = "backup.sts-backup.io/open";
+    /// On the lock Lease: the runs that were sealed, JSON, as `plan::roll` has it.
+    pub const RUNS: &str = "backup.sts-backup.io/runs";
     /// On the lock Lease: the one user who may scale the fenced StatefulSet.
     pub const FENCE_USER: &str = "backup.sts-backup.io/fence-user";
 

@@ -179,6 +179,9 @@ pub struct Intent {
     /// Frozen (with hooks) or CrashPerVolume (without).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<Consistency>,
+    /// Once cut: of which claims, and a digest of the snapshots' uids, as on the lock Lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
     /// The pods that are frozen or may be, in ordinal order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]

@@ -246,10 +246,13 @@ pub fn judge(run: &mut Run, maker: Option<&StatefulSetBackup>, freezes: &mut BTr
 
 pub fn runs(found: &Found, sight: &Sight) -> String {
     let row = |run: &Run| {
-        let id = run.id.clone().unwrap_or_else(|| run.snapshots.join(","));
+        // What belongs to no run is restored by its name.
+        let named = || run.snapshots.join(",");
+        let id = run.id.clone().filter(|_| run.origin != Some(Origin::Foreign)).unwrap_or_else(named);
         let frozen = found.freezes.get(&(run.maker.clone(), id.clone()));
         let state = match (run.origin, run.complete) {
             (Some(Origin::Legacy), _) => "legacy",
+            (Some(Origin::Foreign), _) => "foreign",
             (Some(Origin::Orphaned), true) => "complete, orphaned",
             (Some(Origin::Orphaned), false) => "incomplete, orphaned",
             (None, true) => "complete",

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::ListParams;
 use serde::{Deserialize, Serialize};
@@ -17,11 +18,14 @@ use crate::api::backup::StatefulSetBackup;
 use crate::api::snapshot::VolumeSnapshot;
 use crate::api::{annotation, label};
 use crate::client;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sentence};
+use crate::plan::name;
 use crate::plan::noun::Want;
 use crate::plan::retention::{Fate, Rule, Run, retain};
+use crate::plan::roll::{self, Roll};
 use crate::plan::stock::{self, Owner, State};
 use crate::run;
+use crate::step::lock;
 use crate::step::stock::stock;
 
 #[derive(Args, Debug)]
@@ -133,14 +137,31 @@ async fn from_cluster(global: &Global, policy: StatefulSetBackup) -> Result<Foun
     let of = ListParams::default().labels(&format!("{}={statefulset}", label::STATEFULSET));
     let path = format!("VolumeSnapshots of StatefulSet {namespace}/{statefulset}");
     let objects = api.list(&of).await.map_err(|error| Error::api("list", path, error))?;
-    Ok(sort(&stock(&objects.items, Timestamp::now()), &want))
+    let stock = stock(&objects.items, Timestamp::now());
+    let leases: Api<Lease> = Api::namespaced(connection.client.clone(), namespace);
+    let (roll, remark) = match leases.get_opt(&name::lease(statefulset)).await {
+        // Before the first record the next backup puts on record what is sealed.
+        Ok(lease) => (lease.as_ref().and_then(lock::roll).unwrap_or_else(|| sealed(&stock)), None),
+        Err(error) => {
+            let remark = format!("which runs are on record cannot be read ({}): all are counted", sentence(&error));
+            (sealed(&stock), Some(remark))
+        }
+    };
+    let mut found = sort(&stock, &roll, &want);
+    found.remarks.extend(remark);
+    Ok(found)
+}
+
+/// Every run that says on all of its snapshots that it is proved.
+fn sealed(stock: &stock::Stock) -> Roll {
+    roll::sealed(&stock.iter().filter_map(|(name, piece)| Some((name.clone(), piece.snap.clone()?))).collect())
 }
 
 /// Those of the policy, and a word about what else is there.
-fn sort(stock: &stock::Stock, want: &Want) -> Found {
+fn sort(stock: &stock::Stock, roll: &Roll, want: &Want) -> Found {
     let mut found = Found::default();
     let mut orphaned: Vec<String> = vec![];
-    for run in stock::runs(stock, want) {
+    for run in stock::runs(stock, roll, want) {
         match run.owner {
             Owner::Own => {
                 let id = run.id.to_string();
@@ -161,8 +182,15 @@ fn sort(stock: &stock::Stock, want: &Want) -> Found {
             Owner::Foreign => {}
         }
     }
-    let legacy = stock.values().filter(|piece| piece.run.is_none()).count();
+    let legacy = stock.values().filter(|piece| piece.run.is_none() && !piece.stranger).count();
+    let strangers = stock::strangers(stock).count();
     found.remarks = orphaned;
+    if strangers > 0 {
+        found.remarks.push(format!(
+            "{strangers} VolumeSnapshots bear the label {} of a run that they do not belong to, and are left alone",
+            label::RUN
+        ));
+    }
     if legacy > 0 {
         found.remarks.push(format!("{legacy} VolumeSnapshots without the label {} are left alone", label::RUN));
     }

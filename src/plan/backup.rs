@@ -18,6 +18,7 @@ use super::noun::{Lease, Open, Outcome, Refusal, Snap, Stop};
 use super::prune::{self, Prune, Purge};
 use super::report::{self, Write};
 use super::resolve::{self, resolve};
+use super::roll::{Enroll, enroll, of_cut};
 use super::view::{Fact, Read, Seen, View};
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
@@ -51,6 +52,8 @@ steps! {
         Post(Box<Exec>) => EXEC;
         /// A name that is taken is looked at: is it our own, from a reply that was lost?
         Snapshot(Box<NewSnapshot>) => [("snapshot.storage.k8s.io", "volumesnapshots", "create"), ("snapshot.storage.k8s.io", "volumesnapshots", "get")];
+        /// Put the run on record, on the Lease as we saw it, whoever holds it.
+        Enroll(Box<Enroll>) => [("coordination.k8s.io", "leases", "patch")];
         /// Say on the snapshot when it was cut: from now on it may count.
         Seal(Seal) => [("snapshot.storage.k8s.io", "volumesnapshots", "patch")];
         /// By uid.
@@ -63,7 +66,7 @@ steps! {
         Unlock(i64) => [("coordination.k8s.io", "leases", "patch")];
     }
     lost(how, when) {
-        Self::Lock(_) | Self::Mark(_) | Self::Unlock(_) => Fact::Lease(Seen::Unknown),
+        Self::Lock(_) | Self::Mark(_) | Self::Unlock(_) | Self::Enroll(_) => Fact::Lease(Seen::Unknown),
         Self::Write(_) | Self::Hold(_) => Fact::Record(Box::new(Seen::Unknown)),
         Self::Pre(exec) | Self::Post(exec) => Fact::Hook(exec.clone(), Tried { when, end: End::Lost(how) }),
         Self::Snapshot(_) | Self::Seal(_) | Self::Delete(_) => Fact::Snaps(Seen::Unknown),
@@ -87,6 +90,7 @@ pub struct NewSnapshot {
     pub class: String,
     pub epoch: i64,
     pub size: usize,
+    pub token: String,
     pub replicas: u32,
     pub template_hash: String,
     pub manifest: RecordedClaim,
@@ -149,6 +153,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
         Journal::Idle if let Some(refusal) = &v.refused => close(v, Outcome::Failed(refusal.clone()), now),
         Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),
+        Journal::Cut(cut) if let Some(enroll) = enroll(v, cut)? => one(Backup::Enroll(Box::new(enroll)), now),
         Journal::Cut(cut) if let Some(seals) = seals(v, cut)? => act(seals, now + CALL),
         Journal::Cut(_) | Journal::Closed(_) if let Some(epoch) = v.to_release()? => one(Backup::Unlock(epoch), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(lease) = v.left_behind()? => {
@@ -159,7 +164,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
         Journal::Closed(_) => end(Exit::Superseded(format!("the run for slot {} has ended already", v.want.slot))),
         _ if v.mine()?.is_none() => acquire(v, now),
         Journal::Frozen(f) => freeze(v, f, now),
-        Journal::Void(id, why) => clean(v, *id, why, now),
+        Journal::Void(id, epoch, why) => clean(v, (*id, *epoch), why, now),
         Journal::Idle => begin(v, None, now),
     }
 }
@@ -237,12 +242,15 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     if let Some(hold) = to_hold(v.record()?, &pods) {
         return one(Backup::Hold(hold), now);
     }
-    // A run that failed within this second has left no snapshot: status remembers its id.
+    // Ids are seconds of the API server's clock. A run that failed within this second has left no snapshot: status
+    // remembers its id, unless somebody has written there what cannot be.
+    let clock = now.saturating_add(v.ahead).unwrap_or(now);
     let told = v.record()?.status.last_run.as_ref().and_then(|last| last.id.as_ref()?.parse().ok());
+    let told = told.filter(|id: &RunId| id.fits(clock));
     let newest =
-        v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.iter().copied()).chain(void).chain(told).max();
+        v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.keys().copied()).chain(void).chain(told).max();
     let Some(epoch) = v.mine()? else { return acquire(v, now) };
-    let id = RunId::after(newest, now);
+    let id = RunId::after(newest, clock);
     let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods };
     one(write(v, &Journal::Frozen(freeze), now)?, now)
 }
@@ -253,8 +261,8 @@ fn restarting(v: &View, id: RunId) -> Option<Timestamp> {
 }
 
 /// Partial snapshots go first, then the run ends or begins anew.
-fn clean(v: &View, id: RunId, why: &Void, now: Timestamp) -> Plan<Backup> {
-    let partial = doom(v, id, "partial")?;
+fn clean(v: &View, (id, epoch): (RunId, i64), why: &Void, now: Timestamp) -> Plan<Backup> {
+    let partial = doom(v, id, epoch)?;
     match why {
         _ if !partial.is_empty() => act(partial, now + CALL),
         Void::Failed(refusal) => close(v, Outcome::Failed(refusal.clone()), now),
@@ -268,15 +276,15 @@ fn seals(v: &View, cut: &Cut) -> Result<Option<Vec<Backup>>, Read> {
     if v.refused.is_some() {
         return Ok(None);
     }
-    let run = v.run(cut.id)?.filter(|(_, snap)| !snap.leaving && snap.epoch == cut.epoch);
-    if run.clone().count() < cut.size {
+    let run = of_cut(v, cut)?;
+    if run.len() < cut.size {
         return Ok(None);
     }
     let seal = |(name, snap): (&String, &Snap)| {
         let (name, uid) = (name.clone(), snap.uid.clone());
         Some(Backup::Seal(Seal { name, uid, cut: v.cut(snap)?, consistency: cut.consistency }))
     };
-    let seals: Vec<_> = run.filter(|(_, snap)| !snap.sealed).filter_map(seal).collect();
+    let seals: Vec<_> = run.into_iter().filter(|(_, snap)| !snap.sealed).filter_map(seal).collect();
     Ok((!seals.is_empty()).then_some(seals))
 }
 
@@ -285,9 +293,9 @@ fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
     if let Some(refusal) = &v.refused {
         return close(v, Outcome::Failed(refusal.clone()), now);
     }
-    let run: Vec<_> = v.run(cut.id)?.filter(|(_, snap)| !snap.leaving && snap.epoch == cut.epoch).collect();
+    let run = of_cut(v, cut)?;
     if run.len() < cut.size {
-        let doomed = doom(v, cut.id, "partial")?;
+        let doomed = doom(v, cut.id, cut.epoch)?;
         let message = format!("{} of {} snapshots of run {} were deleted", cut.size - run.len(), cut.size, cut.id);
         let failed = Outcome::Failed(Refusal::new(Reason::SnapshotFailed, message));
         return if doomed.is_empty() { close(v, failed, now) } else { act(doomed, now + CALL) };
@@ -316,11 +324,14 @@ fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
     close(v, Outcome::Failed(Refusal::new(Reason::SnapshotTimeout, message)), now)
 }
 
-/// All of the run that is still there.
-fn doom(v: &View, run: RunId, why: &'static str) -> Result<Vec<Backup>, Read> {
-    let doomed =
-        |(name, snap): (&String, &Snap)| Backup::Delete(Doomed { name: name.clone(), uid: snap.uid.clone(), run, why });
-    Ok(v.run(run)?.filter(|(_, snap)| !snap.leaving).map(doomed).collect())
+/// All of the run that was made under this epoch and is still there: what another attempt has made under the same id is
+/// not ours to delete. Of epoch 0, which older versions wrote, nothing that was proved.
+fn doom(v: &View, run: RunId, epoch: i64) -> Result<Vec<Backup>, Read> {
+    let doomed = |(name, snap): (&String, &Snap)| {
+        Backup::Delete(Doomed { name: name.clone(), uid: snap.uid.clone(), run, why: "partial" })
+    };
+    let made = |snap: &Snap| snap.epoch == epoch || (epoch == 0 && !snap.sealed);
+    Ok(v.run(run)?.filter(|(_, snap)| !snap.leaving && made(snap)).map(doomed).collect())
 }
 
 pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Backup, Read> {

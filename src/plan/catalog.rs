@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::name::RunId;
+use super::member::{self, Standing, standing};
 use super::retention;
 use crate::api::backup::RetentionPolicy;
 use crate::api::snapshot::VolumeSnapshot;
@@ -55,6 +55,8 @@ pub enum Origin {
     Legacy,
     /// Made by an object that is gone, or that was created anew and has not adopted it.
     Orphaned,
+    /// It bears the labels of a run that it does not belong to: restorable by its name, never counted, never pruned.
+    Foreign,
 }
 
 /// The object that made a run.
@@ -72,8 +74,10 @@ pub fn runs<'a>(snapshots: impl IntoIterator<Item = &'a VolumeSnapshot>) -> Vec<
         let of = |key| snapshot.labels().get(key).cloned();
         let (Some(statefulset), Some(policy)) = (of(label::STATEFULSET), of(label::POLICY)) else { continue };
         let namespace = snapshot.namespace().unwrap_or_default();
-        let id = of(label::RUN).filter(|id| id.parse::<RunId>().is_ok());
-        let alone = id.is_none().then(|| snapshot.name_any());
+        // A stranger stands for itself, under the id that it bears.
+        let standing = standing(snapshot);
+        let id = of(label::RUN).filter(|_| standing != Standing::Unmarked);
+        let alone = standing.run().is_none().then(|| snapshot.name_any());
         let maker = Maker {
             namespace: of(label::POLICY_NAMESPACE).unwrap_or_else(|| namespace.clone()),
             name: policy,
@@ -81,21 +85,27 @@ pub fn runs<'a>(snapshots: impl IntoIterator<Item = &'a VolumeSnapshot>) -> Vec<
         };
         groups.entry((namespace, statefulset, maker, id, alone)).or_default().push(snapshot);
     }
-    let run =
-        |((namespace, stateful_set, maker, id, _), group): (_, Vec<_>)| run(namespace, stateful_set, maker, id, group);
+    let run = |((namespace, stateful_set, maker, id, alone), group): ((_, _, _, _, Option<String>), Vec<_>)| {
+        let run = run(namespace, stateful_set, maker, id, group);
+        match (alone, &run.id) {
+            (Some(_), Some(_)) => Run { origin: Some(Origin::Foreign), complete: false, ..run },
+            _ => run,
+        }
+    };
     let mut runs: Vec<Run> = groups.into_iter().map(run).collect();
     let age = |run: &Run| (run.cut_time, run.id.clone());
     runs.sort_by_key(|run| std::cmp::Reverse(age(run)));
     runs
 }
 
-fn run(
-    namespace: String,
-    stateful_set: String,
-    maker: Maker,
-    id: Option<String>,
-    mut all: Vec<&VolumeSnapshot>,
-) -> Run {
+fn run(namespace: String, stateful_set: String, maker: Maker, id: Option<String>, all: Vec<&VolumeSnapshot>) -> Run {
+    let see = |one: &&VolumeSnapshot| {
+        let created = one.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (standing(one).claim(), created.unwrap_or_default())
+    };
+    let first = all.iter().min_by_key(|one| see(one).1);
+    let size = first.and_then(|one| one.annotations().get(annotation::RUN_SIZE)?.parse().ok());
+    let mut all = member::of_run(all, size.filter(|_| id.is_some()), None, see);
     all.sort_by_key(|one| (ordinal(one), one.name_any()));
     let cuts: Vec<_> = all.iter().filter_map(|one| cut(one)).collect();
     let (first, last) = (cuts.iter().min(), cuts.iter().max());
@@ -180,6 +190,7 @@ pub(crate) mod tests {
             labels[label::POLICY_NAMESPACE] = "shop".into();
             labels[label::POLICY_UID] = "uid-1".into();
             labels[label::ORDINAL] = ordinal.to_string().into();
+            labels[label::CLAIM_TEMPLATE] = "data".into();
             notes = json!({ annotation::RUN_SIZE: "2", annotation::TRANSITIONS: "7",
                 annotation::CUT: format!("{at}000000"), annotation::CONSISTENCY: "Frozen" });
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::member::of_run;
 use super::name::{ClaimKey, RunId};
 use super::noun::Refusal;
 use super::restore::sight::Source;
@@ -34,22 +35,35 @@ pub fn choose(v: &View) -> Result<Result<Chosen, Refusal>, Read> {
             && source.policy_namespace.as_ref() == Some(&v.want.namespace)
             && source.statefulset.as_ref() == Some(&v.want.restore.source)
     };
-    let mut runs: BTreeMap<RunId, Vec<Named>> = BTreeMap::new();
+    let mut runs: Runs = BTreeMap::new();
     for named in sources.iter().filter(is_its) {
         if let Some(run) = named.1.run {
-            runs.entry(run).or_default().push(named);
+            runs.entry((run, named.1.policy_uid.as_deref())).or_default().push(named);
         }
+    }
+    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref());
+    for ((run, uid), snaps) in &mut runs {
+        let size = snaps.iter().filter_map(|(_, source)| Some((source.created, source.size?))).min();
+        let entry = roll.zip(*uid).and_then(|(roll, uid)| roll.entry(uid, *run));
+        let see = |(_, source): &Named| (source.claim.clone(), source.created);
+        *snaps = of_run(std::mem::take(snaps), size.map(|(_, size)| size), entry, see);
     }
     Ok(one_of(v, &runs))
 }
 
-fn one_of(v: &View, runs: &BTreeMap<RunId, Vec<Named>>) -> Result<Chosen, Refusal> {
+/// By id, and by the uid of the policy that made them.
+type Runs<'a> = BTreeMap<(RunId, Option<&'a str>), Vec<Named<'a>>>;
+
+fn one_of(v: &View, runs: &Runs) -> Result<Chosen, Refusal> {
     let want = &v.want.restore;
     let backup = want.backup.as_deref().unwrap_or_default();
     let refuse = |why: String| Err(Refusal::new(Reason::RunNotFound, why));
     let whose = format!("of StatefulSet {} made by StatefulSetBackup {}/{backup}", want.source, v.want.namespace);
     if let Some(text) = &want.run_id {
-        let Some((run, snaps)) = text.parse().ok().and_then(|id: RunId| runs.get_key_value(&id)) else {
+        let id: Option<RunId> = text.parse().ok();
+        let mut found: Vec<_> = runs.iter().filter(|((run, _), _)| Some(*run) == id).collect();
+        found.sort_by_key(|(_, snaps)| incomplete(snaps).is_some());
+        let Some(((run, _), snaps)) = found.first() else {
             return refuse(format!("there is no run {text} {whose}: sts-backup list runs shows those that there are"));
         };
         return match incomplete(snaps) {
@@ -61,13 +75,13 @@ fn one_of(v: &View, runs: &BTreeMap<RunId, Vec<Named>>) -> Result<Chosen, Refusa
     }
     let fits = |snaps: &[Named]| want.point_in_time.is_none_or(|at| cut(snaps).is_some_and(|cut| cut <= at));
     let complete = runs.iter().rev().filter(|(_, snaps)| incomplete(snaps).is_none());
-    let newest = complete.filter(|(_, snaps)| fits(snaps)).max_by_key(|(run, snaps)| (cut(snaps), **run));
+    let newest = complete.filter(|(_, snaps)| fits(snaps)).max_by_key(|((run, _), snaps)| (cut(snaps), *run));
     match (newest, want.point_in_time) {
-        (Some((run, snaps)), _) => Ok(chosen(*run, snaps)),
+        (Some(((run, _), snaps)), _) => Ok(chosen(*run, snaps)),
         (None, Some(at)) => refuse(format!("no complete run {whose} was cut at or before {at}")),
         (None, None) => match runs.iter().next_back() {
             None => refuse(format!("there is no run {whose}")),
-            Some((run, snaps)) => {
+            Some(((run, _), snaps)) => {
                 let why = incomplete(snaps).map(|refusal| refusal.message).unwrap_or_default();
                 refuse(format!("no run {whose} is complete; the newest, {run}: {why}"))
             }

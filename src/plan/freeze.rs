@@ -13,6 +13,7 @@ use super::journal::{self, Cut, Freeze, Journal, Void};
 use super::name;
 use super::noun::{Open, Refusal, Snap, Stop};
 use super::resolve::{Covered, resolve};
+use super::roll::Entry;
 use super::view::{Read, View};
 use crate::api::FILE_UID;
 use crate::api::condition::Reason;
@@ -59,7 +60,7 @@ fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
         return act([Backup::Pre(Box::new(Exec { until, ..exec }))], until + HEARD);
     }
     let Ok(covered) = resolve(v)? else { return thaw(v, f, Some(Void::Interrupted), now) };
-    let made: Vec<_> = v.run(f.id)?.map(|(_, snap)| &snap.claim).collect();
+    let made: Vec<_> = made(v, f)?.map(|(_, snap)| &snap.claim).collect();
     let missing: Vec<_> = covered.iter().filter(|claim| !made.contains(&&claim.key)).collect();
     if !missing.is_empty() {
         let new = missing.into_iter().map(|claim| snapshot(v, f, claim)).collect::<Result<Vec<_>, _>>()?;
@@ -90,8 +91,10 @@ fn mark(v: &View, f: &Freeze) -> Open {
 
 fn snapshot(v: &View, f: &Freeze, claim: &Covered) -> Result<Backup, Read> {
     let target = v.target()?;
+    let name = name::snapshot(&v.want.name, &claim.key, f.id);
     Ok(Backup::Snapshot(Box::new(NewSnapshot {
-        name: name::snapshot(&v.want.name, &claim.key, f.id),
+        token: name::token(&v.want.secret, &name),
+        name,
         run: f.id,
         claim: claim.key.clone(),
         pvc: claim.pvc.to_owned(),
@@ -147,8 +150,14 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
         (Some(_), Some(_)) if !f.pods.is_empty() => Consistency::Frozen,
         _ => Consistency::CrashPerVolume,
     };
-    let cut = Cut { id: f.id, epoch: f.epoch, since: now, size: f.size, consistency };
-    one(write(v, &void.map_or(Journal::Cut(cut), |why| Journal::Void(f.id, why)), now)?, now)
+    let journal = match void {
+        Some(why) => Journal::Void(f.id, f.epoch, why),
+        None => {
+            let entry = Some(Entry::of(made(v, f)?.map(|(_, snap)| snap).collect::<Vec<_>>()));
+            Journal::Cut(Cut { id: f.id, epoch: f.epoch, since: now, size: f.size, consistency, entry })
+        }
+    };
+    one(write(v, &journal, now)?, now)
 }
 
 /// Of no pod is a hook at large: given up, its end not witnessed.
@@ -254,7 +263,10 @@ fn void(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Void>, Read> {
         let tried = v.hooks.of(f.id, exec.place.ordinal, Which::Pre).first();
         tried.is_some_and(|tried| matches!(tried.end, hook::End::Gone | hook::End::Lost(Lost::Reply | Lost::Stopped)))
     });
-    if v.stop.is_some() || v.foreign.contains(&f.id) {
+    if let Some(name) = v.foreign.get(&f.id).filter(|_| v.stop.is_none()) {
+        return Ok(Some(squatted(v, name)));
+    }
+    if v.stop.is_some() {
         return Ok(Some(Void::Interrupted));
     }
     if let Some((exec, _)) = lost {
@@ -279,6 +291,29 @@ fn void(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Void>, Read> {
         None if is_cut(v, f)? => too_long(v, "the post hooks", "had not ended"),
         None => too_long(v, "the snapshots", "were not made"),
     })))
+}
+
+/// The names of this run are taken: another id is tried, but not without end.
+fn squatted(v: &View, name: &str) -> Void {
+    if v.foreign.len() < FREEZES {
+        return Void::Interrupted;
+    }
+    let message = format!(
+        "VolumeSnapshot {}/{name} was there before this run made it, and so it was with {FREEZES} ids in a row: somebody \
+         makes snapshots under the names of runs to come. Find out who may create volumesnapshots there, and delete \
+         those that are no backup",
+        v.want.statefulset_namespace
+    );
+    Void::Failed(Refusal::new(Reason::Foreign, message))
+}
+
+/// What this very process has made in this freeze. What somebody else has put under its names, or on top, is none of it.
+fn made<'a>(v: &'a View, f: &Freeze) -> Result<impl Iterator<Item = (&'a String, &'a Snap)>, Read> {
+    let epoch = f.epoch;
+    let is_ours = move |(name, snap): &(&String, &Snap)| {
+        snap.epoch == epoch && snap.token.as_ref() == Some(&name::token(&v.want.secret, name))
+    };
+    Ok(v.run(f.id)?.filter(is_ours))
 }
 
 fn too_long(v: &View, who: &str, what: &str) -> Refusal {
@@ -315,7 +350,7 @@ fn thaw_unproven(v: &View, exec: &Exec) -> Refusal {
 
 fn uncut<'a>(v: &'a View, f: &Freeze) -> Result<impl Iterator<Item = (&'a String, &'a Snap)>, Read> {
     let late = late(v)?;
-    Ok(v.run(f.id)?.filter(move |(_, snap)| v.cut(snap).is_none() || (late.contains(&snap.claim) && !snap.ready)))
+    Ok(made(v, f)?.filter(move |(_, snap)| v.cut(snap).is_none() || (late.contains(&snap.claim) && !snap.ready)))
 }
 
 /// The claims whose class says that its driver reports before it cuts.
@@ -326,7 +361,7 @@ fn late(v: &View) -> Result<Vec<name::ClaimKey>, Read> {
 
 fn is_cut(v: &View, f: &Freeze) -> Result<bool, Read> {
     let pres = execs(v, f, Which::Pre).all(|(exec, _)| !v.hooks.of(f.id, exec.place.ordinal, Which::Pre).is_empty());
-    Ok(pres && v.run(f.id)?.count() >= f.size && uncut(v, f)?.next().is_none())
+    Ok(pres && made(v, f)?.count() >= f.size && uncut(v, f)?.next().is_none())
 }
 
 /// A freeze that ended without any hook of ours: nobody waits for its end.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::hook::End;
 use super::journal::{Journal, Record};
+use super::member;
 use super::name::RunId;
 use super::noun::{Lease, Snap, Snaps};
 use super::view::View;
@@ -34,8 +35,8 @@ pub fn is_passage(from: &Journal, to: &Journal) -> bool {
     match (from, to) {
         _ if from == to => true,
         (Journal::Frozen(f), Journal::Cut(cut)) => f.id == cut.id && f.epoch == cut.epoch && f.size == cut.size,
-        (Journal::Frozen(f), Journal::Void(id, _)) => f.id == *id,
-        (Journal::Void(id, _), Journal::Frozen(f)) => *id < f.id,
+        (Journal::Frozen(f), Journal::Void(id, epoch, _)) => f.id == *id && f.epoch == *epoch,
+        (Journal::Void(id, ..), Journal::Frozen(f)) => *id < f.id,
         (Journal::Void(..) | Journal::Cut(_), to) => at_rest(to),
         (from, Journal::Frozen(_) | Journal::Closed(_)) => at_rest(from),
         _ => false,
@@ -114,11 +115,14 @@ fn seals(s: &Stored) -> Vec<String> {
     ours(s).filter(|(_, snap)| snap.sealed).for_each(|(_, snap)| runs.entry(snap.run).or_default().push(snap));
     let open = match &s.record.journal {
         Journal::Frozen(f) => Some(f.id),
-        Journal::Void(id, _) => Some(*id),
+        Journal::Void(id, ..) => Some(*id),
         Journal::Idle | Journal::Cut(_) | Journal::Closed(_) => None,
     };
     let mut bad = vec![];
     for (id, snaps) in runs {
+        // What somebody has put on top makes no mixture of it.
+        let size = snaps.iter().min_by_key(|snap| snap.created).map(|snap| snap.size);
+        let snaps = member::of_run(snaps, size, None, |snap| (Some(snap.claim.clone()), snap.created));
         let epochs: BTreeSet<_> = snaps.iter().map(|snap| (snap.epoch, snap.size)).collect();
         let claims: BTreeSet<_> = snaps.iter().map(|snap| &snap.claim).collect();
         if epochs.len() != 1 {
@@ -152,12 +156,12 @@ mod tests {
             Journal::Frozen(Freeze { id, holder, epoch, since, size: 2, pods: vec![] })
         };
         let consistency = crate::api::shared::Consistency::CrashPerVolume;
-        let cut = Cut { id: first, epoch: 1, since: Timestamp::UNIX_EPOCH, size: 2, consistency };
+        let cut = Cut { id: first, epoch: 1, since: Timestamp::UNIX_EPOCH, size: 2, consistency, entry: None };
         [
             Journal::Idle,
             freeze(first, 1),
             Journal::Cut(cut),
-            Journal::Void(first, Void::Interrupted),
+            Journal::Void(first, 1, Void::Interrupted),
             freeze(id("20270115-080001"), 2),
             Journal::Closed(Outcome::Succeeded),
         ]

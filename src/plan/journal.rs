@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::hook::Place;
 use super::name::RunId;
 use super::noun::{Holder, Open, Outcome, Refusal, Want};
+use super::roll::{Entry, Roll};
 use super::stock::{self, Owner, State, Stock, Stocked};
 use crate::api::backup::{LastRun, StatefulSetBackupStatus};
 use crate::api::condition::Reason;
@@ -35,8 +36,8 @@ pub enum Journal {
     Frozen(Freeze),
     /// All of this id was cut under one epoch of the Lease.
     Cut(Cut),
-    /// All of this id is partial and goes.
-    Void(RunId, Void),
+    /// All of this id that was made under this epoch is partial and goes. (0 in what older versions wrote.)
+    Void(RunId, i64, Void),
     /// The slot that we were asked for has its outcome.
     Closed(Outcome),
 }
@@ -61,6 +62,8 @@ pub struct Cut {
     pub since: Timestamp,
     pub size: usize,
     pub consistency: Consistency,
+    /// Which claims, and which snapshots of them; none in what older versions wrote.
+    pub entry: Option<Entry>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -91,10 +94,12 @@ fn open(run: &RunStatus) -> Option<Journal> {
         }
         IntentPhase::Cut => {
             let consistency = intent.consistency.unwrap_or(Consistency::CrashPerVolume);
-            Journal::Cut(Cut { id, epoch, since, size, consistency })
+            let entry = intent.record.as_deref().and_then(Entry::read);
+            Journal::Cut(Cut { id, epoch, since, size, consistency, entry })
         }
         IntentPhase::Void | IntentPhase::Unknown => Journal::Void(
             id,
+            epoch,
             intent.reason.map_or(Void::Interrupted, |reason| {
                 Void::Failed(Refusal { reason, message: intent.message.clone().unwrap_or_default() })
             }),
@@ -104,18 +109,25 @@ fn open(run: &RunStatus) -> Option<Journal> {
 
 /// The status of a run without an object, as the Lease and the snapshots tell it: a freeze stands in the open mark;
 /// a run that was proved says so on its snapshots, and goes on if some of them lack the word; one that was not is void.
-pub fn recover(open: Option<&Open>, stock: &Stock, want: &Want, now: Timestamp) -> StatefulSetBackupStatus {
+pub fn recover(
+    open: Option<&Open>,
+    stock: &Stock,
+    roll: &Roll,
+    want: &Want,
+    now: Timestamp,
+) -> StatefulSetBackupStatus {
     let marked = open.filter(|open| open.is_of(want)).and_then(|open| open.journal.as_deref().cloned());
     let run = marked.or_else(|| {
         let ours = |run: &Stocked| run.owner == Owner::Own && run.policy.uid == want.uid;
-        let newest = stock::runs(stock, want).into_iter().rfind(ours)?;
+        let newest = stock::runs(stock, roll, want).into_iter().rfind(ours)?;
         let (sealed, first) = (newest.snaps().filter(|snap| snap.sealed).count(), newest.snaps().next()?);
         let id = newest.id;
         let journal = match newest.state {
-            State::Broken if sealed == 0 => Journal::Void(id, Void::Interrupted),
+            State::Broken if sealed == 0 => Journal::Void(id, first.epoch, Void::Interrupted),
             State::Sealing => {
                 let consistency = newest.consistency();
-                Journal::Cut(Cut { id, epoch: first.epoch, since: now, size: first.size, consistency })
+                let entry = roll.entry(&want.uid, id).cloned();
+                Journal::Cut(Cut { id, epoch: first.epoch, since: now, size: first.size, consistency, entry })
             }
             _ => return None,
         };
@@ -155,10 +167,11 @@ pub fn write(journal: &Journal, slot: &str, attempt: i64, holder: &Holder, now: 
         }
         Journal::Cut(cut) => {
             let consistency = Some(cut.consistency);
-            (cut.id, Intent { consistency, ..intent(IntentPhase::Cut, cut.epoch, cut.since, cut.size) })
+            let record = cut.entry.as_ref().map(Entry::text);
+            (cut.id, Intent { consistency, record, ..intent(IntentPhase::Cut, cut.epoch, cut.since, cut.size) })
         }
-        Journal::Void(id, why) => {
-            let mut intent = intent(IntentPhase::Void, 0, now, 0);
+        Journal::Void(id, epoch, why) => {
+            let mut intent = intent(IntentPhase::Void, *epoch, now, 0);
             if let Void::Failed(refusal) = why {
                 intent.reason = Some(refusal.reason);
                 intent.message = Some(refusal.message.clone());

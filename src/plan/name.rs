@@ -3,13 +3,22 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 const FORM: &str = "%Y%m%d-%H%M%S";
+
+/// The newest id that there can be, 99981231-235959: none is moved past it.
+const LAST: i64 = 253_370_764_799;
+
+/// An id may lie so far after the creation of what bears it: what lies further ahead was not made by us.
+const AHEAD: SignedDuration = SignedDuration::from_hours(24);
+
+/// And so far before it: a snapshot is made within spec.maxFreezeSeconds of its id, which is 30 days at most.
+const BEHIND: SignedDuration = SignedDuration::from_hours(31 * 24);
 
 /// A run's id: a second in UTC, written `YYYYMMDD-HHMMSS`. It names the run and orders it among its kin;
 /// no age is ever taken from it, since the clock that made it may be wrong.
@@ -19,7 +28,14 @@ pub struct RunId(i64);
 impl RunId {
     /// The second of `now`, moved past `newest`: ids of one `StatefulSet` never repeat and never go back.
     pub fn after(newest: Option<RunId>, now: Timestamp) -> RunId {
-        RunId(newest.map_or(now.as_second(), |RunId(newest)| now.as_second().max(newest + 1)))
+        let next = newest.map_or(now.as_second(), |RunId(newest)| now.as_second().max(newest.saturating_add(1)));
+        RunId(next.clamp(0, LAST))
+    }
+
+    /// Whether it may be the id of what was created then, both by the API server's clock.
+    pub fn fits(self, created: Timestamp) -> bool {
+        let ahead = self.instant().duration_since(created);
+        ahead <= AHEAD && -ahead <= BEHIND
     }
 
     fn instant(self) -> Timestamp {
@@ -49,7 +65,7 @@ impl FromStr for RunId {
         }
         let parsed = strtime::parse(FORM, text).and_then(|parts| parts.to_datetime());
         let second = parsed.and_then(|at: DateTime| at.to_zoned(TimeZone::UTC)).map_err(|_| wrong())?;
-        Ok(RunId(second.timestamp().as_second()))
+        Some(RunId(second.timestamp().as_second())).filter(|RunId(id)| (0..=LAST).contains(id)).ok_or_else(wrong)
     }
 }
 
@@ -80,6 +96,13 @@ impl ClaimKey {
 /// `{backup}-{claimTemplate}-{run}-{ordinal}`, the documented form. Ownership rests on labels, never on this.
 pub fn snapshot(backup: &str, claim: &ClaimKey, run: RunId) -> String {
     format!("{backup}-{}-{run}-{}", claim.template, claim.ordinal)
+}
+
+/// What a snapshot bears so that its maker knows it again when the reply to its creation is lost. Who does not know the
+/// secret cannot make it beforehand.
+pub fn token(secret: &str, snapshot: &str) -> String {
+    let hash = Sha256::digest(format!("{secret}/{snapshot}"));
+    hash[..16].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// The lock of a `StatefulSet`, in its namespace.
@@ -123,10 +146,27 @@ mod tests {
     }
 
     #[test]
+    fn no_id_is_moved_past_the_end_or_begins_anew() {
+        let last: RunId = "99981231-235959".parse().unwrap();
+        for now in ["2026-01-01T00:00:00Z", "9999-12-30T22:00:00Z"] {
+            assert_eq!(RunId::after(Some(last), now.parse().unwrap()), last, "there is none after it");
+        }
+        assert_eq!(RunId::after(None, Timestamp::MIN).to_string(), "19700101-000000");
+    }
+
+    #[test]
     fn what_is_no_run_id_is_refused() {
-        for text in
-            ["", "2026", "20261301-000000", "20260101T000000", "20260101-00000", "20260101-0000000", " 0260101-000000"]
-        {
+        for text in [
+            "",
+            "2026",
+            "20261301-000000",
+            "20260101T000000",
+            "20260101-00000",
+            "20260101-0000000",
+            " 0260101-000000",
+            "99991230-220000",
+            "00010101-000000",
+        ] {
             assert!(text.parse::<RunId>().is_err(), "{text}");
         }
     }

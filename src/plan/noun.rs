@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hook::HookSpec;
 use super::name::{ClaimKey, RunId};
+use super::roll::Roll;
 use super::topology::Term;
 use crate::api::backup::RetentionPolicy;
 use crate::api::condition::Reason;
@@ -50,6 +51,8 @@ pub struct Lease {
     pub fence: Option<String>,
     /// The restores that were done: `NAMESPACE/NAME@HASH TIME`, the newest last.
     pub restored: Vec<String>,
+    /// The runs that were sealed; none: no run has been put on record yet.
+    pub roll: Option<Roll>,
 }
 
 /// The annotation `/open` of the Lease, JSON: who has frozen what, for others to respect and for people to thaw.
@@ -280,6 +283,8 @@ pub struct Snap {
     pub epoch: i64,
     /// How many make its run complete.
     pub size: usize,
+    /// Which process made it: a word that nobody could know before it was there.
+    pub token: Option<String>,
     /// Proved to belong to one freeze (`/cut` stands).
     pub sealed: bool,
     pub created: Timestamp,
@@ -327,6 +332,10 @@ pub enum Stop {
 #[derive(Debug, Clone, Default)]
 pub struct Want {
     pub me: Holder,
+    /// Known to this process alone: what bears a [`name::token`] made with it was made by this process.
+    ///
+    /// [`name::token`]: super::name::token
+    pub secret: String,
     /// Namespace, name and uid of the object.
     pub namespace: String,
     pub name: String,

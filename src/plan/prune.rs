@@ -9,12 +9,15 @@ use jiff::Timestamp;
 
 use super::backup::{Backup, CALL};
 use super::flow::Next;
+use super::guard;
 use super::journal::Cut;
-use super::name::RunId;
+use super::name::{self, RunId};
 use super::noun::{Keep, Refusal};
 use super::retention::{Fate, retain};
+use super::roll::Roll;
 use super::stock::{self, Owner, Piece, State, Stock, Stocked};
 use super::view::{Read, Seen, View};
+use crate::api::{LOCK_POLICY, MARKS_POLICY};
 
 /// So often the deletion of one snapshot is tried before its run is left alone.
 const TRIES: u32 = 5;
@@ -169,10 +172,19 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
         Ok(stock) => stock,
         Err(refusal) => return Ok(Err(refusal.message.clone())),
     };
-    let own: Vec<_> = stock::runs(stock, &v.want).into_iter().filter(|run| run.owner == Owner::Own).collect();
+    for policy in [MARKS_POLICY, LOCK_POLICY] {
+        if let Some(refusal) = guard::refusal(v, policy)? {
+            return Ok(Err(format!("{}: {}", refusal.reason, refusal.message)));
+        }
+    }
+    let none = Roll::default();
+    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref()).unwrap_or(&none);
+    let own: Vec<_> = stock::runs(stock, roll, &v.want).into_iter().filter(|run| run.owner == Owner::Own).collect();
     // Ages are counted from this run's own creation, by the API server's clock.
-    let Some(now) = own.iter().find(|run| run.id == id && run.state == State::Complete).map(Stocked::cut) else {
-        return Ok(Err(format!("run {id} is not complete any more")));
+    let now = match own.iter().find(|run| run.id == id && run.state == State::Complete) {
+        Some(run) if run.recorded => run.cut(),
+        Some(_) => return Ok(Err(format!("run {id} is not on record on Lease {}", name::lease(&v.want.statefulset)))),
+        None => return Ok(Err(format!("run {id} is not complete any more"))),
     };
     let runs: Vec<_> = own.iter().map(|run| run.run(&v.want.statefulset)).collect();
     let verdicts = retain(&runs, Some(&keep.policy), now, zone);
@@ -183,8 +195,11 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
         let there = run.pieces.iter().filter(|(_, piece)| piece.leaving.is_none()).count();
         let why = match run.state {
             State::Complete if unwanted.contains(&run.id) => format!("no rule keeps it ({})", rules(keep)),
-            // A later one may be under way. An earlier one is over, or this run would not have begun.
-            State::Broken if run.id < id && there > 0 => format!("it is partial: {there} snapshots of it are there"),
+            // A later one may be under way. An earlier one is over, or this run would not have begun. What says that it
+            // was proved and is not on record may be anybody's: it stays.
+            State::Broken if run.id < id && there > 0 && (run.listed || run.snaps().all(|snap| !snap.sealed)) => {
+                format!("it is partial: {there} snapshots of it are there")
+            }
             _ => continue,
         };
         doomed.push(Doomed { run, why });
@@ -272,6 +287,7 @@ pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
         }
     }
     if let Seen::Known(Ok(stock)) = &v.prune.stock {
+        remarks.extend(strangers(stock));
         let overdue: Vec<_> = stock::overdue(stock).map(|(name, _)| name.as_str()).collect();
         if let Some(first) = overdue.first() {
             let more = if overdue.len() > 1 { format!(" and {} more", overdue.len() - 1) } else { String::new() };
@@ -282,6 +298,17 @@ pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
         }
     }
     Ok(Told { dropped, remarks })
+}
+
+/// What bears our labels and is none of ours.
+fn strangers(stock: &Stock) -> Option<String> {
+    let mut names = stock::strangers(stock);
+    let (first, more) = (names.next()?, names.count());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!(
+        "VolumeSnapshot {first}{more} bears the labels of a run that it does not belong to (a copy, or made by hand): it \
+         is left alone, and restored only by its name"
+    ))
 }
 
 /// The first three by name, and how many more.

@@ -53,7 +53,7 @@ pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read>
         Journal::Idle => vec![],
         Journal::Frozen(f) => vec![scribe.begun(f.id, f.size)],
         Journal::Cut(cut) => scribe.cut(cut)?.into_iter().collect(),
-        Journal::Void(id, why) => {
+        Journal::Void(id, _, why) => {
             scribe.void(*id, why);
             vec![]
         }

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::member;
 use super::name::{ClaimKey, RunId};
 use super::noun::{Snap, Want};
 use super::retention::Run;
+use super::roll::{self, Roll};
 use crate::api::shared::Consistency;
 
 /// How long a deleted snapshot may stay Terminating before it is worth a word.
@@ -20,8 +22,14 @@ pub struct Piece {
     /// resourceVersion: whatever is decided about it holds for this version only.
     pub version: String,
     pub policy: Policy,
-    /// None: a snapshot of an older program, or made by hand.
+    /// The run that it is a member of, and the claim that it was cut of; none: a snapshot of an older program, made by
+    /// hand, or a stranger.
     pub run: Option<RunId>,
+    pub claim: Option<ClaimKey>,
+    /// It bears the label of a run that it is no member of.
+    pub stranger: bool,
+    /// When it was created, by the API server's clock.
+    pub created: Timestamp,
     /// None: something is missing in it, or it was written in a newer format.
     pub snap: Option<Snap>,
     /// The uids of the restores that use it.
@@ -77,6 +85,10 @@ pub struct Stocked<'a> {
     pub policy: &'a Policy,
     pub owner: Owner,
     pub state: State,
+    /// The very snapshots that its seal has put on record.
+    pub recorded: bool,
+    /// Something is on record under its id.
+    pub listed: bool,
     pub pieces: Vec<(&'a String, &'a Piece)>,
 }
 
@@ -114,33 +126,54 @@ impl Stocked<'_> {
         self.snaps().map(|snap| &snap.claim).collect()
     }
 
-    /// As the rules see it.
+    /// As the rules see it: only what is on record counts.
     pub fn run(&self, statefulset: &str) -> Run<RunId> {
         Run {
             id: self.id,
             cut: self.cut(),
-            complete: self.state == State::Complete,
+            complete: self.state == State::Complete && self.recorded,
             claims: self.claims().into_iter().map(|claim| claim.pvc(statefulset)).collect(),
         }
     }
 }
 
-/// The runs, oldest id first. Snapshots without a run belong to none.
-pub fn runs<'a>(stock: &'a Stock, want: &Want) -> Vec<Stocked<'a>> {
+/// The runs, oldest id first. Snapshots without a run belong to none, and what came on top of a run is none of it.
+pub fn runs<'a>(stock: &'a Stock, roll: &Roll, want: &Want) -> Vec<Stocked<'a>> {
     let mut runs: BTreeMap<(RunId, &Policy), Vec<(&String, &Piece)>> = BTreeMap::new();
     for (name, piece) in stock {
         if let Some(run) = piece.run {
             runs.entry((run, &piece.policy)).or_default().push((name, piece));
         }
     }
-    let stocked = |((id, policy), pieces): ((RunId, &'a Policy), Vec<_>)| Stocked {
+    runs.into_iter().map(|((id, policy), all)| stocked(id, policy, all, roll, want)).collect()
+}
+
+fn stocked<'a>(
+    id: RunId,
+    policy: &'a Policy,
+    all: Vec<(&'a String, &'a Piece)>,
+    roll: &Roll,
+    want: &Want,
+) -> Stocked<'a> {
+    let entry = roll.entry(&policy.uid, id);
+    let size = all.iter().filter_map(|(_, piece)| Some((piece.created, piece.snap.as_ref()?.size))).min();
+    let see = |(_, piece): &(&String, &Piece)| (piece.claim.clone(), piece.created);
+    let pieces = member::of_run(all, size.map(|(_, size)| size), entry, see);
+    let digest = roll::digest(pieces.iter().map(|(_, piece)| piece.uid.as_str()));
+    Stocked {
         id,
         policy,
         owner: policy.owner(want),
         state: state(&pieces),
+        recorded: entry.is_some_and(|entry| entry.digest == digest),
+        listed: entry.is_some(),
         pieces,
-    };
-    runs.into_iter().map(stocked).collect()
+    }
+}
+
+/// What bears the label of a run and is no member of it.
+pub fn strangers(stock: &Stock) -> impl Iterator<Item = &String> {
+    stock.iter().filter(|(_, piece)| piece.stranger).map(|(name, _)| name)
 }
 
 fn state(pieces: &[(&String, &Piece)]) -> State {
@@ -196,6 +229,7 @@ mod tests {
             claim: ClaimKey { ordinal, template: "data".into() },
             epoch: 1,
             size: 2,
+            token: None,
             sealed: true,
             created: at(ordinal.into()),
             cut: None,
@@ -209,6 +243,9 @@ mod tests {
             version: "1".into(),
             policy: Policy { namespace: "shop".into(), name: "nightly".into(), uid: "u".into() },
             run: Some(run),
+            claim: None,
+            stranger: false,
+            created: at(ordinal.into()),
             snap: None,
             pins: BTreeSet::new(),
             leaving: None,
@@ -218,6 +255,7 @@ mod tests {
             consistency: None,
         };
         change(&mut piece, &mut snap);
+        piece.claim = Some(snap.claim.clone());
         piece.snap = (piece.version != "unreadable").then_some(snap);
         (format!("snap-{ordinal}"), piece)
     }

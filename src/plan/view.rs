@@ -3,8 +3,8 @@
 mod fact;
 mod fold;
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -63,11 +63,14 @@ pub struct View {
     /// By uid: once cut, cut for good.
     cuts: BTreeMap<String, Timestamp>,
     pub prune: Pruning,
-    pub foreign: BTreeSet<RunId>,
+    /// The names of runs of this process that somebody else has taken.
+    pub foreign: BTreeMap<RunId, String>,
     pub refused: Option<Refusal>,
     pub mute: Option<Refusal>,
     pub stop: Option<Stop>,
     silence: Option<Timestamp>,
+    /// How far the API server's clock is ahead of the runner's.
+    pub ahead: SignedDuration,
     /// Whether this process has had a hand in the run, or only looked at it.
     pub acted: bool,
     /// Whether the run of our slot was ever seen open: if it is not open any more, it has ended.
@@ -96,11 +99,12 @@ impl View {
             restore: Sights::default(),
             cuts: BTreeMap::new(),
             prune: Pruning::default(),
-            foreign: BTreeSet::new(),
+            foreign: BTreeMap::new(),
             refused: None,
             mute: None,
             stop: None,
             silence: None,
+            ahead: SignedDuration::ZERO,
             acted: false,
             was_open: false,
         }
@@ -152,7 +156,7 @@ impl View {
                 }
             }
             Fact::Prune(fact) => self.prune.fold(fact),
-            Fact::Foreign(run, _) => drop(self.foreign.insert(run)),
+            Fact::Foreign(run, name) => drop(self.foreign.insert(run, name)),
             Fact::Refused(refusal) => drop(self.refused.get_or_insert(refusal)),
             Fact::Mute(refusal) => drop(self.mute.get_or_insert(refusal)),
             Fact::Stop(stop) => {
@@ -162,6 +166,7 @@ impl View {
                 self.stop = self.stop.max(Some(stop));
             }
             Fact::Silence(since) => self.silence = since,
+            Fact::Ahead(ahead) => self.ahead = ahead,
             Fact::Acted => self.acted = true,
         }
     }

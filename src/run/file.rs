@@ -73,7 +73,7 @@ pub async fn run_file(
     let run = marked(connection, &asked).await?.and_then(|open| open.journal).map(|run| *run);
     object.status = Some(StatefulSetBackupStatus { run, ..StatefulSetBackupStatus::default() });
     let want = want(&object, settings, &request, clock.now())?;
-    let cluster = Cluster::of_file(connection.client.clone(), want.clone(), clock, object);
+    let cluster = Cluster::of_file(connection.client.clone(), want.clone(), clock, object).dated(&connection.server);
     Box::pin(carry_out(&cluster, View::new(want))).await
 }
 

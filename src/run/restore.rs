@@ -124,6 +124,7 @@ pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request,
     let same = open.filter(|run| run.slot.as_ref() == Some(&slot)).and_then(|run| run.attempt).map(i64::from);
     let seconds = SignedDuration::from_secs;
     Ok(Want {
+        secret: String::new(),
         me: holder("restore", &namespace, &name, settings),
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),

@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::sync::watch;
 
-use super::clock::Clock;
+use super::clock::{Clock, ServerClock};
 use super::feed::Feeds;
 use super::lock::Lock;
 use super::quiesce::Hooks;
@@ -26,6 +26,7 @@ pub struct Cluster {
     pub client: Client,
     pub want: Want,
     pub(super) clock: Clock,
+    server: ServerClock,
     pub(super) lock: Lock,
     feeds: Feeds,
     pub(super) hooks: Hooks,
@@ -61,7 +62,14 @@ impl Cluster {
             client,
             want,
             clock,
+            server: ServerClock::default(),
         }
+    }
+
+    /// With the clock of the API server that the client speaks to.
+    #[must_use]
+    pub fn dated(self, server: &ServerClock) -> Cluster {
+        Cluster { server: server.clone(), ..self }
     }
 
     /// Asks the flow to stop; the weightiest reason counts.
@@ -86,6 +94,10 @@ impl Cluster {
 impl Io for Cluster {
     fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    fn ahead(&self) -> SignedDuration {
+        self.server.ahead()
     }
 
     async fn sleep(&self, until: Timestamp) {
@@ -128,6 +140,7 @@ impl Effect<Backup> for Cluster {
             Backup::Mark(open) => self.lock.mark(self, row, open.as_deref()).await,
             Backup::Pre(exec) | Backup::Post(exec) => self.hooks.run(self, row, exec).await,
             Backup::Snapshot(new) => snapshot::create(self, row, new).await,
+            Backup::Enroll(enroll) => self.lock.enroll(self, row, enroll).await,
             Backup::Seal(seal) => snapshot::seal(self, row, seal).await,
             Backup::Delete(doomed) => snapshot::delete(self, row, doomed).await,
             Backup::Purge(purge) => snapshot::purge(self, row, purge).await,

@@ -25,6 +25,7 @@ use crate::plan::flow::Row;
 use crate::plan::name;
 use crate::plan::noun::{Holder, Lease, Open, Want};
 use crate::plan::restore::Signs;
+use crate::plan::roll::{Enroll, Roll};
 use crate::plan::view::{Fact, Seen};
 
 /// leaseDurationSeconds: how long a silent holder is left alone.
@@ -94,6 +95,11 @@ struct MarkingMeta {
     labels: BTreeMap<&'static str, Option<&'static str>>,
 }
 
+/// The epoch of the next taking. The API server counts to 2147483647 only: whoever has set it there breaks no run.
+fn after(epoch: i64) -> i64 {
+    if (0..i64::from(i32::MAX)).contains(&epoch) { epoch + 1 } else { 1 }
+}
+
 /// The open mark.
 pub fn open(object: &Object) -> Option<Open> {
     let text = object.annotations().get(annotation::OPEN)?;
@@ -115,6 +121,11 @@ fn fence(object: &Object) -> Option<String> {
 fn restored(object: &Object) -> Vec<String> {
     let text = object.annotations().get(annotation::RESTORED_BY).map_or("", String::as_str);
     text.lines().map(ToOwned::to_owned).collect()
+}
+
+/// The annotation `/runs`.
+pub fn roll(object: &Object) -> Option<Roll> {
+    object.annotations().get(annotation::RUNS).map(|text| Roll::read(text))
 }
 
 /// What a merge patch does to a field.
@@ -192,6 +203,7 @@ impl Lock {
             open: open(object),
             fence: fence(object),
             restored: restored(object),
+            roll: roll(object),
         })))
     }
 
@@ -210,7 +222,7 @@ impl Lock {
         seen: Option<&Lease>,
     ) -> Result<Vec<Fact>, Fault> {
         let now = MicroTime(self.clock.now());
-        let epoch = seen.map_or(0, |lease| lease.epoch) + 1;
+        let epoch = after(seen.map_or(0, |lease| lease.epoch));
         let holder = self.me.to_string();
         self.asked.set(Some((epoch, Instant::now())));
         let asked = |verb| Call { step: row.name, verb, object: self.path(), uid: None, message: None };
@@ -276,6 +288,18 @@ impl Lock {
             count => format!(", {count} restores remembered"),
         };
         self.write(cluster, row, annotations, labels, format!("{open}, {fence}{restored}")).await
+    }
+
+    /// Post: the annotation `/runs` has the run. On the Lease as it was seen, whoever holds it. Again: a conflict.
+    pub async fn enroll(&self, cluster: &Cluster, row: &'static Row, enroll: &Enroll) -> Result<Vec<Fact>, Fault> {
+        let annotations = BTreeMap::from([(annotation::RUNS, Some(enroll.roll.text()))]);
+        let resource_version = enroll.version.clone();
+        let patch = Marking { metadata: MarkingMeta { resource_version, annotations, labels: BTreeMap::new() } };
+        let message = Some(format!("run {} is on record", enroll.run));
+        let asked = Call { step: row.name, verb: "patch", object: self.path(), uid: None, message };
+        let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
+        let request = async { self.api.patch(&self.name, &params, &Patch::Merge(&patch)).await };
+        Ok(vec![self.see(Some(&call(cluster, asked, request).await.map_err(No::fault)?))])
     }
 
     async fn write(
@@ -379,6 +403,12 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_epochs_begin_anew_where_the_api_server_has_no_more() {
+        assert_eq!([after(0), after(7), after(2_147_483_646)], [1, 8, 2_147_483_647]);
+        assert_eq!([after(2_147_483_647), after(-1), after(i64::MAX)], [1, 1, 1]);
+    }
 
     #[test]
     fn a_release_sends_null_and_a_renewal_leaves_the_holder_out() {

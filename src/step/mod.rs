@@ -22,7 +22,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::select;
 
 use crate::plan::flow::{Exit, Feed, Lost, Next, Planner, Step, When};
@@ -34,6 +34,10 @@ use crate::plan::view::{Fact, Read, View};
 #[expect(async_fn_in_trait, reason = "one thread: no Send")]
 pub trait Io {
     fn now(&self) -> Timestamp;
+    /// How far the API server's clock is ahead of `now`, as far as its replies have told.
+    fn ahead(&self) -> SignedDuration {
+        SignedDuration::ZERO
+    }
     async fn sleep(&self, until: Timestamp);
     /// What has told us to stop so far, the weightiest.
     fn stop(&self) -> Option<Stop>;
@@ -76,6 +80,7 @@ async fn turns<S: Step, I: Effect<S>>(io: &I, next: Planner<S>, view: &mut View)
         if let Some(stop) = io.stop() {
             view.fold(Fact::Stop(stop));
         }
+        view.fold(Fact::Ahead(io.ahead()));
         let fruitful = match next(view, io.now()) {
             Err(read) => fold(view, &read, io.read(&read).await),
             Ok(Next::Do { batch, until }) => {

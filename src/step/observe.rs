@@ -21,7 +21,7 @@ use crate::api::{FORMAT, annotation, label, lean};
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::guard::Guard;
-use crate::plan::name::{ClaimKey, RunId};
+use crate::plan::member::{self, Standing};
 use crate::plan::noun::{Class, Pod, RETAIN, Snap, Snaps};
 use crate::plan::view::{Fact, Read, Seen};
 
@@ -168,7 +168,7 @@ fn snaps(objects: &[VolumeSnapshot], now: Timestamp) -> Snaps {
     objects.iter().filter_map(|object| Some((object.name_any(), snap(object, now)?))).collect()
 }
 
-/// A snapshot as it describes itself; none when it lacks what every one of ours carries (a legacy or foreign one).
+/// A snapshot as it describes itself; none when it is no member of a run, or lacks what every one of ours carries.
 /// `now`: since when a complaint of the driver is known to this process.
 pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
     let labels = object.labels();
@@ -177,8 +177,7 @@ pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
     if notes.get(annotation::FORMAT).is_some_and(newer) {
         return None; // what a later version wrote may mean what we do not know
     }
-    let run: RunId = labels.get(label::RUN)?.parse().ok()?;
-    let ordinal = labels.get(label::ORDINAL)?.parse().ok()?;
+    let Standing::Member(run, claim) = member::standing(object) else { return None };
     let created = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let status = object.status.clone().unwrap_or_default();
     let error = status.error.map(|error| error.message.unwrap_or_else(|| "unknown error".into()));
@@ -186,9 +185,10 @@ pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
         uid: object.uid()?,
         policy_uid: labels.get(label::POLICY_UID)?.clone(),
         run,
-        claim: ClaimKey { ordinal, template: labels.get(label::CLAIM_TEMPLATE)?.clone() },
+        claim,
         epoch: notes.get(annotation::TRANSITIONS)?.parse().ok()?,
         size: notes.get(annotation::RUN_SIZE)?.parse().ok()?,
+        token: notes.get(annotation::TOKEN).cloned(),
         sealed: notes.contains_key(annotation::CUT),
         created,
         cut: status.creation_time.map(|time| time.0),

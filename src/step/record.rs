@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::call::{Call, No, call};
 use super::cluster::Cluster;
-use super::lock::open;
+use super::lock::{open, roll};
 use super::observe::get;
 use super::tell::tell;
 use super::{Fault, stock};
@@ -72,7 +72,8 @@ pub async fn read(c: &Cluster) -> Result<Vec<Fact>, Fault> {
     if !file.written.get() {
         let lease = get(c.lock.api(), c.lock.name(), &c.lock.path()).await?;
         let open = lease.as_ref().and_then(open);
-        let status = journal::recover(open.as_ref(), &stock::all(c).await?, want, c.clock.now());
+        let roll = lease.as_ref().and_then(roll).unwrap_or_default();
+        let status = journal::recover(open.as_ref(), &stock::all(c).await?, &roll, want, c.clock.now());
         file.object.borrow_mut().status = Some(status);
     }
     Ok(vec![fact(c, Some(&file.object.borrow()))])

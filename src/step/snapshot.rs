@@ -1,4 +1,4 @@
-//! `VolumeSnapshot`s: made, sealed, deleted. Ownership rests on labels; a name that is taken is looked at.
+//! `VolumeSnapshot`s: made, sealed, deleted. A name that is taken is looked at.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Api;
@@ -43,7 +43,7 @@ pub async fn create(c: &Cluster, row: &'static Row, new: &NewSnapshot) -> Result
         Err(no) => return Err(no.fault()),
     };
     let ours = snap(&object, c.clock.now()).filter(|snap| {
-        snap.policy_uid == c.want.uid && snap.run == new.run && snap.epoch == new.epoch && snap.claim == new.claim
+        snap.policy_uid == c.want.uid && snap.epoch == new.epoch && snap.token.as_ref() == Some(&new.token)
     });
     Ok(vec![match ours {
         Some(snap) => Fact::Snap(new.name.clone(), Some(snap)),
@@ -73,6 +73,7 @@ fn manifest(c: &Cluster, new: &NewSnapshot) -> Result<VolumeSnapshot, Fault> {
         (annotation::TEMPLATE_HASH, new.template_hash.clone()),
         (annotation::REPLICAS, new.replicas.to_string()),
         (annotation::TRANSITIONS, new.epoch.to_string()),
+        (annotation::TOKEN, new.token.clone()),
         (annotation::FORMAT, FORMAT.to_owned()),
     ];
     let owner = OwnerReference {

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use super::lens::words;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::api::{annotation, label};
-use crate::plan::name::ClaimKey;
+use crate::plan::member;
 use crate::plan::restore::sight::{Content, SnapshotClass, Source};
 
 /// A `VolumeSnapshot`, ours or not: what it does not say is absent.
@@ -13,8 +13,7 @@ pub fn source(object: &VolumeSnapshot) -> Source {
     let label = |key: &str| object.labels().get(key).cloned();
     let note = |key: &str| object.annotations().get(key).cloned();
     let status = object.status.clone().unwrap_or_default();
-    let ordinal = label(label::ORDINAL).and_then(|ordinal| ordinal.parse().ok());
-    let claim = label(label::CLAIM_TEMPLATE).zip(ordinal);
+    let standing = member::standing(object);
     let cut = note(annotation::CUT).and_then(|nanoseconds| nanoseconds.parse().ok());
     Source {
         uid: object.uid().unwrap_or_default(),
@@ -23,8 +22,9 @@ pub fn source(object: &VolumeSnapshot) -> Source {
         policy: label(label::POLICY),
         policy_namespace: label(label::POLICY_NAMESPACE),
         policy_uid: label(label::POLICY_UID),
-        run: label(label::RUN).and_then(|run| run.parse().ok()),
-        claim: claim.map(|(template, ordinal)| ClaimKey { ordinal, template }),
+        run: standing.run(),
+        claim: standing.claim(),
+        created: object.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
         epoch: note(annotation::TRANSITIONS).and_then(|epoch| epoch.parse().ok()),
         size: note(annotation::RUN_SIZE).and_then(|size| size.parse().ok()),
         cut: cut.and_then(|nanoseconds| jiff::Timestamp::from_nanosecond(nanoseconds).ok()),

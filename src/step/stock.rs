@@ -10,6 +10,7 @@ use super::look;
 use super::observe::{get, list, selector, snap};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::api::{annotation, label};
+use crate::plan::member::{self, Standing};
 use crate::plan::noun::RETAIN;
 use crate::plan::prune::{Content, Fact};
 use crate::plan::stock::{Piece, Policy, Stock};
@@ -47,6 +48,7 @@ pub fn piece(object: &VolumeSnapshot, now: Timestamp) -> Piece {
     let label = |key| object.labels().get(key).cloned().unwrap_or_default();
     let pins = object.annotations().get(annotation::PINNED_BY).map_or("", String::as_str);
     let meta = &object.metadata;
+    let standing = member::standing(object);
     let written = meta.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
     let instants = written.chain(&meta.creation_timestamp).chain(&meta.deletion_timestamp).map(|time| time.0);
     Piece {
@@ -57,7 +59,10 @@ pub fn piece(object: &VolumeSnapshot, now: Timestamp) -> Piece {
             name: label(label::POLICY),
             uid: label(label::POLICY_UID),
         },
-        run: object.labels().get(label::RUN).and_then(|run| run.parse().ok()),
+        stranger: standing == Standing::Stranger,
+        run: standing.run(),
+        claim: standing.claim(),
+        created: meta.creation_timestamp.as_ref().map_or(now, |time| time.0),
         snap: snap(object, now),
         pins: pins.split(',').map(str::trim).filter(|pin| !pin.is_empty()).map(ToOwned::to_owned).collect(),
         leaving: meta.deletion_timestamp.as_ref().map(|time| time.0),

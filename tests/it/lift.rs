@@ -16,6 +16,7 @@ use sts_backup::plan::noun::Outcome;
 use sts_backup::plan::restore::{self, lift, release};
 use sts_backup::plan::view::View;
 use sts_backup::run::lift::{Found, look, prepare};
+use sts_backup::step::clock::ServerClock;
 use sts_backup::step::cluster::Cluster;
 use sts_backup::step::drive;
 
@@ -123,7 +124,7 @@ fn lease(server: &ApiServer) -> Value {
 
 fn connection(server: &ApiServer) -> Connection {
     let client = server.client(Some(rbac::runner_verbs())).0;
-    Connection { client, namespace: shop::NAMESPACE.into(), in_pod: false }
+    Connection { client, namespace: shop::NAMESPACE.into(), server: ServerClock::default(), in_pod: false }
 }
 
 #[test]

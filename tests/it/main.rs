@@ -6,6 +6,7 @@ mod apiserver;
 mod broken;
 mod conformance;
 mod draw;
+mod forged;
 mod guard;
 mod jobs;
 mod life;

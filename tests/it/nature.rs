@@ -32,6 +32,8 @@ enum Due {
     Gone(String),
     Bound(Key),
     Pod(u32),
+    /// Somebody takes a name of the run of this id.
+    Squat(String),
     Collect,
 }
 
@@ -77,6 +79,8 @@ pub struct Act {
 #[derive(Debug, Default)]
 pub struct Nature {
     pub hooks: bool,
+    /// Somebody takes names of each run as soon as its id is known.
+    pub squats: bool,
     pub pace: Pace,
     agenda: BTreeMap<(Timestamp, u64), Due>,
     count: u64,
@@ -154,6 +158,10 @@ impl Nature {
             ("volumesnapshots", What::Added) => self.after(now, 10, Due::Content(uid)),
             ("volumesnapshots", What::Modified) if leaving => self.after(now, 300, Due::Gone(uid)),
             ("volumesnapshots", What::Deleted) => self.after(now, 300, Due::Forgotten(uid)),
+            ("statefulsetbackups", What::Modified) if self.squats => {
+                let id = text(&change.object, "/status/run/id").to_owned();
+                self.after(now, 0, Due::Squat(id));
+            }
             ("persistentvolumeclaims", What::Added) => self.after(now, 100, Due::Bound(change.key.clone())),
             ("persistentvolumeclaims", What::Modified) if leaving => self.after(now, 500, Due::Collect),
             ("statefulsets", What::Added) => {
@@ -253,6 +261,7 @@ impl Due {
             }
             Due::Bound(key) => state.store.change(&key, true, |object| object["status"] = json!({ "phase": "Bound" })),
             Due::Pod(ordinal) => shop::pod(state, ordinal),
+            Due::Squat(id) => shop::squat(&mut state.store, &id),
             Due::Collect => collect(state),
         }
     }

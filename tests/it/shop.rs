@@ -2,7 +2,7 @@
 //! what people and the cluster may do to them meanwhile.
 
 use serde_json::{Value, json};
-use sts_backup::api::{BACKUP_POLICY, annotation};
+use sts_backup::api::{BACKUP_POLICY, LOCK_POLICY, MARKS_POLICY, annotation, label};
 
 use crate::apiserver::State;
 use crate::apiserver::kind::Key;
@@ -38,9 +38,13 @@ pub enum Deed {
     Compact,
     /// Somebody deletes a snapshot of ours and makes another of its name.
     ReplaceSnapshot,
+    /// Somebody applies the manifest of a snapshot of ours once more, under a name of their own.
+    CopySnapshot,
+    /// Somebody makes one on top of our run, with all its marks and a right name, of a claim that is not there.
+    AddSnapshot,
 }
 
-pub const DEEDS: [Deed; 12] = [
+pub const DEEDS: [Deed; 14] = [
     Deed::DeleteObject,
     Deed::ReplaceObject,
     Deed::LabelObject,
@@ -53,6 +57,8 @@ pub const DEEDS: [Deed; 12] = [
     Deed::StealLease,
     Deed::Compact,
     Deed::ReplaceSnapshot,
+    Deed::CopySnapshot,
+    Deed::AddSnapshot,
 ];
 
 pub fn object(name: &str) -> Key {
@@ -81,19 +87,24 @@ pub fn open(state: &mut State, hooks: bool) {
     policy(&mut state.store, POLICY, hooks);
 }
 
-/// The author policy for backups, as far as a run looks at it, with these validationActions of its binding.
+/// The policies that a backup looks at.
+const GUARDS: [&str; 3] = [BACKUP_POLICY, LOCK_POLICY, MARKS_POLICY];
+
+/// The author policy for backups, and those of what retention goes by, as far as a run looks at it, with these validationActions of its binding.
 pub fn guard(store: &mut Store, actions: &[&str]) {
-    let policy = Key::new("validatingadmissionpolicies", "", BACKUP_POLICY);
-    store.create(&policy, json!({ "metadata": {}, "spec": { "failurePolicy": "Fail" } }), false).unwrap();
-    let binding = Key::new("validatingadmissionpolicybindings", "", BACKUP_POLICY);
-    let spec = json!({ "policyName": BACKUP_POLICY, "validationActions": actions });
-    store.create(&binding, json!({ "metadata": {}, "spec": spec }), false).unwrap();
+    for name in GUARDS {
+        let policy = Key::new("validatingadmissionpolicies", "", name);
+        store.create(&policy, json!({ "metadata": {}, "spec": { "failurePolicy": "Fail" } }), false).unwrap();
+        let binding = Key::new("validatingadmissionpolicybindings", "", name);
+        let spec = json!({ "policyName": name, "validationActions": actions });
+        store.create(&binding, json!({ "metadata": {}, "spec": spec }), false).unwrap();
+    }
 }
 
 /// Nothing stands guard any more.
 pub fn unguard(store: &mut Store) {
     for resource in ["validatingadmissionpolicies", "validatingadmissionpolicybindings"] {
-        store.purge(&Key::new(resource, "", BACKUP_POLICY));
+        GUARDS.iter().for_each(|name| store.purge(&Key::new(resource, "", name)));
     }
 }
 
@@ -164,6 +175,17 @@ pub fn containers(store: &Store) -> Vec<String> {
     store.all("pods").map(|(_, object)| id(object)).collect()
 }
 
+/// Somebody makes a snapshot under a name of the run of this id, with all its marks, of the epoch that comes first.
+pub fn squat(store: &mut Store, id: &str) {
+    let uid = store.get(&object(POLICY)).map(|object| text(object, "/metadata/uid").to_owned());
+    let labels = json!({ label::STATEFULSET: SET, label::POLICY: POLICY, label::POLICY_NAMESPACE: NAMESPACE,
+        label::POLICY_UID: uid, label::RUN: id, label::CLAIM_TEMPLATE: "data", label::ORDINAL: "0" });
+    let notes = json!({ annotation::FORMAT: "1", annotation::RUN_SIZE: "4", annotation::TRANSITIONS: "1" });
+    let spec = json!({ "volumeSnapshotClassName": "class", "source": { "persistentVolumeClaimName": "data-web-0" } });
+    let object = json!({ "metadata": { "labels": labels, "annotations": notes }, "spec": spec });
+    let _ = store.create(&key("volumesnapshots", &format!("{POLICY}-data-{id}-0")), object, false);
+}
+
 impl Deed {
     pub fn take_place(self, state: &mut State) {
         let store = &mut state.store;
@@ -206,6 +228,8 @@ impl Deed {
                 state.cuts += 1;
             }
             Deed::ReplaceSnapshot => replace_snapshot(store),
+            Deed::CopySnapshot => copy_snapshot(store, false),
+            Deed::AddSnapshot => copy_snapshot(store, true),
         }
     }
 }
@@ -219,6 +243,26 @@ pub fn namesakes_lost(store: &Store) -> bool {
     let lost = |change: &&Change| change.what != What::Added && is_namesake(&change.object);
     let gone = |change: &Change| change.object["metadata"]["deletionTimestamp"].is_string();
     store.log.iter().filter(lost).any(gone)
+}
+
+/// The newest of ours, with all its labels and annotations.
+fn copy_snapshot(store: &mut Store, add: bool) {
+    let Some((key, object)) = store.all("volumesnapshots").last().map(|(key, object)| (key.clone(), object.clone()))
+    else {
+        return;
+    };
+    let meta = &object["metadata"];
+    let mut copy = json!({
+        "metadata": { "labels": meta["labels"], "annotations": meta["annotations"] }, "spec": object["spec"],
+    });
+    let mut name = format!("copy-of-{}", key.name);
+    if add {
+        name = format!("{}-7", key.name.rsplit_once('-').map_or("", |(front, _)| front));
+        let template = text(&object, "/metadata/labels/backup.sts-backup.io~1claim-template");
+        copy["spec"]["source"]["persistentVolumeClaimName"] = format!("{template}-{SET}-7").into();
+        copy["metadata"]["labels"][label::ORDINAL] = "7".into();
+    }
+    let _ = store.create(&self::key("volumesnapshots", &name), copy, false);
 }
 
 /// The namesake is somebody else's: it has no label of ours.

@@ -9,6 +9,7 @@ use sts_backup::api::backup::StatefulSetBackup;
 use sts_backup::plan::invariant::{self, Stored};
 use sts_backup::plan::journal::{Journal, Record};
 use sts_backup::plan::noun::{Holder, Lease, Open, Snaps};
+use sts_backup::plan::roll::Roll;
 use sts_backup::step::{observe, record};
 
 use crate::apiserver::State;
@@ -34,6 +35,7 @@ pub fn lease(store: &Store) -> Option<Lease> {
         gone: false,
         fence: None,
         restored: vec![],
+        roll: object["metadata"]["annotations"][annotation::RUNS].as_str().map(Roll::read),
         epoch: object["spec"]["leaseTransitions"].as_i64().unwrap_or_default(),
         version: String::new(),
         open: open.map(|open| serde_json::from_str::<Open>(open).unwrap()),

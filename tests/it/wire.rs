@@ -253,7 +253,8 @@ fn verdict(state: &crate::apiserver::State, case: &Case, exits: &[Option<Exit>])
     check(shop::namesakes_lost(&state.store), "a namesake was deleted");
     let snaps = truth::snaps(&state.store);
     let contents = state.store.all("volumesnapshotcontents").count();
-    check(contents != state.store.all("volumesnapshots").count() && !case.has(&[Deed::DeleteClaim]), "contents leaked");
+    let torn = case.has(&[Deed::DeleteClaim, Deed::AddSnapshot]);
+    check(contents != state.store.all("volumesnapshots").count() && !torn, "contents leaked");
     let Some(record) = truth::record(&state.store, shop::POLICY) else {
         check(!case.has(&[Deed::DeleteObject]), "our object is gone");
         return bad;
@@ -301,7 +302,8 @@ fn runs(
 ) -> Vec<String> {
     let mut bad = vec![];
     let mut of: BTreeMap<_, Vec<&Snap>> = BTreeMap::new();
-    let ours = snaps.values().filter(|snap| snap.policy_uid == uid && !snap.leaving);
+    let real = |snap: &&Snap| snap.claim.ordinal < shop::REPLICAS;
+    let ours = snaps.values().filter(real).filter(|snap| snap.policy_uid == uid && !snap.leaving);
     ours.for_each(|snap| of.entry(snap.run).or_default().push(snap));
     let size = shop::TEMPLATES.len() * shop::REPLICAS as usize;
     let whole = of.values().filter(|run| run.len() == size && run.iter().all(|snap| snap.sealed)).count();

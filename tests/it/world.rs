@@ -18,6 +18,7 @@ use sts_backup::plan::invariant::{self, Stored};
 use sts_backup::plan::journal::{self, Record};
 use sts_backup::plan::name::{ClaimKey, RunId};
 use sts_backup::plan::noun::{Holder, Lease, Open, Snap};
+use sts_backup::plan::roll::Roll;
 use sts_backup::plan::view::{Fact, Seen};
 use sts_backup::step::Fault;
 use tokio::time::Instant;
@@ -110,6 +111,7 @@ pub struct World {
     epoch: i64,
     lease_version: u64,
     pub open: Option<Open>,
+    pub roll: Option<Roll>,
     pods: Vec<Instance>,
     pub disks: BTreeMap<String, Disk>,
     thaws: u32,
@@ -155,6 +157,7 @@ impl World {
             epoch: 0,
             lease_version: 1,
             open: None,
+            roll: None,
             pods: (0..PODS).map(|id| Instance { id, frozen: false }).collect(),
             disks: BTreeMap::new(),
             thaws: 0,
@@ -215,6 +218,7 @@ impl World {
             epoch: self.epoch,
             version: self.lease_version.to_string(),
             open: self.open.clone(),
+            roll: self.roll.clone(),
             ..Lease::default()
         })))
     }
@@ -236,7 +240,10 @@ impl World {
         }
         let (status, finalizers) = memory.clone().unwrap_or_else(|| {
             let stock = pieces(&self.disks, want.uid.as_str()).collect();
-            (journal::recover(self.open.as_ref(), &stock, want, self.now()), vec![])
+            (
+                journal::recover(self.open.as_ref(), &stock, &self.roll.clone().unwrap_or_default(), want, self.now()),
+                vec![],
+            )
         });
         let open = status.run.as_ref().map(|run| (run.slot.clone().unwrap(), run.attempt.unwrap().into()));
         let record = Record {

@@ -11,6 +11,7 @@ use crate::plan::hook::{End, Exec, HookSpec, Place, Tried, Which};
 use crate::plan::journal::{Cut, Journal, Record, Void};
 use crate::plan::name::ClaimKey;
 use crate::plan::noun::{BackupWant, Claim, Class, Holder, Lease, Pod, Snap, Target, Volume, Want};
+use crate::plan::roll::{Entry, Roll};
 use crate::plan::view::{Fact, Seen, View};
 
 const ID: &str = "20260101-000000";
@@ -71,7 +72,7 @@ fn closed(v: &View, now: &str) -> (Option<Reason>, String) {
 #[test]
 fn a_pod_that_does_not_run_after_its_freeze_is_asked_for_its_liveness_probe() {
     let probe = "does its liveness probe outlast the freeze?";
-    let mut v = view(Journal::Void(ID.parse().unwrap(), Void::Interrupted));
+    let mut v = view(Journal::Void(ID.parse().unwrap(), 1, Void::Interrupted));
     froze(&mut v);
     v.fold(Fact::Pod("web-0".into(), Some(Pod { uid: "pod".into(), ..Pod::default() })));
     let (reason, message) = closed(&v, "2026-01-01T00:00:00Z");
@@ -140,7 +141,7 @@ fn a_slot_of_the_schedule_is_over_once_a_later_one_has_had_its_run() {
 
 #[test]
 fn a_container_that_went_in_the_freeze_is_waited_for_a_minute() {
-    let mut v = view(Journal::Void(ID.parse().unwrap(), Void::Interrupted));
+    let mut v = view(Journal::Void(ID.parse().unwrap(), 1, Void::Interrupted));
     froze(&mut v);
     v.fold(Fact::Pod("web-0".into(), Some(Pod { uid: "pod".into(), ..Pod::default() })));
     let until = Timestamp::UNIX_EPOCH + REBORN;
@@ -156,6 +157,7 @@ const READY: i64 = 600;
 
 fn snap(name: &str) -> Snap {
     Snap {
+        token: Some(crate::plan::name::token("", name)),
         uid: format!("uid of {name}"),
         policy_uid: "policy".into(),
         run: ID.parse().unwrap(),
@@ -173,13 +175,16 @@ fn snap(name: &str) -> Snap {
 }
 
 fn free() -> Fact {
-    Fact::Lease(Seen::Known(Some(Lease { epoch: 1, ..Lease::default() })))
+    let mut roll = Roll::default();
+    let uids = ["uid of a", "uid of b"];
+    roll.put("policy", ID.parse().unwrap(), Entry::new(&[snap("a").claim], uids));
+    Fact::Lease(Seen::Known(Some(Lease { epoch: 1, roll: Some(roll), ..Lease::default() })))
 }
 
 /// A run of two volumes that is cut, with these snapshots left of it, its lock given back.
 fn cut(snaps: [Snap; 2]) -> View {
     let (id, since) = (ID.parse().unwrap(), Timestamp::UNIX_EPOCH);
-    let mut v = view(Journal::Cut(Cut { id, epoch: 1, since, size: 2, consistency: Consistency::Frozen }));
+    let mut v = view(Journal::Cut(Cut { id, epoch: 1, since, size: 2, consistency: Consistency::Frozen, entry: None }));
     v.want.backup.ready_timeout = SignedDuration::from_secs(READY);
     let [a, b] = snaps;
     v.fold(Fact::Snaps(Seen::Known([("a".to_owned(), a), ("b".to_owned(), b)].into())));
@@ -228,4 +233,43 @@ fn a_snapshot_is_sealed_once_its_cut_is_known_if_all_of_the_run_are_there() {
     // One that is going is none: what is partial goes.
     let batch = told([fresh(), Snap { leaving: true, ..snap("b") }]);
     assert!(matches!(&batch[..], [Backup::Delete(doomed)] if doomed.name == "a"), "{batch:?}");
+}
+
+/// What an attempt before has made under the same id is not ours to delete, were the id ever to come again.
+#[test]
+fn what_is_partial_goes_and_what_another_attempt_has_made_under_the_id_stays() {
+    let doomed = |epoch, snaps: [Snap; 2]| {
+        let mut v = view(Journal::Void(ID.parse().unwrap(), epoch, Void::Interrupted));
+        let [a, b] = snaps;
+        v.fold(Fact::Snaps(Seen::Known([("a".to_owned(), a), ("b".to_owned(), b)].into())));
+        let Ok(Next::Do { batch, .. }) = next(&v, Timestamp::UNIX_EPOCH) else { panic!("nothing is done") };
+        batch
+            .into_iter()
+            .filter_map(|step| if let Backup::Delete(doomed) = step { Some(doomed.name) } else { None })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(doomed(1, [snap("a"), Snap { epoch: 7, ..snap("b") }]), ["a"]);
+    assert_eq!(doomed(7, [snap("a"), Snap { epoch: 7, ..snap("b") }]), ["b"]);
+    let open = || Snap { sealed: false, ..snap("a") };
+    assert_eq!(doomed(0, [open(), snap("b")]), ["a"], "older versions did not write the epoch");
+}
+
+#[test]
+fn ids_are_seconds_of_the_api_servers_clock_and_status_cannot_move_them_far() {
+    let id = |ahead, told: &str| {
+        let mut v = view(Journal::Idle);
+        v.want.backup = BackupWant::default();
+        v.fold(Fact::Snaps(Seen::Known([].into())));
+        v.fold(Fact::Ahead(SignedDuration::from_hours(ahead)));
+        if let Seen::Known(record) = &mut v.record {
+            record.status.last_run = Some(LastRun { id: Some(told.into()), ..LastRun::default() });
+        }
+        let Ok(Next::Do { batch, .. }) = next(&v, Timestamp::from_second(1_800_000_000).unwrap()) else { panic!() };
+        let [Backup::Write(write)] = &batch[..] else { panic!("{batch:?}") };
+        write.status.run.as_ref().unwrap().id.clone().unwrap()
+    };
+    assert_eq!(id(0, "20260101-000000"), "20270115-080000");
+    assert_eq!(id(-48, "20260101-000000"), "20270113-080000", "the node's clock is two days ahead");
+    assert_eq!(id(0, "20270115-120000"), "20270115-120001", "ids never go back");
+    assert_eq!(id(0, "99981231-235959"), "20270115-080000", "nobody can have begun that one");
 }

@@ -93,9 +93,11 @@ pub struct Source {
     pub policy: Option<String>,
     pub policy_namespace: Option<String>,
     pub policy_uid: Option<String>,
-    /// None of what was made before there were run ids (legacy), or by hand.
+    /// The run that it is a member of, and its claim; none of what was made before there were run ids (legacy), by hand,
+    /// or with labels that do not fit it.
     pub run: Option<RunId>,
     pub claim: Option<ClaimKey>,
+    pub created: Timestamp,
     pub epoch: Option<i64>,
     pub size: Option<usize>,
     /// The instant of the cut: proved to belong to one freeze.

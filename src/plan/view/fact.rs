@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Seen;
 use crate::plan::guard::Guard;
@@ -104,6 +104,8 @@ pub enum Fact {
     Stop(Stop),
     /// Nothing has been heard from the API server since then; `None`: it has answered.
     Silence(Option<Timestamp>),
+    /// So far the API server's clock is ahead of the runner's.
+    Ahead(SignedDuration),
     /// This process has sent a write.
     Acted,
 }

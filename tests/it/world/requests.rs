@@ -1,15 +1,16 @@
 //! What the cluster in memory does with a write, and what it answers to a read.
 
-use super::{Disk, PODS, TEMPLATES, World, keys};
+use super::{Disk, Kind, PODS, TEMPLATES, World, keys};
 use jiff::SignedDuration;
-use sts_backup::api::BACKUP_POLICY;
 use sts_backup::api::recorded::RecordedClaim;
+use sts_backup::api::{BACKUP_POLICY, LOCK_POLICY, MARKS_POLICY};
 use sts_backup::plan::backup::{Backup, NewSnapshot};
 use sts_backup::plan::flow::{Step, When};
 use sts_backup::plan::guard::Guard;
 use sts_backup::plan::hook::{End, Exec, Tried, Which};
 use sts_backup::plan::name::ClaimKey;
 use sts_backup::plan::noun::{Claim, Class, Container, Holder, Pod, Snap, Snaps, Target, Volume};
+use sts_backup::plan::roll::Roll;
 use sts_backup::plan::view::{Fact, Read, Seen};
 use sts_backup::step::Fault;
 
@@ -18,7 +19,9 @@ impl World {
         let at = self.now().as_millisecond() % 1_000_000;
         self.log.push(format!("{at:>6} {} {step:?}", step.row().name));
         Ok(vec![match step {
-            Backup::Lock(_) | Backup::Unlock(_) | Backup::Mark(_) => return self.lease_step(me, step),
+            Backup::Lock(_) | Backup::Unlock(_) | Backup::Mark(_) | Backup::Enroll(_) => {
+                return self.lease_step(me, step);
+            }
             Backup::Hold(hold) if hold.version == self.version.to_string() => {
                 self.finalizers.clone_from(&hold.finalizers);
                 self.version += 1;
@@ -67,6 +70,10 @@ impl World {
                 self.gone = false;
                 self.epoch += 1;
             }
+            // As it is stored, so that what does not survive that is seen.
+            Backup::Enroll(enroll) if enroll.version == self.lease_version.to_string() => {
+                self.roll = Some(Roll::read(&enroll.roll.text()));
+            }
             Backup::Unlock(epoch) if mine && *epoch == self.epoch => self.holder = None,
             Backup::Mark(open) if mine => {
                 if open.is_none() && self.left_frozen() {
@@ -94,6 +101,7 @@ impl World {
             claim: new.claim.clone(),
             epoch: new.epoch,
             size: new.size,
+            token: Some(new.token.clone()),
             sealed: false,
             created: now,
             cut: None,
@@ -129,7 +137,9 @@ impl World {
             })),
             Read::Grant => Fact::Grant(vec![]),
             Read::Guard(policy) => {
-                assert!(self.hooks && !self.kind.is_file() && *policy == BACKUP_POLICY, "nothing needs {policy}");
+                let prunes = matches!(self.kind, Kind::Old { .. }) && [MARKS_POLICY, LOCK_POLICY].contains(policy);
+                let asks = self.hooks && !self.kind.is_file() && *policy == BACKUP_POLICY;
+                assert!(asks || prunes, "nothing needs {policy}");
                 let gone = self.unguarded_at.is_some_and(|at| self.writes >= at);
                 Fact::Guard(policy, if gone { Guard::default() } else { Guard::whole() })
             }

@@ -1,0 +1,208 @@
+//! Snapshots and a Lease that somebody else has written, with all the marks that ours bear: made by hand, copied, put
+//! under names of runs to come. They count for nothing, push nothing out, and nothing of ours goes for them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use sts_backup::api::condition::Reason;
+use sts_backup::api::label;
+use sts_backup::plan::flow::Exit;
+use sts_backup::plan::noun::Outcome;
+use sts_backup::step::clock::Clock;
+use tokio::time::sleep;
+
+use crate::apiserver::ApiServer;
+use crate::apiserver::kind::Key;
+use crate::apiserver::store::Store;
+use crate::shop::{self, NAMESPACE, POLICY};
+use crate::{truth, wire};
+
+/// By which a process knows what it has made.
+const TOKEN: &str = "backup.sts-backup.io/token";
+
+fn snapshot(name: &str) -> Key {
+    Key::new("volumesnapshots", NAMESPACE, name)
+}
+
+/// The double, with a policy that keeps the last N runs.
+fn keeping(hooks: bool, last: u32) -> (ApiServer, Clock) {
+    let (server, clock) = wire::world(&wire::Case::of(hooks));
+    server.act(|state| {
+        state.store.change(&shop::object(POLICY), false, |object| {
+            object["spec"]["retentionPolicy"] = json!({ "keepLast": last });
+        });
+    });
+    (server, clock)
+}
+
+/// A run that succeeds; the names of its snapshots.
+async fn good(server: &ApiServer, clock: Clock, slot: &'static str) -> BTreeSet<String> {
+    let before = names(&server.look().store);
+    let exit = Box::pin(wire::process(server, clock, POLICY, slot)).await;
+    let said = truth::record(&server.look().store, POLICY).unwrap().status.message;
+    assert_eq!(exit, Some(Exit::Done(Outcome::Succeeded)), "{said:?}");
+    sleep(Duration::from_mins(2)).await; // what is being deleted goes
+    names(&server.look().store).difference(&before).cloned().collect()
+}
+
+fn names(store: &Store) -> BTreeSet<String> {
+    store.all("volumesnapshots").map(|(key, _)| key.name.clone()).collect()
+}
+
+/// Somebody makes a snapshot like this one, changed.
+fn forge(server: &ApiServer, like: &str, name: &str, change: impl FnOnce(&mut Value)) {
+    server.act(|state| {
+        let mut object = state.store.get(&snapshot(like)).unwrap().clone();
+        let meta = json!({ "labels": object["metadata"]["labels"], "annotations": object["metadata"]["annotations"] });
+        object["metadata"] = meta;
+        change(&mut object);
+        let status = object["status"].clone();
+        state.store.create(&snapshot(name), object, false).unwrap();
+        state.store.change(&snapshot(name), true, |object| object["status"] = status);
+    });
+}
+
+/// Marks and name of another ordinal, whose claim does not exist.
+fn extra(server: &ApiServer, like: &str) -> String {
+    let name = format!("{}-7", like.rsplit_once('-').unwrap().0);
+    forge(server, like, &name, |object| {
+        object["metadata"]["labels"][label::ORDINAL] = "7".into();
+        object["spec"]["source"]["persistentVolumeClaimName"] = "data-web-7".into();
+    });
+    name
+}
+
+#[test]
+fn one_snapshot_made_by_hand_deletes_no_good_run() {
+    for innocent in [true, false] {
+        wire::runtime().block_on(async {
+            let (server, clock) = keeping(false, 30);
+            let mut all = BTreeSet::new();
+            for slot in ["one", "two"] {
+                let run = good(&server, clock, slot).await;
+                assert_eq!(run.len(), 4);
+                let like = run.first().unwrap();
+                all.insert(if innocent {
+                    let name = format!("copy-of-{like}");
+                    forge(&server, like, &name, |_| {});
+                    name
+                } else {
+                    extra(&server, like)
+                });
+                all.extend(run);
+            }
+            all.extend(good(&server, clock, "three").await);
+            let left = names(&server.look().store);
+            assert_eq!(all.difference(&left).collect::<Vec<_>>(), Vec::<&String>::new(), "deleted");
+            let said = truth::record(&server.look().store, POLICY).unwrap().status.message.unwrap_or_default();
+            assert_eq!(said.contains("bears the labels of a run that it does not belong to"), innocent, "{said}");
+        });
+    }
+}
+
+/// Who may create snapshots can cut the real claims, under the right names of a run of just now.
+#[test]
+fn runs_that_are_not_on_record_push_no_good_run_out() {
+    wire::runtime().block_on(async {
+        let (server, clock) = keeping(false, 2);
+        let (one, two) = (good(&server, clock, "one").await, good(&server, clock, "two").await);
+        for n in 1..=5 {
+            let now = clock.now() + SignedDuration::from_secs(n);
+            forge_run(&server, &two, &now.strftime("%Y%m%d-%H%M%S").to_string());
+        }
+        sleep(Duration::from_secs(10)).await;
+        let three = good(&server, clock, "three").await;
+        let left = names(&server.look().store);
+        assert!(two.is_subset(&left) && three.is_subset(&left), "a good run was pushed out by forged ones");
+        assert!(one.is_disjoint(&left), "keepLast: 2 keeps two");
+    });
+}
+
+/// All snapshots of a run once more, with another id.
+fn forge_run(server: &ApiServer, like: &BTreeSet<String>, id: &str) {
+    for like in like {
+        let old = server.look().store.get(&snapshot(like)).unwrap()["metadata"]["labels"][label::RUN].clone();
+        let name = like.replace(old.as_str().unwrap(), id);
+        forge(server, like, &name, |object| object["metadata"]["labels"][label::RUN] = id.into());
+    }
+}
+
+#[test]
+fn ids_that_lie_far_ahead_move_none_of_ours_and_push_nothing_out() {
+    for id in ["20300101-000000", "99991230-220000"] {
+        wire::runtime().block_on(async {
+            let (server, clock) = keeping(false, 2);
+            let one = good(&server, clock, "one").await;
+            forge_run(&server, &one, id);
+            let two = good(&server, clock, "two").await;
+            let three = good(&server, clock, "three").await;
+            let left = names(&server.look().store);
+            assert!(two.is_subset(&left) && three.is_subset(&left), "{id}: a good run was pushed out");
+            let last = truth::record(&server.look().store, POLICY).unwrap().status.last_run.unwrap().id.unwrap();
+            assert!(last.starts_with("20270115-08"), "{id} has moved our ids to {last}");
+        });
+    }
+}
+
+/// The names of the runs of these seconds are taken.
+fn squat(server: &ApiServer, from: Timestamp, seconds: i64) -> BTreeSet<String> {
+    let id = |n| (from + SignedDuration::from_secs(n)).strftime("%Y%m%d-%H%M%S").to_string();
+    let before = names(&server.look().store);
+    (0..seconds).for_each(|n| server.act(|state| shop::squat(&mut state.store, &id(n))));
+    names(&server.look().store).difference(&before).cloned().collect()
+}
+
+#[test]
+fn names_that_are_taken_cost_three_freezes_at_most() {
+    wire::runtime().block_on(async {
+        let (server, clock) = keeping(true, 2);
+        // Whoever watches status learns each id before its first snapshot is made.
+        server.act(|state| state.nature.squats = true);
+        let exit = Box::pin(wire::process(&server, clock, POLICY, "one")).await;
+        let state = server.look();
+        let Some(Exit::Done(Outcome::Failed(refusal))) = exit else { panic!("{exit:?}") };
+        assert_eq!(refusal.reason, Reason::Foreign, "{}", refusal.message);
+        assert!(refusal.message.contains(&format!("VolumeSnapshot {NAMESPACE}/{POLICY}-data-")), "{}", refusal.message);
+        assert_eq!(state.nature.thaws, 3 * 2, "two pods, three freezes");
+        assert_eq!(truth::frozen(&state), 0);
+        let gone = state.store.log.iter().filter(|change| change.key.kind.resource == "volumesnapshots");
+        let ours = |object: &Value| object["metadata"]["annotations"][TOKEN].is_string();
+        let lost: Vec<_> = gone.filter(|change| change.object["metadata"]["deletionTimestamp"].is_string()).collect();
+        assert!(lost.iter().all(|change| ours(&change.object)), "deleted what it had not made");
+        assert!(truth::snaps(&state.store).values().all(|snap| !snap.sealed));
+    });
+}
+
+/// It was cut before the freeze: a backup that took it for its own would be none.
+#[test]
+fn a_snapshot_that_was_there_before_is_never_taken_for_our_own() {
+    wire::runtime().block_on(async {
+        let (server, clock) = keeping(true, 2);
+        let taken = squat(&server, clock.now() + SignedDuration::from_secs(1), 20);
+        sleep(Duration::from_secs(2)).await;
+        let exit = Box::pin(wire::process(&server, clock, POLICY, "one")).await;
+        assert_eq!(exit, Some(Exit::Done(Outcome::Succeeded)), "behind the last of them a name is free");
+        let state = server.look();
+        let sealed: BTreeSet<_> =
+            truth::snaps(&state.store).into_iter().filter(|(_, snap)| snap.sealed).map(|(name, _)| name).collect();
+        assert_eq!((sealed.len(), sealed.is_disjoint(&taken)), (4, true), "{sealed:?}");
+    });
+}
+
+#[test]
+fn transitions_at_their_maximum_break_no_run() {
+    wire::runtime().block_on(async {
+        let (server, clock) = keeping(true, 2);
+        server.act(|state| {
+            let spec = json!({ "leaseTransitions": i32::MAX, "renewTime": "2027-01-15T08:00:00.000000Z" });
+            state.store.create(&shop::lease(), json!({ "metadata": {}, "spec": spec }), false).unwrap();
+        });
+        for slot in ["one", "two"] {
+            good(&server, clock, slot).await;
+            let epoch = truth::lease(&server.look().store).unwrap().epoch;
+            assert!((1..=2).contains(&epoch), "{epoch}");
+        }
+    });
+}
