@@ -176,7 +176,7 @@ impl Run {
         }
         let attempt = self.attempt.to_string();
         args.extend(["--attempt", &attempt]);
-        args.into_iter().map(ToOwned::to_owned).collect()
+        args.into_iter().map(literal).collect()
     }
 
     fn pod(&self, job: &str, template: &Template) -> PodSpec {
@@ -258,8 +258,13 @@ fn failure_policy() -> PodFailurePolicy {
     }
 }
 
+/// The kubelet expands `$(NAME)` in arguments and values, and makes `$` of `$$`: so that the process gets just this text.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
 fn environment(job: &str, template: &Template) -> Vec<EnvVar> {
-    let value = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(value.into()), value_from: None };
+    let value = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(literal(value)), value_from: None };
     let field = |name: &str, path: &str| {
         let field_ref = ObjectFieldSelector { api_version: Some("v1".into()), field_path: path.into() };
         let from = EnvVarSource { field_ref: Some(field_ref), ..EnvVarSource::default() };
@@ -348,6 +353,106 @@ mod tests {
         assert_eq!(container.args.as_ref().unwrap().join(" "), "run-once restore shop/nightly.eu --attempt 1");
         assert_eq!(job.metadata.annotations.unwrap()[annotation::SLOT], "");
         assert!(container.env.iter().flatten().all(|var| var.name != "SSB_ALLOW_WITHOUT_POLICY"));
+    }
+
+    /// What the kubelet makes of an argument or a value: `$(NAME)` is the variable if there is one, `$$` is `$`, and a byte
+    /// behind a `$` becomes a character of its own.
+    fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
+        let (text, mut at, mut out) = (text.as_bytes(), 0, vec![]);
+        while let Some(byte) = text.get(at) {
+            match (byte, text.get(at + 1)) {
+                (b'$', Some(b'$')) => {
+                    out.push(b'$');
+                    at += 2;
+                }
+                (b'$', Some(b'(')) => match text[at..].iter().position(|byte| *byte == b')') {
+                    Some(end) => {
+                        let name = std::str::from_utf8(&text[at + 2..at + end]).unwrap();
+                        let value = variables.get(name).cloned().unwrap_or_else(|| format!("$({name})"));
+                        out.extend(value.into_bytes());
+                        at += end + 1;
+                    }
+                    None => {
+                        out.extend(b"$(");
+                        at += 2;
+                    }
+                },
+                (b'$', Some(next)) => {
+                    out.extend(format!("${}", char::from(*next)).into_bytes());
+                    at += 2;
+                }
+                _ => {
+                    out.push(*byte);
+                    at += 1;
+                }
+            }
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn the_judge_expands_as_kubernetes_documents_it() {
+        let variables = BTreeMap::from([("A".to_owned(), "a".to_owned())]);
+        for (text, expanded) in [
+            ("$(A)", "a"),
+            ("$$(A)", "$(A)"),
+            ("$$$(A)", "$a"),
+            ("$$$$(A)", "$$(A)"),
+            ("$(B)", "$(B)"),
+            ("x$(A)y$", "xay$"),
+            ("$A", "$A"),
+            ("$(A", "$(A"),
+            ("$$", "$"),
+        ] {
+            assert_eq!(expand(text, &variables), expanded, "{text}");
+        }
+    }
+
+    /// Also the text that somebody has written into an annotation.
+    #[test]
+    fn the_process_gets_what_was_meant_whatever_the_kubelet_makes_of_it() {
+        let mut slots: Vec<String> =
+            ["$(SSB_POD_UID)", "$$(SSB_POD_UID)", "$$$(SSB_JOB_NAME)", "$", "$$", "a$", "$(", "$()", "$)"]
+                .into_iter()
+                .chain([
+                    "$(NO_SUCH)",
+                    "$(SSB_POD_UID",
+                    "$\u{fc}",
+                    "\u{fc}$(SSB_NAMESPACE)$",
+                    "$($(SSB_POD_UID))",
+                    "${HOME}",
+                    "`x`",
+                ])
+                .map(Into::into)
+                .collect();
+        let mut chance = 20_260_329_u64;
+        for _ in 0..2_000 {
+            let parts = ["$", "$", "(", ")", "SSB_POD_UID", "SSB_JOB_NAME", "\u{fc}", " "];
+            let draw = |_| {
+                chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                parts[usize::try_from(chance >> 33).unwrap() % parts.len()]
+            };
+            slots.push((0..12).map(draw).collect());
+        }
+        for slot in slots {
+            let run = Run { slot: slot.clone(), ..run(Kind::Backup) };
+            let job = run.job(&template());
+            let container = &job.spec.unwrap().template.spec.unwrap().containers[0];
+            let variables: BTreeMap<String, String> = container
+                .env
+                .iter()
+                .flatten()
+                .map(|var| (var.name.clone(), format!("value of {}", var.name)))
+                .collect();
+            assert!(variables.contains_key("SSB_POD_UID"));
+            let args: Vec<_> = container.args.iter().flatten().map(|arg| expand(arg, &variables)).collect();
+            let meant =
+                ["run-once", "backup", "shop/nightly.eu", "--slot", &slot, "--trigger", "schedule", "--attempt", "1"];
+            assert_eq!(args, meant);
+            for var in container.env.iter().flatten().filter_map(|var| var.value.as_ref()) {
+                assert_eq!(expand(var, &variables), *var, "a value of ours has nothing to expand");
+            }
+        }
     }
 
     #[test]
