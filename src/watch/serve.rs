@@ -78,24 +78,21 @@ pub async fn serve(listener: Option<TcpListener>, state: &State, page: fn(&State
     let (mut working, mut clients) = (FuturesUnordered::new(), Clients::default());
     loop {
         select! {
-            accepted = listener.accept() => match accepted {
-                Ok((client, _)) => {
-                    if clients.all.len() >= CLIENTS {
-                        clients.leave_one();
-                    }
-                    let asked = Rc::new(Cell::new(false));
-                    let (answer, handle) = abortable(timeout(LIMIT, answer(client, state, page, asked.clone())));
-                    let number = clients.add(asked, handle);
-                    working.push(async move {
-                        drop(answer.await);
-                        number
-                    });
-                }
-                // Too many files are open, say: it would be met again at once.
-                Err(_) => {
+            accepted = listener.accept() => if let Ok((client, _)) = accepted {
+                if clients.all.len() >= CLIENTS {
                     clients.leave_one();
-                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
+                let asked = Rc::new(Cell::new(false));
+                let (answer, handle) = abortable(timeout(LIMIT, answer(client, state, page, asked.clone())));
+                let number = clients.add(asked, handle);
+                working.push(async move {
+                    drop(answer.await);
+                    number
+                });
+            } else {
+                // Too many files are open, say: it would be met again at once.
+                clients.leave_one();
+                tokio::time::sleep(Duration::from_millis(100)).await;
             },
             Some(number) = working.next() => drop(clients.all.remove(&number)),
         }
@@ -200,6 +197,7 @@ mod tests {
             template: Template::default(),
             namespaces: vec![],
             max_concurrent_runs: 10,
+            max_concurrent_restores: 10,
             jitter_seconds: 0,
             metrics: "off".into(),
             health: "off".into(),

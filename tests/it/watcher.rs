@@ -94,6 +94,7 @@ fn settings() -> Watching {
         template: Template { namespace: shop::NAMESPACE.into(), ..Template::default() },
         namespaces: vec![],
         max_concurrent_runs: 10,
+        max_concurrent_restores: 10,
         jitter_seconds: 0,
         metrics: "off".into(),
         health: "off".into(),
