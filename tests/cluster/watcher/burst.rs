@@ -57,7 +57,7 @@ async fn a_thousand_slots_at_one_instant_are_jobs_long_before_the_cron_jobs_are(
     }
     let _load = super::LOAD.write().await;
     scene("burst", &[], async |s| {
-        let count = setting("SSB_SLOTS", 1000);
+        let count: usize = setting("SSB_SLOTS", 1000);
         // A pod that no node takes costs nothing. Three runs of a namespace may wait for theirs.
         let spaces: Vec<_> = iter(0..count.div_ceil(3))
             .map(async |n| s.another_namespace(&n.to_string(), &[]).await)
