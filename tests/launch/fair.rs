@@ -119,9 +119,15 @@ impl World {
         }
         let mut index = Index::new(context(PLACES));
         let feeds = Feed::of(&[]);
-        feeds.iter().for_each(|feed| index.list(feed));
-        all.iter().for_each(|(uid, object)| index.see(*uid, object.clone()));
-        feeds.iter().for_each(|feed| index.listed(feed));
+        for feed in &feeds {
+            index.list(feed);
+        }
+        for (uid, object) in &all {
+            index.see(*uid, object.clone());
+        }
+        for feed in &feeds {
+            index.listed(feed);
+        }
         World {
             t: BEGIN,
             index,
@@ -163,7 +169,9 @@ impl World {
                     break;
                 }
                 assert!(round < 50, "no end to what is to be done at {}: {:?}", self.t - BEGIN, acts[0]);
-                acts.into_iter().for_each(|act| self.act(act));
+                for act in acts {
+                    self.act(act);
+                }
             }
             let wake = self.index.wake();
             let tick = wake.tick.map(|tick| BEGIN + i64::try_from(tick.as_secs()).unwrap());
@@ -342,7 +350,9 @@ fn a_namespace_alone_is_not_held_back() {
     let mut world = World::new(0, Manner::Waits);
     world.objects.values_mut().for_each(|object| object.namespace = "shop".into());
     let objects: Vec<_> = world.objects.clone().into_iter().collect();
-    objects.into_iter().for_each(|(uid, object)| world.index.see(uid, Object { version: "2".into(), ..object }));
+    for (uid, object) in objects {
+        world.index.see(uid, Object { version: "2".into(), ..object });
+    }
     world.run(BEGIN + 600);
     let made = world.grants.iter().filter(|grant| grant.ended.is_some()).count();
     assert_eq!(made, HONEST);
