@@ -54,6 +54,7 @@ struct RawWatching {
     allow_without_policy: bool,
     watch_namespaces: Vec<String>,
     max_concurrent_runs: Option<usize>,
+    max_concurrent_restores: Option<usize>,
     jitter_seconds: Option<u32>,
     metrics_address: Option<String>,
     health_address: Option<String>,
@@ -77,6 +78,8 @@ pub struct Watching {
     pub namespaces: Vec<String>,
     /// `SSB_MAX_CONCURRENT_RUNS`. Default: 10.
     pub max_concurrent_runs: usize,
+    /// `SSB_MAX_CONCURRENT_RESTORES`. Default: 10.
+    pub max_concurrent_restores: usize,
     /// `SSB_JITTER_SECONDS`: runs of a slot begin spread over so long. Default: 0.
     pub jitter_seconds: u32,
     /// `SSB_METRICS_ADDRESS`. Default: 0.0.0.0:8080; `off` for none.
@@ -118,6 +121,7 @@ impl Watching {
             },
             namespaces: raw.watch_namespaces,
             max_concurrent_runs: raw.max_concurrent_runs.unwrap_or(10).max(1),
+            max_concurrent_restores: raw.max_concurrent_restores.unwrap_or(10).max(1),
             jitter_seconds: raw.jitter_seconds.unwrap_or(0),
             metrics: raw.metrics_address.unwrap_or_else(|| "0.0.0.0:8080".into()),
             health: raw.health_address.unwrap_or_else(|| "0.0.0.0:8081".into()),
@@ -173,6 +177,10 @@ mod tests {
             (told.install.as_str(), told.max_concurrent_runs, told.feeds().len()),
             ("default/sts-backup", 10, 3)
         );
+        assert_eq!(told.max_concurrent_restores, 10);
+        let some = [("SSB_MAX_CONCURRENT_RUNS", "3"), ("SSB_MAX_CONCURRENT_RESTORES", "0")];
+        let told = of(&[both.as_slice(), &some].concat()).unwrap();
+        assert_eq!((told.max_concurrent_runs, told.max_concurrent_restores), (3, 1), "none at all would be no watcher");
         let more = [("SSB_RUNNER_RESOURCES", r#"{"limits":{"memory":"64Mi"}}"#), ("SSB_WATCH_NAMESPACES", "a,b")];
         let told = of(&[both.as_slice(), &more].concat()).unwrap();
         assert_eq!(told.template.resources.limits.as_ref().unwrap()["memory"].0, "64Mi");

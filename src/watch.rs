@@ -8,11 +8,12 @@ mod act;
 mod decode;
 mod feed;
 mod lead;
+mod line;
 mod metrics;
 mod serve;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use self::feed::VERBS as FEED_VERBS;
 pub use self::feed::{News, news};
 use self::lead::Seat;
 pub use self::lead::VERBS as LEAD_VERBS;
+use self::line::Line;
 use crate::client::Connection;
 use crate::config::Watching;
 use crate::error::{Error, Result};
@@ -115,6 +117,7 @@ pub async fn watch(connection: &Connection, settings: Watching) -> Result<()> {
 fn context(settings: &Watching, started: Timestamp) -> Context {
     Context {
         places: settings.max_concurrent_runs,
+        restore_places: settings.max_concurrent_restores,
         jitter_seconds: settings.jitter_seconds,
         started,
         feeds: settings.feeds(),
@@ -137,12 +140,18 @@ async fn work(state: &State, seat: Option<&Seat>) -> Error {
 async fn turns(state: &State, feeds: &[Feed]) -> Infallible {
     let mut news = select_all(feeds.iter().map(|feed| feed::news(state.client.clone(), feed, &state.settings)));
     let mut under_way = FuturesUnordered::new();
-    let mut waiting = VecDeque::new();
+    let mut waiting = Line::default();
     loop {
         state.turned.set(Instant::now());
-        waiting.extend(state.index.borrow_mut().plan(state.now()));
+        let acts = state.index.borrow_mut().plan(state.now());
+        for act in acts {
+            // None: it has gone, and nothing is left to be done for it.
+            if let Some(entry) = state.index.borrow().get(act.uid) {
+                waiting.push(&entry.object.namespace, act);
+            }
+        }
         while under_way.len() < AT_ONCE
-            && let Some(next) = waiting.pop_front()
+            && let Some(next) = waiting.pop()
         {
             under_way.extend(act::carry_out(state, next));
         }
@@ -178,12 +187,12 @@ fn hear(state: &State, news: News) {
         News::Object(uid, object) => index.see(uid, *object),
         News::Gone(uid) => index.forget(uid),
         News::Job(object) => {
-            if let Some((owner, job)) = decode::job(&object, state.now().tick) {
+            if let Some((owner, job)) = decode::job(&object) {
                 index.see_job(owner, job);
             }
         }
         News::JobGone(object) => {
-            if let Some((owner, job)) = decode::job(&object, state.now().tick) {
+            if let Some((owner, job)) = decode::job(&object) {
                 index.forget_job(owner, job.uid);
             }
         }

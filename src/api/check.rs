@@ -69,6 +69,7 @@ impl Problems {
         self.unless(!zone.is_empty(), rules::ZONE_EMPTY);
         self.unless(!zone.eq_ignore_ascii_case("local"), rules::ZONE_LOCAL);
         self.unless(zone.is_empty() || zone.split('/').all(is_zone_part), rules::ZONE_NAME);
+        self.unless(zone.chars().count() <= 100, "timeZone is longer than 100 characters");
     }
 
     fn retention(&mut self, policy: &RetentionPolicy) {
@@ -87,6 +88,41 @@ impl Problems {
         self.unless(container.is_none_or(is_label), &format!("{field}.{}", rules::CONTAINER));
         self.range(&format!("{field}.timeoutSeconds"), hook.timeout_seconds, 1, DAY);
     }
+}
+
+/// What decides when a run is due and how long it may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing<'a> {
+    pub schedule: Option<&'a str>,
+    pub time_zone: Option<&'a str>,
+    pub starting_deadline_seconds: Option<i64>,
+    pub snapshot_ready_timeout_seconds: Option<i64>,
+    pub max_freeze_seconds: Option<i64>,
+    /// timeoutSeconds of preBackupHook and postBackupHook.
+    pub hooks: [Option<i64>; 2],
+    /// Of succeeded and of failed runs.
+    pub history_limits: [Option<i64>; 2],
+}
+
+/// The part of [`StatefulSetBackup::problems`] that the watcher goes by, which never has the whole object.
+#[must_use]
+pub fn timing_problems(spec: &Timing) -> Vec<String> {
+    let mut found = Problems::default();
+    found.schedule(spec.schedule.unwrap_or_default());
+    if let Some(zone) = spec.time_zone {
+        found.time_zone(zone);
+    }
+    found.range("startingDeadlineSeconds", spec.starting_deadline_seconds, 0, i64::MAX);
+    for (field, seconds) in ["preBackupHook", "postBackupHook"].into_iter().zip(spec.hooks) {
+        found.range(&format!("{field}.timeoutSeconds"), seconds, 1, DAY);
+    }
+    found.range("snapshotReadyTimeoutSeconds", spec.snapshot_ready_timeout_seconds, 1, 30 * DAY);
+    found.range("maxFreezeSeconds", spec.max_freeze_seconds, 1, 30 * DAY);
+    for (field, limit) in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"].into_iter().zip(spec.history_limits)
+    {
+        found.range(field, limit, 0, i64::MAX);
+    }
+    found.0
 }
 
 impl StatefulSetBackup {

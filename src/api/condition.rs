@@ -19,6 +19,8 @@ words! {
         Stalled,
         /// Of restores: the replaced volumes are still kept and can be swapped back.
         Undoable,
+        /// A run is due and has had no Job for 30 s: the watcher's own, as the fields that say when a run is due.
+        Waiting,
     }
 }
 
@@ -123,6 +125,11 @@ words! {
         /// Event: the object says what cannot be done, or what this version cannot read; it is left alone.
         InvalidSpec,
 
+        /// Waiting: others have the places, or runs of the same namespace that wait themselves.
+        NoPlace,
+        /// Waiting: a restore of the StatefulSet is not over.
+        RestoreUnderWay,
+
         /// In progress: an undo was asked for.
         UndoRequested,
         /// In progress: the restore failed and the old volumes are being put back.
@@ -165,6 +172,11 @@ pub fn set(
         Some(at) => conditions[at] = new,
         None => conditions.push(new),
     }
+}
+
+/// Leaves out what is the watcher's own: what the runner does not send it does not own.
+pub fn leave_out_waiting(conditions: &mut Vec<Condition>) {
+    conditions.retain(|c| c.type_ != ConditionType::Waiting.as_str());
 }
 
 /// The condition of that type, if there is one.

@@ -4,7 +4,7 @@
 //! fill in the documented default of an absent field.
 
 pub mod backup;
-mod check;
+pub(crate) mod check;
 pub mod condition;
 pub mod lean;
 pub mod recorded;

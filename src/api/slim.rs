@@ -84,6 +84,7 @@ pub struct BackupStatus {
     pub managed_by: Option<Box<str>>,
     pub run: Option<Run>,
     pub last_run: Option<LastRun>,
+    pub conditions: Vec<Condition>,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -141,6 +142,7 @@ pub struct RestoreStatus {
     pub undo_deadline: Option<Timestamp>,
     pub last_request: Option<Box<str>>,
     pub managed_by: Option<Box<str>>,
+    pub conditions: Vec<Condition>,
 }
 
 /// batch/v1 `Job`.
@@ -194,6 +196,7 @@ pub struct Condition {
     pub r#type: Box<str>,
     pub status: Box<str>,
     pub reason: Option<Box<str>>,
+    pub message: Option<Box<str>>,
     pub last_transition_time: Option<Timestamp>,
 }
 

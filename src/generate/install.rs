@@ -125,6 +125,8 @@ spec:
               value: '{"limits":{"memory":"128Mi"},"requests":{"cpu":"10m","memory":"32Mi"}}'
             - name: SSB_MAX_CONCURRENT_RUNS
               value: "10"
+            - name: SSB_MAX_CONCURRENT_RESTORES
+              value: "10"
             - name: SSB_JITTER_SECONDS
               value: "0"
             - name: SSB_METRICS_ADDRESS

@@ -4,6 +4,9 @@
 //! Nothing is left to the defaults of a server that may be older or newer than we think. Must not decide whether a run
 //! is due.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -176,7 +179,7 @@ impl Run {
         }
         let attempt = self.attempt.to_string();
         args.extend(["--attempt", &attempt]);
-        args.into_iter().map(ToOwned::to_owned).collect()
+        args.into_iter().map(literal).collect()
     }
 
     fn pod(&self, job: &str, template: &Template) -> PodSpec {
@@ -258,8 +261,13 @@ fn failure_policy() -> PodFailurePolicy {
     }
 }
 
+/// The kubelet expands `$(NAME)` in arguments and values, and makes `$` of `$$`: so that the process gets just this text.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
 fn environment(job: &str, template: &Template) -> Vec<EnvVar> {
-    let value = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(value.into()), value_from: None };
+    let value = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(literal(value)), value_from: None };
     let field = |name: &str, path: &str| {
         let field_ref = ObjectFieldSelector { api_version: Some("v1".into()), field_path: path.into() };
         let from = EnvVarSource { field_ref: Some(field_ref), ..EnvVarSource::default() };
@@ -283,117 +291,4 @@ fn seccomp() -> SeccompProfile {
 
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use serde_json::json;
-
-    use super::*;
-
-    const UID: &str = "6a1f0c9e-2f43-4b8e-9d7e-0c51d3e5a7b1";
-
-    fn run(kind: Kind) -> Run {
-        let backup = kind == Kind::Backup;
-        Run {
-            kind,
-            namespace: "shop".into(),
-            name: "nightly.eu".into(),
-            uid: UID.into(),
-            statefulset: "pg".into(),
-            slot: if kind == Kind::Restore { String::new() } else { "2026-03-29T01:30:00Z".into() },
-            attempt: 1,
-            trigger: Trigger::Schedule,
-            grace_seconds: if backup { 330 } else { 30 },
-            deadline_seconds: backup.then_some(90_960),
-        }
-    }
-
-    fn template() -> Template {
-        Template {
-            namespace: "sts-backup-system".into(),
-            image: "localhost/sts-backup:dev".into(),
-            pull_policy: "IfNotPresent".into(),
-            pull_secrets: vec!["registry".into()],
-            service_account: "sts-backup-runner".into(),
-            resources: serde_json::from_value(json!({ "limits": { "memory": "64Mi" }, "requests": { "cpu": "10m" } }))
-                .unwrap(),
-            node_selector: BTreeMap::from([("kubernetes.io/os".into(), "linux".into())]),
-            tolerations: serde_json::from_value(json!([{ "key": "spot", "operator": "Exists" }])).unwrap(),
-            priority_class: Some("backups".into()),
-            allow_without_policy: true,
-        }
-    }
-
-    fn snapshot(name: &str, text: &str) {
-        let mut settings = insta::Settings::clone_current();
-        settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
-        settings.set_prepend_module_to_snapshot(false);
-        settings.bind(|| insta::assert_snapshot!(name, text));
-    }
-
-    #[test]
-    fn the_whole_job_of_a_backup() {
-        snapshot("job_backup", &serde_saphyr::to_string(&run(Kind::Backup).job(&template())).unwrap());
-    }
-
-    #[test]
-    fn a_restore_has_no_deadline_and_no_slot() {
-        let job = run(Kind::Restore).job(&Template::default());
-        let spec = job.spec.unwrap();
-        assert_eq!(spec.active_deadline_seconds, None);
-        let container = &spec.template.spec.unwrap().containers[0];
-        assert_eq!(container.args.as_ref().unwrap().join(" "), "run-once restore shop/nightly.eu --attempt 1");
-        assert_eq!(job.metadata.annotations.unwrap()[annotation::SLOT], "");
-        assert!(container.env.iter().flatten().all(|var| var.name != "SSB_ALLOW_WITHOUT_POLICY"));
-    }
-
-    #[test]
-    fn undo_and_release_are_told_their_attempt_only() {
-        for kind in [Kind::Undo, Kind::Release] {
-            let args = Run { attempt: 12, ..run(kind) }.args().join(" ");
-            assert_eq!(args, format!("run-once {kind} shop/nightly.eu --attempt 12"));
-        }
-    }
-
-    /// Every combination of a few of each, with the traps among them: parts that could run into each other.
-    #[test]
-    fn names_are_injective_short_and_valid() {
-        let slots = (0..400).map(|minute| format!("2026-03-{:02}T{:02}:00:00Z", 1 + minute % 28, minute / 28));
-        let slots: Vec<_> = slots.chain(["", "1", "11", "now", "\u{fc}ber", "--slot"].map(Into::into)).collect();
-        let objects =
-            ["a", "nightly.eu", "nightly-eu", &"x".repeat(52), "abcdefghijklmnopqrstuvwxyz-123-4567", "a.b.c.d"];
-        let uids = [UID, "6a1f0c9e-2f43-4b8e-9d7e-0c51d3e5a7b2", "x", "x1"];
-        let (mut seen, mut asked) = (BTreeSet::new(), 0);
-        for (kind, object) in Kind::ALL.into_iter().zip(objects.iter().cycle()).chain([(Kind::Backup, &objects[4])]) {
-            for (uid, slot) in uids.iter().flat_map(|uid| slots.iter().map(move |slot| (uid, slot))) {
-                for attempt in [1, 2, 3, 11, 12, u32::MAX] {
-                    let name = job_name(kind, object, uid, slot, attempt);
-                    asked += 1;
-                    assert!(name.len() <= 63, "{name}");
-                    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-                    assert!(name.chars().all(inner) && name.ends_with(|c: char| c.is_ascii_alphanumeric()), "{name}");
-                    seen.insert(name);
-                }
-            }
-        }
-        assert_eq!(seen.len(), asked);
-    }
-
-    #[test]
-    fn two_objects_of_one_name_never_share_a_job() {
-        let of = |uid| job_name(Kind::Backup, "nightly", uid, "2026-03-29T01:30:00Z", 1);
-        assert_ne!(of(UID), of("6a1f0c9e-2f43-4b8e-9d7e-0c51d3e5a7b2"));
-        assert_eq!(of(UID), of(UID));
-    }
-
-    #[test]
-    fn labels_have_room_for_the_longest_names() {
-        let job =
-            Run { name: "n".repeat(52), namespace: "s".repeat(63), statefulset: "t".repeat(63), ..run(Kind::Undo) }
-                .job(&Template::default());
-        assert!(job.metadata.labels.unwrap().values().all(|value| value.len() <= 63));
-    }
 }

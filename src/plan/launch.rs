@@ -12,6 +12,7 @@ mod instant;
 pub mod pace;
 mod packed;
 mod restore;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -38,8 +39,10 @@ pub struct Now {
 /// What this installation was told.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// Backup Jobs at a time.
+    /// Backups at work at a time.
     pub places: usize,
+    /// Restores, undos and releases at work at a time.
+    pub restore_places: usize,
     pub jitter_seconds: u32,
     /// When this watcher began: an older slot was missed.
     pub started: Timestamp,
@@ -98,19 +101,20 @@ pub struct Wake {
 enum Choice {
     Rest(Wake),
     Act(What),
-    /// A backup that needs one of the places; the oldest goes first.
+    /// A run that has not begun: it needs one of the places, and in its namespace the oldest goes first.
     Place {
         order: Timestamp,
         run: Box<Run>,
+        note: Option<Note>,
     },
     /// The object cannot be acted on.
     Bad(String),
 }
 
 impl Choice {
-    fn turn(turn: Turn, launch: impl FnOnce() -> What) -> Choice {
+    fn turn(turn: Turn, launch: impl FnOnce() -> Choice) -> Choice {
         match turn {
-            Turn::Yes => Choice::Act(launch()),
+            Turn::Yes => launch(),
             Turn::Look => Choice::Act(What::Look),
             Turn::Rest(until) => Choice::Rest(Wake { wall: None, tick: Some(until) }),
             Turn::Hold => Choice::Rest(Wake::default()),

@@ -44,6 +44,7 @@ pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read>
         last_request: None,
         ..record.status.clone()
     };
+    condition::leave_out_waiting(&mut status.conditions);
     let (slot, attempt) = match &record.open {
         Some((slot, attempt)) if !matches!(journal, Journal::Frozen(_)) => (slot.clone(), *attempt),
         _ => (v.want.slot.clone(), v.want.attempt),

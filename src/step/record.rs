@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -19,7 +19,7 @@ use super::observe::get;
 use super::tell::tell;
 use super::{Fault, stock};
 use crate::api::backup::StatefulSetBackup;
-use crate::api::condition::Reason;
+use crate::api::condition::{ConditionType, Reason};
 use crate::api::restore::StatefulSetRestore;
 use crate::api::{API_VERSION, annotation, manager};
 use crate::plan::backup::Hold;
@@ -278,6 +278,23 @@ struct WatchedStatus<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_request: Option<&'a str>,
     managed_by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conditions: Option<[Condition; 1]>,
+}
+
+impl Watched<'_> {
+    /// One that is over is said to be False: whoever else has come to own it cannot keep it True.
+    fn waiting(&self) -> Option<[Condition; 1]> {
+        let waiting = self.owned.waiting.as_ref()?;
+        Some([Condition {
+            type_: ConditionType::Waiting.to_string(),
+            status: if waiting.why.is_some() { "True" } else { "False" }.into(),
+            reason: waiting.why.unwrap_or(Reason::NoPlace).to_string(),
+            message: waiting.message.to_string(),
+            observed_generation: Some(self.object.generation),
+            last_transition_time: Time(waiting.since),
+        }])
+    }
 }
 
 /// Post: the watcher's fields are these. Again: a conflict, since the version has moved on.
@@ -301,6 +318,7 @@ where
             last_schedule_time: owned.last,
             last_request: owned.request.as_deref(),
             managed_by: fields.install,
+            conditions: fields.waiting(),
         },
     };
     let params = PatchParams::apply(manager::WATCHER).force();

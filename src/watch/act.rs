@@ -150,7 +150,7 @@ async fn launch(state: &State, run: &Run) -> Answer {
         }
         Err(_) => return Answer::Failed,
     };
-    let job = found.and_then(|job| decode::job(&job, state.now().tick)).map(|(_, job)| job);
+    let job = found.and_then(|job| decode::job(&job)).map(|(_, job)| job);
     Answer::Launched(job)
 }
 

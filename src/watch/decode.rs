@@ -1,7 +1,5 @@
 //! From what is decoded to what the index keeps, and why an object cannot be acted on.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -9,18 +7,21 @@ use crate::api::backup::{
     FAILED_JOBS_HISTORY_LIMIT, HOOK_TIMEOUT_SECONDS, MAX_FREEZE_SECONDS, SNAPSHOT_READY_TIMEOUT_SECONDS,
     SUCCESSFUL_JOBS_HISTORY_LIMIT,
 };
+use crate::api::condition::{ConditionType, Reason};
 use crate::api::shared::{IntentPhase, Trigger};
 use crate::api::slim::{
     BackupSpec, BackupStatus, LastRun, RestoreStatus, Run, SlimBackup, SlimJob, SlimRestore, Target,
 };
-use crate::api::{FINALIZER, NAME_MAX, annotation, label, slim};
+use crate::api::{FINALIZER, NAME_MAX, annotation, check, label, slim};
 use crate::plan::job::Kind;
 use crate::plan::launch::entry::{
-    Job, Last, Manager, Object, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Uid,
+    Job, Last, Manager, Object, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Uid, Waiting,
 };
 
 /// A request is passed on as an argument and kept in names, annotations and status.
 const REQUEST_MAX: usize = 256;
+/// No schedule that the schema lets pass has more bytes; nobody reads or keeps a longer one.
+const SCHEDULE_MAX: usize = 4096;
 /// What a stop takes beside the thaw.
 const GRACE: i64 = 30;
 /// Limits beyond this are as good as none.
@@ -52,13 +53,13 @@ pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
         undo: request(&object.metadata, annotation::UNDO),
         undoing: status.undo_plan.is_some(),
         undo_deadline: status.undo_deadline,
-        request: status.last_request,
+        owned: Owned { request: status.last_request, waiting: waiting(status.conditions), ..Owned::default() },
     };
     object_of(object.metadata, target, manager, readable, Subject::Restore(Box::new(restore)))
 }
 
 /// None for a Job that lacks what each of ours has.
-pub fn job(object: &SlimJob, since: Duration) -> Option<(Uid, Job)> {
+pub fn job(object: &SlimJob) -> Option<(Uid, Job)> {
     let labels = object.metadata.labels.as_ref()?;
     let notes = object.metadata.annotations.as_ref()?;
     let owner = labels.get(label::UID)?.parse().ok()?;
@@ -70,7 +71,7 @@ pub fn job(object: &SlimJob, since: Duration) -> Option<(Uid, Job)> {
     let trigger = word.and_then(|word| word.parse().ok()).unwrap_or(Trigger::Manual);
     let uid = object.metadata.uid.as_ref()?.parse().ok()?;
     let (state, ended) = state(object);
-    Some((owner, Job::new(uid, kind, slot, attempt, trigger, state, ended, since)))
+    Some((owner, Job::new(uid, kind, slot, attempt, trigger, state, ended)))
 }
 
 fn state(object: &SlimJob) -> (State, Option<Timestamp>) {
@@ -96,21 +97,47 @@ fn policy(spec: &BackupSpec, status: BackupStatus, request: Option<Box<str>>) ->
     let limit = |limit: Option<i64>, default: i32| usize::try_from(limit.unwrap_or(default.into())).unwrap_or(0);
     let text = |text: &Option<Box<str>>| text.clone().filter(|text| !text.is_empty());
     Policy {
-        schedule: text(&spec.schedule),
-        time_zone: text(&spec.time_zone).filter(|zone| &**zone != crate::api::backup::TIME_ZONE),
+        schedule: text(&spec.schedule).filter(|text| text.len() <= SCHEDULE_MAX),
+        time_zone: text(&spec.time_zone)
+            .filter(|zone| &**zone != crate::api::backup::TIME_ZONE && zone.len() <= SCHEDULE_MAX),
         starting_deadline: spec.starting_deadline_seconds.map(|seconds| seconds.clamp(0, LONG)),
         suspend: spec.suspend.unwrap_or(false),
+        problem: check::timing_problems(&check::Timing {
+            schedule: spec.schedule.as_deref(),
+            time_zone: spec.time_zone.as_deref(),
+            starting_deadline_seconds: spec.starting_deadline_seconds,
+            snapshot_ready_timeout_seconds: spec.snapshot_ready_timeout_seconds,
+            max_freeze_seconds: spec.max_freeze_seconds,
+            hooks: [&spec.pre_backup_hook, &spec.post_backup_hook].map(|hook| hook.as_ref()?.timeout_seconds),
+            history_limits: [spec.successful_jobs_history_limit, spec.failed_jobs_history_limit],
+        })
+        .into_iter()
+        .next()
+        .map(Into::into),
         keep_succeeded: limit(spec.successful_jobs_history_limit, SUCCESSFUL_JOBS_HISTORY_LIMIT),
         keep_failed: limit(spec.failed_jobs_history_limit, FAILED_JOBS_HISTORY_LIMIT),
         span: hook(&spec.pre_backup_hook) + post + freeze + ready,
         // How many pods there are is the runner's to see: maxFreezeSeconds bounds what a thaw of all may take.
         grace: if post > 0 { freeze + GRACE } else { GRACE },
         request,
-        owned: Owned { next: status.next_schedule_time, last: status.last_schedule_time, request: status.last_request },
+        owned: Owned {
+            next: status.next_schedule_time,
+            last: status.last_schedule_time,
+            request: status.last_request,
+            waiting: waiting(status.conditions),
+        },
         run: status.run.map(run),
         last: status.last_run.map(|last| Box::new(self::last(last))),
         succeeded: status.last_backup_time,
     }
+}
+
+fn waiting(conditions: Vec<slim::Condition>) -> Option<Box<Waiting>> {
+    let is = |c: &slim::Condition| *c.r#type == *ConditionType::Waiting.as_str() && &*c.status == "True";
+    let found = conditions.into_iter().find(is)?;
+    let why = found.reason.and_then(|reason| reason.parse().ok()).unwrap_or(Reason::Unknown);
+    let since = found.last_transition_time.unwrap_or(Timestamp::UNIX_EPOCH);
+    Some(Box::new(Waiting { since, why: Some(why), message: found.message.unwrap_or_default() }))
 }
 
 fn run(run: Run) -> OpenRun {
@@ -192,4 +219,79 @@ fn object_of(
         name,
     };
     Some((uid, object))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(object: Value) -> Object {
+        backup("ops/sts-backup", serde_json::from_value(object).unwrap()).unwrap().1
+    }
+
+    fn meta() -> Value {
+        json!({ "name": "nightly", "namespace": "shop", "uid": "0a1f0c9e-2f43-4b8e-9d7e-0c51d3e5a7b1",
+            "resourceVersion": "7", "creationTimestamp": "2026-03-29T01:30:00Z" })
+    }
+
+    #[test]
+    fn the_condition_waiting_is_read_while_it_is_true() {
+        let of = |status: &str| {
+            let conditions = json!([
+                { "type": "Ready", "status": "True", "reason": "BackupCompleted", "message": "" },
+                { "type": "Waiting", "status": status, "reason": "NoPlace", "message": "full",
+                    "lastTransitionTime": "2026-03-29T01:30:00Z" }
+            ]);
+            let object = json!({ "metadata": meta(), "spec": { "statefulSetRef": { "name": "pg" } },
+                "status": { "conditions": conditions } });
+            read(object).owned().waiting.clone()
+        };
+        let waiting = of("True").unwrap();
+        assert_eq!((waiting.why, &*waiting.message), (Some(Reason::NoPlace), "full"));
+        assert_eq!(waiting.since, "2026-03-29T01:30:00Z".parse().unwrap());
+        assert_eq!(of("False"), None);
+    }
+
+    /// The objects that the API server refuses and accepts, by the same tables as the schema's tests.
+    #[test]
+    fn stored_objects_are_judged_by_the_rules_of_the_schema() {
+        let documents = |yaml: &str| -> Vec<Value> {
+            let parts = yaml.split("\n---\n").filter(|part| part.contains("\nkind: StatefulSetBackup\n"));
+            parts.map(|part| serde_saphyr::from_str(part).unwrap()).collect()
+        };
+        let problem = |mut object: Value| {
+            let name = object["metadata"]["name"].clone();
+            object["metadata"] = meta();
+            object["metadata"]["name"] = name;
+            let object = read(object);
+            let Subject::Backup(policy) = object.subject else { unreachable!() };
+            object.problem.or(policy.problem)
+        };
+        for object in documents(include_str!("../../tests/cluster/data/good-objects.yaml")) {
+            assert_eq!(problem(object.clone()), None, "{object}");
+        }
+        let mut judged = 0;
+        for object in documents(include_str!("../../tests/cluster/data/bad-objects.yaml")) {
+            let Ok(whole) = serde_json::from_value::<crate::api::backup::StatefulSetBackup>(object.clone()) else {
+                continue;
+            };
+            let ours = [
+                "schedule",
+                "timeZone",
+                "startingDeadline",
+                "timeoutSeconds",
+                "ReadyTimeout",
+                "maxFreeze",
+                "HistoryLimit",
+            ];
+            let about = |text: &String| ours.iter().any(|word| text.contains(word));
+            if let Some(found) = whole.problems().into_iter().find(about) {
+                judged += 1;
+                assert!(problem(object).is_some(), "{found}");
+            }
+        }
+        assert!(judged > 20, "{judged}");
+    }
 }

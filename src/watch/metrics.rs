@@ -113,7 +113,7 @@ fn value<'a>(family: &Family, object: &'a Object, now: Timestamp) -> Option<(f64
 
 fn common(state: &State) -> String {
     let index = state.index.borrow();
-    let (taken, queued) = index.places();
+    let [(taken, queued), (restores_taken, restores_queued)] = index.places();
     let (mut backups, mut restores, mut invalid) = (0, 0, 0);
     for (_, entry) in index.after(None) {
         match entry.object.subject {
@@ -138,6 +138,10 @@ fn common(state: &State) -> String {
     family("sts_backup_objects_invalid", "gauge", "Objects that cannot be acted on.", &one(invalid.to_string()));
     family("sts_backup_active_runs", "gauge", "Backup Jobs that take a place.", &one(taken.to_string()));
     family("sts_backup_waiting_runs", "gauge", "Due runs that wait for a place.", &one(queued.to_string()));
+    let taken = restores_taken.to_string();
+    family("sts_backup_active_restores", "gauge", "Jobs of restores that take a place.", &one(taken));
+    let queued = restores_queued.to_string();
+    family("sts_backup_waiting_restores", "gauge", "Restores, undos and releases that wait for a place.", &one(queued));
     let troubles = state.troubles.borrow().len().to_string();
     family("sts_backup_watches_failing", "gauge", "Watches that do not work now.", &one(troubles));
     let failures = index.failures().iter();

@@ -145,9 +145,36 @@ fn condition(clock: Clock, kind: &str, reason: &str) -> Value {
     json!({ "type": kind, "status": "True", "reason": reason, "lastTransitionTime": format!("{:.0}", clock.now()) })
 }
 
+/// What the kubelet makes of an argument: `$(NAME)` is a variable of the container, `$$` is `$`.
+fn expand(text: &str, container: &Value) -> String {
+    let variables = container["env"].as_array().into_iter().flatten();
+    let names: BTreeSet<&str> = variables.filter_map(|variable| variable["name"].as_str()).collect();
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once('$') {
+        out += before;
+        let name = after.strip_prefix('(').and_then(|after| after.split_once(')'));
+        rest = match (after.strip_prefix('$'), name) {
+            (Some(after), _) => {
+                out += "$";
+                after
+            }
+            (None, Some((name, after))) if names.contains(name) => {
+                out = out + "value of " + name;
+                after
+            }
+            _ => {
+                out += "$";
+                after
+            }
+        };
+    }
+    out + rest
+}
+
 /// What the Job's arguments say.
 fn request(job: &Value) -> Request {
-    let args = words(job, "/spec/template/spec/containers/0/args");
+    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    let args: Vec<_> = words(container, "/args").iter().map(|arg| expand(arg, container)).collect();
     let after = |flag: &str| args.iter().skip_while(|arg| *arg != flag).nth(1).cloned();
     let (namespace, name) = args[2].split_once('/').unwrap();
     Request {

@@ -41,6 +41,8 @@ const SCHEDULES: [(&str, &str); 3] = [(shop::POLICY, "*/2 * * * *"), ("other", "
 /// Before a watcher that has died is back.
 const PAUSE: Duration = Duration::from_secs(1);
 const INSTALL: &str = "shop/sts-backup";
+/// The kubelet must not make something else of it.
+const ASKED: &str = "please $(SSB_POD_UID) $$";
 
 #[derive(Debug, Clone, Default)]
 struct Case {
@@ -92,6 +94,7 @@ fn settings() -> Watching {
         template: Template { namespace: shop::NAMESPACE.into(), ..Template::default() },
         namespaces: vec![],
         max_concurrent_runs: 10,
+        max_concurrent_restores: 10,
         jitter_seconds: 0,
         metrics: "off".into(),
         health: "off".into(),
@@ -156,7 +159,7 @@ async fn meanwhile(server: ApiServer, case: Case) {
         sleep(at(3, 30)).await;
         server.act(|state| {
             state.store.change(&shop::object(shop::POLICY), false, |object| {
-                object["metadata"]["annotations"][annotation::REQUESTED_AT] = "please".into();
+                object["metadata"]["annotations"][annotation::REQUESTED_AT] = ASKED.into();
             });
         });
     };
@@ -249,7 +252,7 @@ fn fields(state: &State, case: &Case) -> Vec<String> {
         if soon == schedule.is_empty() && case.set.is_none() {
             bad.push(format!("{name} has the next slot {next:?}"));
         }
-        if name == shop::POLICY && text(&status, "/lastRequest") != "please" {
+        if name == shop::POLICY && text(&status, "/lastRequest") != ASKED {
             bad.push("the request is not marked as heard".into());
         }
         let open = status.get("run").is_some_and(|run| !run.is_null());

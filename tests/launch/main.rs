@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
 mod chance;
+mod fair;
 mod naive;
 mod size;
 mod world;
@@ -70,7 +71,8 @@ fn write(policy: &mut Policy, wish: &Wish) {
 fn create(world: &mut World, lives: &mut BTreeMap<Uid, Life>, name: usize) {
     let wish = wish(&mut world.chance);
     let mut object = Object {
-        namespace: "shop".into(),
+        // When its turn would come in a namespace of many: `fair.rs`.
+        namespace: format!("shop-{name}").into(),
         name: format!("policy-{name}").into(),
         version: "0".into(),
         generation: 1,

@@ -38,7 +38,7 @@ fn object(number: usize) -> (Uid, Object) {
         schedule: Some(schedule.into()),
         keep_succeeded: 3,
         keep_failed: 1,
-        owned: Owned { next: Some(slot(number)), last: Some(created), request: None },
+        owned: Owned { next: Some(slot(number)), last: Some(created), ..Owned::default() },
         last: Some(Box::new(Last {
             slot: created.to_string().into(),
             attempt: 1,
@@ -53,7 +53,8 @@ fn object(number: usize) -> (Uid, Object) {
         ..Policy::default()
     };
     let object = Object {
-        namespace: "shop".into(),
+        // None of its runs ever begins: so many of one namespace would be too many.
+        namespace: format!("shop-{}", number / 3).into(),
         name: format!("policy-{number}").into(),
         version: "1".into(),
         generation: 1,
@@ -74,7 +75,13 @@ fn object(number: usize) -> (Uid, Object) {
 /// All of them seen, and none due yet.
 fn index(policies: usize) -> Index {
     let feeds = Feed::of(&[]);
-    let context = Context { places: 1 << 20, jitter_seconds: 0, started: at(BEGIN - 3600), feeds: feeds.clone() };
+    let context = Context {
+        places: 1 << 20,
+        restore_places: 1,
+        jitter_seconds: 0,
+        started: at(BEGIN - 3600),
+        feeds: feeds.clone(),
+    };
     let mut index = Index::new(context);
     for feed in &feeds {
         index.list(feed);
@@ -127,7 +134,7 @@ fn due(index: &mut Index, minute: &mut i64, jobs: &mut u128) -> Duration {
             let What::Launch { run, .. } = act.what else { panic!("{act:?}") };
             *jobs += 1;
             let slot = run.slot.clone().into();
-            let job = Job::new(Uid(*jobs), Kind::Backup, slot, 1, run.trigger, State::Pending, None, t.tick);
+            let job = Job::new(Uid(*jobs), Kind::Backup, slot, 1, run.trigger, State::Pending, None);
             let begin = Instant::now();
             index.answer(act.uid, Answer::Launched(Some(job)), t);
             spent += begin.elapsed();

@@ -104,7 +104,7 @@ pub fn at(t: i64) -> Timestamp {
 }
 
 fn context(t: i64) -> Context {
-    Context { places: 1 << 20, jitter_seconds: 0, started: at(t), feeds: Feed::of(&[]) }
+    Context { places: 1 << 20, restore_places: 1, jitter_seconds: 0, started: at(t), feeds: Feed::of(&[]) }
 }
 
 /// The next instant with that second of the minute, not before `t`.

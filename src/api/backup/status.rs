@@ -60,7 +60,7 @@ pub struct StatefulSetBackupStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<HistoryEntry>,
-    /// Ready, Reconciling, Stalled.
+    /// Ready, Reconciling, Stalled; Waiting while a due run has no Job.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -79,7 +79,7 @@ pub struct StatefulSetRestoreStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub staged: Vec<StagedClaim>,
-    /// Ready, Reconciling, Stalled, Undoable.
+    /// Ready, Reconciling, Stalled, Undoable; Waiting while a due run has no Job.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -57,6 +57,8 @@ struct Open {
     attempt: u32,
     trigger: Trigger,
     stage: Stage,
+    /// Whoever takes it up may have to thaw: that waits for no place.
+    begun: bool,
 }
 
 pub(super) fn decide(g: &Given, pace: &mut Pace, now: Now) -> Choice {
@@ -67,6 +69,7 @@ pub(super) fn decide(g: &Given, pace: &mut Pace, now: Now) -> Choice {
             Err(why) => (None, Some(why.to_string())),
         },
     };
+    let problem = g.p.problem.as_deref().map(ToOwned::to_owned).or(problem);
     let case = Case { c: g.c, uid: g.uid, o: g.o, p: g.p, jobs: g.jobs, schedule, decision: OnceCell::new() };
     let open = case.open();
     let owned = case.owned(now);
@@ -78,7 +81,7 @@ pub(super) fn decide(g: &Given, pace: &mut Pace, now: Now) -> Choice {
     if let Some(open) = open {
         let kin = format!("backup/{}/{}/", case.o.namespace, case.o.name);
         let question = case.question(&open, &kin);
-        return Choice::turn(pace.take_over(&question, now.tick), || case.take_over(&open));
+        return Choice::turn(pace.take_over(&question, now.tick), || case.take_over(&open, g.wanting, now));
     }
     pace.closed();
     if case.is_active() {
@@ -147,22 +150,22 @@ impl Case<'_> {
         if let Some(run) = &self.p.run {
             let trigger = same(&run.slot).map_or(Trigger::Command, |last| last.trigger);
             let attempt = self.attempt(&run.slot, run.attempt);
-            return Some(Open { slot: run.slot.to_string(), attempt, trigger, stage: run.stage });
+            return Some(Open { slot: run.slot.to_string(), attempt, trigger, stage: run.stage, begun: true });
         }
-        let open = |slot: String, known, trigger| {
+        let open = |slot: String, known, trigger, begun| {
             let attempt = self.attempt(&slot, known);
-            Some(Open { slot, attempt, trigger, stage: Stage::Other })
+            Some(Open { slot, attempt, trigger, stage: Stage::Other, begun })
         };
         // Without an outcome, or closed and still bearing the finalizer of a freeze.
         if let Some(last) = last.filter(|last| last.outcome.is_none() || self.o.held) {
-            return open(last.slot.to_string(), last.attempt, last.trigger);
+            return open(last.slot.to_string(), last.attempt, last.trigger, true);
         }
         if let Some(slot) = self.pending() {
             let first = slot == self.o.created;
-            return open(slot.to_string(), 1, if first { Trigger::First } else { Trigger::Schedule });
+            return open(slot.to_string(), 1, if first { Trigger::First } else { Trigger::Schedule }, false);
         }
         let asked = self.request().filter(|value| self.of(value).next().is_some())?;
-        open(asked.to_owned(), 1, Trigger::Manual)
+        open(asked.to_owned(), 1, Trigger::Manual, false)
     }
 
     fn question<'k>(&self, open: &Open, kin: &'k str) -> Question<'k> {
@@ -180,7 +183,7 @@ impl Case<'_> {
         }
     }
 
-    fn take_over(&self, open: &Open) -> What {
+    fn take_over(&self, open: &Open, wanting: Option<Timestamp>, now: Now) -> Choice {
         let attempt = open.attempt.saturating_add(1);
         let lost = self.of(&open.slot).max_by_key(|job| job.attempt);
         let job = match lost {
@@ -192,8 +195,13 @@ impl Case<'_> {
             None => "its Job is gone".to_owned(),
         };
         let message = format!("run of slot {} is open and {job}: attempt {attempt} takes it up", open.slot);
-        let note = Note { warning: true, reason: Reason::JobLost, message };
-        What::Launch { run: Box::new(self.run(&open.slot, open.trigger, attempt)), note: Some(note) }
+        let note = Some(Note { warning: true, reason: Reason::JobLost, message });
+        let run = Box::new(self.run(&open.slot, open.trigger, attempt));
+        if open.begun {
+            return Choice::Act(What::Launch { run, note });
+        }
+        let slot = open.slot.parse().ok().filter(|_| is_clock(open.trigger));
+        Choice::Place { order: slot.or(wanting).unwrap_or(now.wall), run, note }
     }
 
     fn run(&self, slot: &str, trigger: Trigger, attempt: u32) -> Run {
@@ -226,7 +234,8 @@ impl Case<'_> {
         let last = self.served();
         let next = if let Some(pending) = self.pending() { Some(pending) } else { self.upcoming(last, now) };
         let handled = self.p.request.as_ref().filter(|_| self.request().is_none());
-        Owned { next, last, request: handled.or(self.p.owned.request.as_ref()).cloned() }
+        let request = handled.or(self.p.owned.request.as_ref()).cloned();
+        Owned { next, last, request, ..self.p.owned.clone() }
     }
 
     /// The slot that comes next; one that has come and waits for its turn stays the next.
@@ -287,7 +296,7 @@ impl Case<'_> {
         if begin > now.tick {
             return Choice::Rest(Wake { wall: None, tick: Some(begin) });
         }
-        Choice::Place { order, run: Box::new(self.run(&slot, trigger, 1)) }
+        Choice::Place { order, run: Box::new(self.run(&slot, trigger, 1)), note: None }
     }
 
     /// The slot to run now, or the one to wait for.

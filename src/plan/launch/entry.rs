@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -67,6 +66,43 @@ impl Object {
     pub fn target(&self) -> (&str, &str) {
         (self.statefulset_namespace.as_deref().unwrap_or(&self.namespace), &self.statefulset)
     }
+
+    pub fn owned(&self) -> &Owned {
+        match &self.subject {
+            Subject::Backup(policy) => &policy.owned,
+            Subject::Restore(restore) => &restore.owned,
+        }
+    }
+
+    pub fn run(&self) -> Option<&OpenRun> {
+        match &self.subject {
+            Subject::Backup(policy) => policy.run.as_ref(),
+            Subject::Restore(restore) => restore.run.as_ref(),
+        }
+    }
+
+    /// Its pods may be frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.run().is_some_and(|run| run.stage == Stage::Frozen)
+    }
+
+    /// Its newest run was of this slot, and is over.
+    fn is_over(&self, slot: &str) -> bool {
+        let Subject::Backup(policy) = &self.subject else { return false };
+        let last = policy.last.as_deref().filter(|last| last.outcome.is_some() && *last.slot == *slot);
+        last.is_some() && policy.run.is_none()
+    }
+
+    /// What this Job of it is at.
+    pub fn work(&self, job: &Job) -> Work {
+        match self.run().filter(|run| run.slot == job.slot) {
+            _ if !job.is_active() => Work::Nothing,
+            Some(run) if run.stage == Stage::Uploading => Work::Nothing,
+            Some(_) if job.state == State::Running => Work::Run,
+            None if self.is_over(&job.slot) => Work::Nothing,
+            _ => Work::Wait,
+        }
+    }
 }
 
 /// Which watcher the object says it is served by.
@@ -92,6 +128,18 @@ pub struct Owned {
     #[serde(with = "optional")]
     pub last: Option<Timestamp>,
     pub request: Option<Box<str>>,
+    /// The condition Waiting; none: it is not there, or False.
+    pub waiting: Option<Box<Waiting>>,
+}
+
+/// What the condition Waiting says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    #[serde(with = "required")]
+    pub since: Timestamp,
+    /// Why a run that is due has no Job; none: it waits no longer, which is written once.
+    pub why: Option<Reason>,
+    pub message: Box<str>,
 }
 
 /// A StatefulSetBackup.
@@ -101,6 +149,8 @@ pub struct Policy {
     pub time_zone: Option<Box<str>>,
     pub starting_deadline: Option<i64>,
     pub suspend: bool,
+    /// What its spec breaks of the schema's rules: no run is begun.
+    pub problem: Option<Box<str>>,
     pub keep_succeeded: usize,
     pub keep_failed: usize,
     /// Hook timeouts, freeze and readiness: how long a run may take once it has the lock.
@@ -162,7 +212,7 @@ pub struct Restore {
     pub undoing: bool,
     #[serde(with = "optional")]
     pub undo_deadline: Option<Timestamp>,
-    pub request: Option<Box<str>>,
+    pub owned: Owned,
 }
 
 impl Restore {
@@ -170,6 +220,16 @@ impl Restore {
         self.run.is_none()
             && matches!(self.phase, Some(RestorePhase::Completed | RestorePhase::Failed | RestorePhase::Undone))
     }
+}
+
+/// What a Job is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// It is over, or only waits for uploads.
+    Nothing,
+    /// Its run has not begun, or has no pod.
+    Wait,
+    Run,
 }
 
 /// A Job of ours, in our namespace.
@@ -184,8 +244,6 @@ pub struct Job {
     /// When it ended, by the Job controller's clock: the order in which history goes.
     #[serde(with = "optional")]
     pub ended: Option<Timestamp>,
-    /// Since when we have seen it in this state.
-    pub since: Duration,
     /// The list in which it was last seen.
     pub(super) epoch: u32,
 }
@@ -203,7 +261,6 @@ pub enum State {
 }
 
 impl Job {
-    #[expect(clippy::too_many_arguments, reason = "one for each field")]
     pub fn new(
         uid: Uid,
         kind: Kind,
@@ -212,9 +269,8 @@ impl Job {
         trigger: Trigger,
         state: State,
         ended: Option<Timestamp>,
-        since: Duration,
     ) -> Job {
-        Job { uid, kind, slot, attempt, trigger, state, ended, since, epoch: 0 }
+        Job { uid, kind, slot, attempt, trigger, state, ended, epoch: 0 }
     }
 
     pub fn is_active(&self) -> bool {

@@ -2,8 +2,9 @@
 //! A watch may repeat itself, tell late, or begin anew with a list.
 
 use super::entry::{Job, Object, Subject, Uid};
-use super::index::Index;
+use super::index::{Index, aim};
 use super::packed::Entry;
+use super::share::Hold;
 use super::{Answer, Feed, List, Now, backup};
 use crate::api::condition::Reason;
 
@@ -71,11 +72,12 @@ impl Index {
     pub fn forget(&mut self, uid: Uid) {
         let Some(mut entry) = self.entries.remove(uid) else { return };
         self.rest(uid, &mut entry);
-        self.placed -= usize::from(entry.placed);
+        let (namespace, hold) = (entry.object.namespace.clone(), entry.hold);
+        self.shares(&entry.object).pass(&namespace, hold, Hold::Nothing);
         self.touched.remove(&uid);
         let (namespace, name) = entry.object.target();
         if self.restoring.remove(&(namespace.into(), name.into(), uid)) {
-            self.touched.append(&mut self.barred);
+            self.unbar(&entry.object);
         }
         if !entry.jobs.is_empty() {
             self.strays.insert(uid, entry.jobs);
@@ -144,10 +146,22 @@ impl Index {
         let Subject::Restore(restore) = &object.subject else { return };
         let (namespace, name) = object.target();
         let key = (namespace.into(), name.into(), uid);
-        if !restore.is_over() && object.problem.is_none() {
+        // Anyone can name another's StatefulSet: that counts once the runner has let it pass.
+        let may = *object.namespace == *namespace || restore.run.is_some();
+        if !restore.is_over() && object.problem.is_none() && may {
             self.restoring.insert(key);
         } else if self.restoring.remove(&key) {
-            self.touched.append(&mut self.barred);
+            self.unbar(object);
+        }
+    }
+
+    /// A restore of its StatefulSet is over: the backups that wait for that are looked at.
+    fn unbar(&mut self, object: &Object) {
+        let aim = aim(object);
+        let barred: Vec<_> = self.barred.range((aim, Uid(0))..=(aim, Uid(u128::MAX))).copied().collect();
+        for bar in barred {
+            self.barred.remove(&bar);
+            self.touched.insert(bar.1);
         }
     }
 }
@@ -157,10 +171,7 @@ fn take_in(jobs: &mut Vec<Job>, job: Job) {
     match jobs.iter_mut().find(|known| known.uid == job.uid) {
         // A finished Job does not begin again: that was an older state, told late.
         Some(known) if job.is_active() && !known.is_active() => known.epoch = job.epoch,
-        Some(known) => {
-            let since = if known.state == job.state { known.since } else { job.since };
-            *known = Job { since, ..job };
-        }
+        Some(known) => *known = job,
         None => jobs.push(job),
     }
 }

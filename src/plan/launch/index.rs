@@ -1,18 +1,23 @@
 //! The index: what is known of every object, who is to be looked at when, and who waits for a place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::backup::{self, Given};
-use super::entry::{Job, Manager, Object, Owned, Subject, Uid};
+use super::entry::{Job, Manager, Object, Owned, Subject, Uid, Waiting};
 use super::pace::Mark;
 use super::packed::{Entries, Entry};
 use super::restore;
+use super::share::Shares;
 use super::{Act, Choice, Context, Feed, Now, Wake, What};
 use crate::api::condition::Reason;
 use crate::plan::report::Note;
+
+/// Who has had no place for so long is told so in its status.
+const TELL: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Index {
@@ -21,15 +26,17 @@ pub struct Index {
     /// Jobs of objects that we do not see, or not yet.
     pub(super) strays: BTreeMap<Uid, Vec<Job>>,
     pub(super) touched: BTreeSet<Uid>,
+    /// Those that have had no place for long, if they get none now either.
+    untold: BTreeSet<Uid>,
     pub(super) by_wall: BTreeSet<(Timestamp, Uid)>,
     pub(super) by_tick: BTreeSet<(Duration, Uid)>,
-    /// Backups that wait for a place.
-    pub(super) queue: BTreeSet<(Timestamp, Uid)>,
-    /// Backups that wait for the end of a restore.
-    pub(super) barred: BTreeSet<Uid>,
+    /// Who holds a place, and who waits for one.
+    pub(super) backups: Shares,
+    pub(super) restores: Shares,
+    /// Backups that wait for the end of a restore, by what they aim at.
+    pub(super) barred: BTreeSet<(u64, Uid)>,
     /// Targets of the restores that are not over.
     pub(super) restoring: BTreeSet<(Box<str>, Box<str>, Uid)>,
-    pub(super) placed: usize,
     /// Grows with each list that begins; what was seen since bears it.
     pub(super) epoch: u32,
     /// The epoch with which a feed's newest list began, and whether one has ended yet.
@@ -38,20 +45,33 @@ pub struct Index {
     pub(super) failures: BTreeMap<Reason, u64>,
 }
 
+/// What an object's turn is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Something has changed.
+    Look,
+    /// A place is free for it.
+    Place,
+    /// No place is left.
+    Tell,
+}
+
 impl Index {
     pub fn new(context: Context) -> Index {
         let lists = context.feeds.iter().map(|feed| (feed.clone(), (0, false))).collect();
+        let (backups, restores) = (Shares::new(context.places), Shares::new(context.restore_places));
         Index {
             context,
             entries: Entries::default(),
             strays: BTreeMap::new(),
             touched: BTreeSet::new(),
+            untold: BTreeSet::new(),
             by_wall: BTreeSet::new(),
             by_tick: BTreeSet::new(),
-            queue: BTreeSet::new(),
+            backups,
+            restores,
             barred: BTreeSet::new(),
             restoring: BTreeSet::new(),
-            placed: 0,
             epoch: 0,
             lists,
             notes: vec![],
@@ -76,12 +96,13 @@ impl Index {
         }
         let mut acts = vec![];
         while let Some(uid) = self.touched.pop_first() {
-            acts.extend(self.turn(uid, false, now));
+            acts.extend(self.turn(uid, Pass::Look, now));
         }
-        while self.placed < self.context.places
-            && let Some((_, uid)) = self.queue.first().copied()
-        {
-            acts.extend(self.turn(uid, true, now));
+        while let Some(uid) = self.restores.next().or_else(|| self.backups.next()) {
+            acts.extend(self.turn(uid, Pass::Place, now));
+        }
+        while let Some(uid) = self.untold.pop_first() {
+            acts.extend(self.turn(uid, Pass::Tell, now));
         }
         acts.append(&mut self.notes);
         acts
@@ -92,17 +113,22 @@ impl Index {
         Wake { wall: self.by_wall.first().map(|(at, _)| *at), tick: self.by_tick.first().map(|(at, _)| *at) }
     }
 
-    /// One object's turn. `place`: one is free for it.
-    fn turn(&mut self, uid: Uid, place: bool, now: Now) -> Option<Act> {
+    /// One object's turn.
+    fn turn(&mut self, uid: Uid, pass: Pass, now: Now) -> Option<Act> {
         let mut entry = self.entries.remove(uid)?;
         self.rest(uid, &mut entry);
-        let act = self.decide(uid, &mut entry, place, now);
-        let placed = entry.is_placed(now.tick);
-        self.placed = self.placed + usize::from(placed) - usize::from(entry.placed);
-        entry.placed = placed;
+        let act = self.decide(uid, &mut entry, pass, now);
+        let (hold, until) = entry.holds(now.tick);
+        let before = std::mem::replace(&mut entry.hold, hold);
+        entry.wake.tick = entry.wake.tick.into_iter().chain(until).min();
+        let (namespace, queued) = (&entry.object.namespace, entry.queued);
+        let shares = self.shares(&entry.object);
+        shares.pass(namespace, before, hold);
+        if let Some(at) = queued {
+            shares.join(namespace, at, uid);
+        }
         self.by_wall.extend(entry.wake.wall.map(|at| (at, uid)));
         self.by_tick.extend(entry.wake.tick.map(|at| (at, uid)));
-        self.queue.extend(entry.queued.map(|at| (at, uid)));
         self.entries.insert(uid, &entry);
         act.map(|what| Act { uid, what })
     }
@@ -116,12 +142,12 @@ impl Index {
             self.by_tick.remove(&(at, uid));
         }
         if let Some(at) = entry.queued.take() {
-            self.queue.remove(&(at, uid));
+            self.shares(&entry.object).leave(&entry.object.namespace, at, uid);
         }
-        self.barred.remove(&uid);
+        self.barred.remove(&(aim(&entry.object), uid));
     }
 
-    fn decide(&mut self, uid: Uid, entry: &mut Entry, place: bool, now: Now) -> Option<What> {
+    fn decide(&mut self, uid: Uid, entry: &mut Entry, pass: Pass, now: Now) -> Option<What> {
         if entry.busy {
             return None;
         }
@@ -129,27 +155,43 @@ impl Index {
             entry.wake.tick = Some(entry.pace.not_before());
             return None;
         }
-        entry.wake.tick = entry.unstuck(now.tick);
-        let what = match self.choose(uid, entry, now) {
+        let choice = self.choose(uid, entry, now);
+        let barred = matches!(choice, Choice::Place { .. }) && self.is_barred(&entry.object);
+        let waits = matches!(choice, Choice::Place { .. }) && (barred || pass != Pass::Place);
+        let waiting = self.waiting(entry, waits, barred, now);
+        let untold = waiting.as_deref() != told(&entry.object) && entry.object.manager == Manager::Us;
+        let what = match choice {
+            Choice::Act(What::Status(owned)) => What::Status(Owned { waiting, ..owned }),
+            Choice::Act(what) => what,
+            Choice::Place { run, note, .. } if !waits => {
+                self.shares(&entry.object).serve(&entry.object.namespace);
+                What::Launch { run, note }
+            }
+            // As with all writes of ours: not in a freeze. And nobody is told before it is sure who gets a place.
+            _ if untold && !entry.object.is_frozen() && (!waits || pass == Pass::Tell) => {
+                What::Status(Owned { waiting, ..entry.object.owned().clone() })
+            }
             Choice::Rest(wake) => {
-                entry.wake = Wake { tick: wake.tick.into_iter().chain(entry.wake.tick).min(), ..wake };
+                entry.wake = wake;
                 return None;
             }
             Choice::Bad(problem) => {
                 self.tell_once(uid, entry, &problem);
                 return None;
             }
-            Choice::Place { .. } if self.is_restoring(&entry.object) => {
-                self.barred.insert(uid);
+            Choice::Place { order, .. } => {
+                entry.wake.tick = entry.hungry.map(|since| since + TELL).filter(|at| *at > now.tick);
+                if untold && pass != Pass::Tell {
+                    self.untold.insert(uid);
+                }
+                if barred {
+                    self.barred.insert((aim(&entry.object), uid));
+                } else {
+                    entry.queued = Some(order);
+                    entry.wanting.get_or_insert(order);
+                }
                 return None;
             }
-            Choice::Place { order, .. } if !place => {
-                entry.queued = Some(order);
-                entry.wanting.get_or_insert(order);
-                return None;
-            }
-            Choice::Place { run, .. } => What::Launch { run, note: None },
-            Choice::Act(what) => what,
         };
         if let What::Launch { run, note } = &what {
             entry.making = Some((run.kind, Mark::of(run.kind, &run.slot)));
@@ -167,20 +209,14 @@ impl Index {
         match o.manager {
             Manager::Another(_) => return Choice::Rest(Wake::default()),
             Manager::Nobody if o.leaving.is_some() && !o.held => return Choice::Rest(Wake::default()),
-            Manager::Nobody => {
-                let owned = match &o.subject {
-                    Subject::Backup(policy) => policy.owned.clone(),
-                    Subject::Restore(restore) => Owned { request: restore.request.clone(), ..Owned::default() },
-                };
-                return Choice::Act(What::Status(owned));
-            }
+            Manager::Nobody => return Choice::Act(What::Status(o.owned().clone())),
             Manager::Us => {}
         }
         match &o.subject {
             Subject::Backup(p) => {
                 backup::decide(&Given { c: &self.context, uid, o, p, jobs, wanting: *wanting }, pace, now)
             }
-            Subject::Restore(r) => restore::decide(&restore::Case { uid, o, r, jobs }, pace, now),
+            Subject::Restore(r) => restore::decide(&restore::Case { uid, o, r, jobs, wanting: *wanting }, pace, now),
         }
     }
 
@@ -192,10 +228,56 @@ impl Index {
         }
     }
 
-    fn is_restoring(&self, object: &Object) -> bool {
+    /// The condition Waiting as it is to be: a run is due and has had no place for a while, or that it waits no longer.
+    fn waiting(&self, entry: &mut Entry, waits: bool, barred: bool, now: Now) -> Option<Box<Waiting>> {
+        let told = told(&entry.object).cloned();
+        if !waits {
+            entry.hungry = None;
+        }
+        let since = waits.then(|| *entry.hungry.get_or_insert(now.tick));
+        if since.is_none_or(|since| now.tick < since + TELL) {
+            return told.map(|_| Box::new(Waiting { since: now.wall, why: None, message: "".into() }));
+        }
+        let (why, message) = self.why(&entry.object, barred);
+        match told {
+            // Which of two sentences is true may change with every run of others: that is no news.
+            Some(told) if told.why == Some(why) => Some(Box::new(told)),
+            _ => Some(Box::new(Waiting { since: now.wall, why: Some(why), message: message.into() })),
+        }
+    }
+
+    fn why(&self, object: &Object, barred: bool) -> (Reason, String) {
+        if barred {
+            let (namespace, name) = object.target();
+            let until = format!("it begins when the restore of StatefulSet {namespace}/{name} is over");
+            return (Reason::RestoreUnderWay, format!("A run is due: {until}"));
+        }
+        let (shares, what) = match object.subject {
+            Subject::Backup(_) => (&self.backups, "backups"),
+            Subject::Restore(_) => (&self.restores, "restores"),
+        };
+        let why = if let Some(count) = shares.full(&object.namespace) {
+            let already = format!("{count} {what} of namespace {} already wait for a lock or a pod", object.namespace);
+            format!("{already}. No further Job is made until one of them goes on or ends")
+        } else {
+            format!("at most {} {what} run at a time. Namespaces take turns", shares.places())
+        };
+        (Reason::NoPlace, format!("A run is due, but {why}"))
+    }
+
+    /// A restore of what it backs up is not over.
+    fn is_barred(&self, object: &Object) -> bool {
         let (namespace, name) = object.target();
         let first = (Box::from(namespace), Box::from(name), Uid(0));
-        self.restoring.range(first..).next().is_some_and(|(ns, n, _)| **ns == *namespace && **n == *name)
+        let is = |(ns, n, _): &(Box<str>, Box<str>, Uid)| **ns == *namespace && **n == *name;
+        matches!(object.subject, Subject::Backup(_)) && self.restoring.range(first..).next().is_some_and(is)
+    }
+
+    pub(super) fn shares(&mut self, object: &Object) -> &mut Shares {
+        match object.subject {
+            Subject::Backup(_) => &mut self.backups,
+            Subject::Restore(_) => &mut self.restores,
+        }
     }
 
     // What is shown.
@@ -209,13 +291,25 @@ impl Index {
         self.entries.after(uid)
     }
 
-    /// Places that are taken, and backups that wait for one.
-    pub fn places(&self) -> (usize, usize) {
-        (self.placed, self.queue.len())
+    /// Places that are taken, and runs that wait for one: of backups, and of restores.
+    pub fn places(&self) -> [(usize, usize); 2] {
+        [&self.backups, &self.restores].map(|shares| (shares.taken(), shares.queued()))
     }
 
     /// Failed runs that this process has seen end.
     pub fn failures(&self) -> &BTreeMap<Reason, u64> {
         &self.failures
     }
+}
+
+/// That it waits, as far as status tells.
+fn told(object: &Object) -> Option<&Waiting> {
+    object.owned().waiting.as_deref().filter(|waiting| waiting.why.is_some())
+}
+
+/// Stands for the StatefulSet that it is about.
+pub(super) fn aim(object: &Object) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.target().hash(&mut hasher);
+    hasher.finish()
 }

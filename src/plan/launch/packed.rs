@@ -9,13 +9,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Wake;
-use super::entry::{Job, Object, Stage, State, Subject, Uid};
+use super::entry::{Job, Object, Uid, Work};
 use super::instant::optional;
 use super::pace::{Mark, Pace};
+use super::share::{Hold, START};
 use crate::plan::job::Kind;
-
-/// A Job without a running pod for so long keeps no place from others.
-const STUCK: Duration = Duration::from_mins(5);
 
 /// An object, its Jobs, and what this process knows beside.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -27,8 +25,12 @@ pub struct Entry {
     pub(super) busy: bool,
     /// That request makes this run's Job.
     pub(super) making: Option<(Kind, Mark)>,
-    /// It takes one of the places.
-    pub(super) placed: bool,
+    /// What its run holds of the places.
+    pub(super) hold: Hold,
+    /// Since when its Job has been there and not at work.
+    pub(super) idle: Option<Duration>,
+    /// Since when it has been due and had no place.
+    pub(super) hungry: Option<Duration>,
     /// Since when it has waited for a place because somebody asked.
     #[serde(with = "optional")]
     pub(super) wanting: Option<Timestamp>,
@@ -49,7 +51,9 @@ impl Entry {
             pace: Pace::default(),
             busy: false,
             making: None,
-            placed: false,
+            hold: Hold::Nothing,
+            idle: None,
+            hungry: None,
             wanting: None,
             wake: Wake::default(),
             queued: None,
@@ -63,21 +67,21 @@ impl Entry {
         self.object.problem.is_some() || self.told == Some(self.object.generation)
     }
 
-    pub(super) fn is_placed(&self, tick: Duration) -> bool {
-        let uploading = matches!(&self.object.subject, Subject::Backup(policy)
-            if policy.run.as_ref().is_some_and(|run| run.stage == Stage::Uploading));
-        let works = |job: &Job| {
-            let stuck = job.state == State::Pending && tick >= job.since + STUCK;
-            job.kind == Kind::Backup && job.is_active() && !stuck && !uploading
-        };
-        let making = self.making.is_some_and(|(kind, _)| kind == Kind::Backup);
-        making || self.jobs.iter().any(works)
-    }
-
-    /// When a Job that is Pending gives its place free.
-    pub(super) fn unstuck(&self, tick: Duration) -> Option<Duration> {
-        let pending = self.jobs.iter().filter(|job| job.state == State::Pending);
-        pending.map(|job| job.since + STUCK).filter(|at| *at > tick).min()
+    /// What its run holds now, and when that changes by itself.
+    pub(super) fn holds(&mut self, tick: Duration) -> (Hold, Option<Duration>) {
+        let works = self.jobs.iter().map(|job| self.object.work(job));
+        let work = works.fold(Work::Nothing, |work, other| match (work, other) {
+            (Work::Run, _) | (_, Work::Run) => Work::Run,
+            (Work::Wait, _) | (_, Work::Wait) => Work::Wait,
+            _ => Work::Nothing,
+        });
+        let work = if work == Work::Nothing && self.making.is_some() { Work::Wait } else { work };
+        if work != Work::Wait {
+            self.idle = None;
+            return (if work == Work::Run { Hold::Works } else { Hold::Nothing }, None);
+        }
+        let until = *self.idle.get_or_insert(tick) + START;
+        if tick < until { (Hold::Starts, Some(until)) } else { (Hold::Waits, None) }
     }
 }
 
@@ -134,7 +138,7 @@ mod tests {
     use crate::api::condition::Reason;
     use crate::api::restore::RestorePhase;
     use crate::api::shared::{Outcome, Trigger};
-    use crate::plan::launch::entry::{Last, Manager, OpenRun, Owned, Policy, Restore};
+    use crate::plan::launch::entry::{Last, Manager, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Waiting};
     use crate::plan::launch::pace::Lease;
 
     fn at(seconds: i64) -> Timestamp {
@@ -160,8 +164,7 @@ mod tests {
 
     fn job() -> Job {
         let state = State::Failed { refused: true };
-        let since = Duration::from_nanos(1_000_000_007);
-        Job::new(Uid(1 << 127), Kind::Undo, "x".into(), 3, Trigger::Manual, state, Some(at(9)), since)
+        Job::new(Uid(1 << 127), Kind::Undo, "x".into(), 3, Trigger::Manual, state, Some(at(9)))
     }
 
     /// All fields other than those of an object that is new.
@@ -175,13 +178,21 @@ mod tests {
             pace,
             busy: true,
             making: Some((Kind::Restore, mark)),
-            placed: true,
+            hold: Hold::Waits,
+            idle: Some(Duration::from_nanos(1_000_000_007)),
+            hungry: Some(Duration::from_secs(3)),
             wanting: Some(Timestamp::MIN),
             wake: Wake { wall: Some(Timestamp::MAX), tick: Some(Duration::MAX) },
             queued: Some(at(1)),
             told: Some(-3),
             ..Entry::new(object(subject), vec![job(), job()], 7)
         }
+    }
+
+    fn owned() -> Owned {
+        let waiting = Waiting { since: at(8), why: Some(Reason::NoPlace), message: "full".into() };
+        let waiting = Some(Box::new(waiting));
+        Owned { next: Some(at(2)), last: Some(at(1)), request: Some("then".into()), waiting }
     }
 
     fn policy() -> Policy {
@@ -195,7 +206,8 @@ mod tests {
             span: 660,
             grace: 90,
             request: Some("now".into()),
-            owned: Owned { next: Some(at(2)), last: Some(at(1)), request: Some("then".into()) },
+            problem: Some("no".into()),
+            owned: owned(),
             run: Some(OpenRun { slot: "y".into(), attempt: 2, stage: Stage::Uploading }),
             last: Some(Box::new(Last {
                 slot: "x".into(),
@@ -220,7 +232,7 @@ mod tests {
             undo: Some("u".into()),
             undoing: true,
             undo_deadline: Some(at(6)),
-            request: Some("r".into()),
+            owned: owned(),
         };
         for subject in [Subject::Backup(Box::new(policy())), Subject::Restore(Box::new(restore))] {
             let mut entries = Entries::default();
@@ -232,7 +244,8 @@ mod tests {
     /// What a policy at rest costs beside its key: the memory of ten thousand hangs on it.
     #[test]
     fn a_policy_at_rest_is_small() {
-        let policy = Policy { run: None, request: None, ..policy() };
+        let owned = Owned { waiting: None, ..owned() };
+        let policy = Policy { run: None, request: None, problem: None, owned, ..policy() };
         let object =
             Object { leaving: None, problem: None, manager: Manager::Us, ..object(Subject::Backup(Box::new(policy))) };
         let bytes = pack(&Entry::new(object, vec![], 1)).len();

@@ -25,13 +25,15 @@ pub(super) struct Case<'a> {
     pub o: &'a Object,
     pub r: &'a Restore,
     pub jobs: &'a [Job],
+    /// Since when it has waited for a place.
+    pub wanting: Option<Timestamp>,
 }
 
 pub(super) fn decide(case: &Case, pace: &mut Pace, now: Now) -> Choice {
     let r = case.r;
-    let request = case.handled().or(r.request.as_deref());
-    if request != r.request.as_deref() {
-        return Choice::Act(What::Status(Owned { request: request.map(Into::into), ..Owned::default() }));
+    let request = case.handled().or(r.owned.request.as_deref());
+    if request != r.owned.request.as_deref() {
+        return Choice::Act(What::Status(Owned { request: request.map(Into::into), ..r.owned.clone() }));
     }
     if !r.is_over() {
         if case.o.leaving.is_some() && !case.o.held {
@@ -78,7 +80,7 @@ impl Case<'_> {
     }
 
     fn undo(&self) -> Option<&str> {
-        let value = self.r.undo.as_deref().filter(|value| self.r.request.as_deref() != Some(value));
+        let value = self.r.undo.as_deref().filter(|value| self.r.owned.request.as_deref() != Some(value));
         value.filter(|_| self.o.leaving.is_none())
     }
 
@@ -100,16 +102,17 @@ impl Case<'_> {
         if highest.is_none() && !active {
             let begin = pace.begin_at(mark);
             if begin <= now.tick {
-                return Choice::Act(self.launch(kind, slot, 1));
+                return self.launch(kind, slot, 1, now);
             }
             return Choice::Rest(Wake { wall: None, tick: Some(begin) });
         }
         let kin = format!("restore/{}/{}/", self.o.namespace, self.o.name);
         let question = Question { run: mark, active, frozen: false, attempt, patience: Duration::ZERO, kin: &kin };
-        Choice::turn(pace.take_over(&question, now.tick), || self.launch(kind, slot, attempt))
+        Choice::turn(pace.take_over(&question, now.tick), || self.launch(kind, slot, attempt, now))
     }
 
-    fn launch(&self, kind: Kind, slot: &str, attempt: u32) -> What {
+    /// What has begun is gone on with at once: the application may be down. All else needs a place.
+    fn launch(&self, kind: Kind, slot: &str, attempt: u32, now: Now) -> Choice {
         let message = format!("{kind} is open and its Job has ended or is gone: attempt {attempt} takes it up");
         let note = (attempt > 1).then_some(Note { warning: true, reason: Reason::JobLost, message });
         let run = Run {
@@ -124,6 +127,14 @@ impl Case<'_> {
             grace_seconds: GRACE,
             deadline_seconds: None,
         };
-        What::Launch { run: Box::new(run), note }
+        let (run, begun) = (Box::new(run), self.r.run.as_ref().is_some_and(|run| *run.slot == *slot));
+        if begun {
+            return Choice::Act(What::Launch { run, note });
+        }
+        let order = match kind {
+            Kind::Restore => self.o.created,
+            _ => self.wanting.or(slot.parse().ok().filter(|_| kind == Kind::Release)).unwrap_or(now.wall),
+        };
+        Choice::Place { order, run, note }
     }
 }

@@ -1,5 +1,7 @@
 //! Tables of what is decided; what many decisions come to is simulated in `tests/launch`.
 
+mod places;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,11 +45,14 @@ fn daily() -> Policy {
     Policy { schedule: Some("0 2 * * *".into()), keep_succeeded: 3, keep_failed: 1, ..Policy::default() }
 }
 
+fn owned(next: &str, last: &str) -> Owned {
+    Owned { next: Some(at(next)), last: Some(at(last)), ..Owned::default() }
+}
+
 /// The first run is over.
 fn settled() -> Policy {
-    let first = at("2026-03-02T12:00:00Z");
     Policy {
-        owned: Owned { next: Some(at("2026-03-03T02:00:00Z")), last: Some(first), request: None },
+        owned: owned("2026-03-03T02:00:00Z", "2026-03-02T12:00:00Z"),
         last: Some(Box::new(last("2026-03-02T12:00:00Z", Trigger::First, Some(Outcome::Succeeded)))),
         ..daily()
     }
@@ -69,13 +74,14 @@ fn last(slot: &str, trigger: Trigger, outcome: Option<Outcome>) -> Last {
 }
 
 fn job(n: u128, kind: Kind, slot: &str, trigger: Trigger, state: State) -> Job {
-    Job::new(Uid(n), kind, slot.into(), 1, trigger, state, None, Duration::ZERO)
+    Job::new(Uid(n), kind, slot.into(), 1, trigger, state, None)
 }
 
 fn index(places: usize) -> Index {
     let feeds = Feed::of(&[]);
     let started = at("2026-03-01T00:00:00Z");
-    let mut index = Index::new(Context { places, jitter_seconds: 0, started, feeds: feeds.clone() });
+    let mut index =
+        Index::new(Context { places, restore_places: places, jitter_seconds: 0, started, feeds: feeds.clone() });
     for feed in &feeds {
         index.list(feed);
         index.listed(feed);
@@ -119,7 +125,13 @@ fn made(index: &mut Index, time: &str) -> Option<(Kind, String, u32, Trigger)> {
 #[test]
 fn nothing_is_decided_before_all_lists_are_seen() {
     let feeds = Feed::of(&[]);
-    let context = Context { places: 1, jitter_seconds: 0, started: at("2026-03-01T00:00:00Z"), feeds: feeds.clone() };
+    let context = Context {
+        places: 1,
+        restore_places: 1,
+        jitter_seconds: 0,
+        started: at("2026-03-01T00:00:00Z"),
+        feeds: feeds.clone(),
+    };
     let mut index = Index::new(context);
     index.see(UID, object(Subject::Backup(Box::new(daily()))));
     for feed in &feeds {
@@ -164,7 +176,7 @@ fn a_slot_is_due_at_its_instant_and_the_next_is_told() {
     assert_eq!(made(&mut index, slot), Some((Kind::Backup, slot.to_owned(), 1, Trigger::Schedule)));
     let made = job(9, Kind::Backup, slot, Trigger::Schedule, State::Pending);
     index.answer(UID, Answer::Launched(Some(made)), now(slot));
-    let pending = Owned { next: Some(at(slot)), last: Some(at(slot)), request: None };
+    let pending = owned(slot, slot);
     assert_eq!(plan(&mut index, slot), [What::Status(pending)]);
 }
 
@@ -182,7 +194,7 @@ fn of_missed_slots_the_newest_runs_unless_it_is_too_late() {
 #[test]
 fn a_clock_that_goes_back_asks_for_no_slot_twice() {
     let done = Policy {
-        owned: Owned { next: Some(at("2026-03-04T02:00:00Z")), last: Some(at("2026-03-03T02:00:00Z")), request: None },
+        owned: owned("2026-03-04T02:00:00Z", "2026-03-03T02:00:00Z"),
         last: Some(Box::new(last("2026-03-03T02:00:00Z", Trigger::Schedule, Some(Outcome::Succeeded)))),
         ..daily()
     };
@@ -216,7 +228,7 @@ fn what_runs_by_hand_counts_as_no_slot() {
 fn a_run_left_open_is_taken_up_by_the_next_attempt() {
     let slot = "2026-03-03T02:00:00Z";
     let open = Policy {
-        owned: Owned { next: Some(at("2026-03-04T02:00:00Z")), last: Some(at(slot)), request: None },
+        owned: owned("2026-03-04T02:00:00Z", slot),
         run: Some(OpenRun { slot: slot.into(), attempt: 1, stage: Stage::Other }),
         last: Some(Box::new(last(slot, Trigger::Schedule, None))),
         ..daily()
@@ -232,7 +244,7 @@ fn a_run_left_open_is_taken_up_by_the_next_attempt() {
 #[test]
 fn a_job_that_vanished_before_its_run_began_is_not_forgotten() {
     let slot = "2026-03-03T02:00:00Z";
-    let pending = Policy { owned: Owned { next: Some(at(slot)), last: Some(at(slot)), request: None }, ..settled() };
+    let pending = Policy { owned: owned(slot, slot), ..settled() };
     let mut index = backup(pending);
     assert_eq!(plan(&mut index, "2026-03-03T02:10:00Z"), [What::Look]);
     index.answer(UID, Answer::Lease(Lease::default()), now("2026-03-03T02:10:00Z"));
@@ -254,7 +266,7 @@ fn places_go_to_the_oldest_slots_and_uploads_take_none() {
     let time = "2026-03-03T06:00:00Z";
     let acts = index.plan(now(time));
     assert!(matches!(&acts[..], [Act { uid: Uid(2), what: What::Launch { .. } }]), "03:00 is the oldest: {acts:?}");
-    assert_eq!(index.places(), (1, 2));
+    assert_eq!(index.places(), [(1, 2), (0, 0)]);
     let slot = "2026-03-03T03:00:00Z";
     index.answer(
         Uid(2),

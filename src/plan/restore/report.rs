@@ -82,6 +82,7 @@ impl<'a> Scribe<'a> {
         let record = v.restore.record()?;
         // The watcher's own: what we do not send we do not own.
         let mut status = StatefulSetRestoreStatus { managed_by: None, ..record.status.clone() };
+        condition::leave_out_waiting(&mut status.conditions);
         status.job_name = v.want.job.clone().or(status.job_name);
         Ok(Scribe { v, status, now })
     }

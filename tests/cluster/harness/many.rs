@@ -3,6 +3,7 @@
 
 use futures::stream::{StreamExt, iter};
 use jiff::{SignedDuration, Timestamp};
+use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use sts_backup::api::backup::StatefulSetBackup;
@@ -54,13 +55,13 @@ fn status(name: &str, created: Timestamp) -> Value {
 }
 
 /// The policy of that number, its first run done.
-async fn one(s: &Scene, number: usize, schedule: &str, suspend: bool, watcher: &Value) {
+async fn one(s: &Scene, namespace: &str, number: usize, schedule: &str, suspend: bool, watcher: &Value) {
     let name = format!("policy-{number:05}");
     let mut object = policy(&name, &name, &spec(schedule, suspend));
     let applied = serde_json::to_string(&object).unwrap();
     let key = "kubectl.kubernetes.io/last-applied-configuration".to_owned();
     object.metadata.annotations = Some([(key, applied)].into());
-    let api = s.api::<StatefulSetBackup>();
+    let api: Api<StatefulSetBackup> = Api::namespaced(s.client.clone(), namespace);
     let by = PostParams { field_manager: Some("kubectl-client-side-apply".into()), ..PostParams::default() };
     let made = api.create(&by, &object).await.unwrap();
     let created = made.metadata.creation_timestamp.unwrap().0;
@@ -85,7 +86,20 @@ impl Scene {
     /// Policies of these numbers, whose first run is done. `watcher`: what the watcher has written
     /// to status beside the slot.
     pub async fn many(&self, numbers: std::ops::Range<usize>, schedule: &str, suspend: bool, watcher: &Value) {
-        let all = iter(numbers).map(|number| one(self, number, schedule, suspend, watcher));
+        self.many_among(std::slice::from_ref(&self.namespace), numbers, schedule, suspend, watcher).await;
+    }
+
+    /// The same, spread over namespaces.
+    pub async fn many_among(
+        &self,
+        namespaces: &[String],
+        numbers: std::ops::Range<usize>,
+        schedule: &str,
+        suspend: bool,
+        watcher: &Value,
+    ) {
+        let of = |number: usize| &namespaces[number % namespaces.len()];
+        let all = iter(numbers).map(|number| one(self, of(number), number, schedule, suspend, watcher));
         all.buffer_unordered(AT_ONCE).for_each(async |()| {}).await;
     }
 }

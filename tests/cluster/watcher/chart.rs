@@ -95,6 +95,7 @@ async fn values_are_rendered_or_refused() {
         ("serviceAccount.create=false", "serviceAccount.name: name an account"),
         ("runner.serviceAccount.create=false", "runner.serviceAccount.name: name an account"),
         ("maxConcurrentRuns=0", "maxConcurrentRuns"),
+        ("maxConcurrentRestores=0", "maxConcurrentRestores"),
         ("replicas=2", "replicas"),
         ("metrics.port=http", "port"),
     ] {

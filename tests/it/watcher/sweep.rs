@@ -76,7 +76,7 @@ fn undisturbed_each_slot_runs_once() {
         // The first run, at once; and what the schedules say.
         assert_eq!(seen.ran["once"], slots(&[0]));
         assert_eq!(seen.ran["other"], slots(&[0, 1, 5]));
-        let asked = BTreeSet::from(["please".to_owned()]);
+        let asked = BTreeSet::from([super::ASKED.to_owned()]);
         assert_eq!(seen.ran[shop::POLICY], &slots(&[0, 2, 4, 6]) | &asked);
     }
 }

@@ -23,8 +23,8 @@ impl World {
             _ => Fate::Well,
         };
         let uid = self.fresh_uid();
-        let (slot, since) = (run.slot.clone().into(), self.now().tick);
-        let job = Job::new(uid, Kind::Backup, slot, run.attempt, run.trigger, State::Pending, None, since);
+        let slot = run.slot.clone().into();
+        let job = Job::new(uid, Kind::Backup, slot, run.attempt, run.trigger, State::Pending, None);
         self.names.insert(name.clone(), (owner, uid));
         self.pods.insert((owner, uid), Pod { name, job: job.clone(), fate, alive: true });
         self.publish(&Heard::Job(owner, job.clone()));

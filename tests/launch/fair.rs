@@ -1,0 +1,361 @@
+//! One tenant with twenty thousand objects beside a hundred honest policies of others: every slot of theirs runs, in
+//! fair order, whatever the runs of the tenant do. The judge goes by what was done and when, and knows nothing of queues.
+
+mod judge;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use sts_backup::api::shared::{Outcome, Trigger};
+use sts_backup::plan::job::{Kind, Run};
+use sts_backup::plan::launch::entry::{Job, Last, Manager, Object, OpenRun, Owned, Policy, Stage, State, Subject, Uid};
+use sts_backup::plan::launch::pace::Lease;
+use sts_backup::plan::launch::{Act, Answer, Context, Feed, Index, Now, What};
+
+use self::judge::Judge;
+use super::world::{at, policy};
+
+const BEGIN: i64 = 1_772_841_600;
+const HOURS: i64 = 2;
+const PLACES: usize = 10;
+/// Runs of one namespace that have not begun; more where runs do begin.
+const WAITING: usize = 3;
+/// A run that has not begun for so long holds no place.
+const START: i64 = 30;
+/// No honest run waits longer: all hundred of them, one after the other in the two places that no single tenant can have.
+const LATE: i64 = 20 * 60;
+const HONEST: usize = 100;
+const SPACES: usize = 10;
+const TENANT: &str = "tenant";
+/// From the Job to the begin of an honest run, and from there to its end.
+const STARTS: i64 = 2;
+const WORKS: i64 = 20;
+
+/// What becomes of the tenant's runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// No pod of theirs ever runs.
+    Pends,
+    /// They wait at a lock that nobody gives back.
+    Waits,
+    /// They begin, and their hook never ends.
+    Hangs,
+    /// They are over at once, and the next is due.
+    Hurries,
+    /// They never begin, and their Jobs end after five minutes without a word.
+    Fails,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Begin,
+    End,
+    Lost,
+}
+
+/// A Job that was made.
+#[derive(Debug, Clone)]
+struct Grant {
+    uid: Uid,
+    namespace: String,
+    slot: String,
+    made: i64,
+    begun: Option<i64>,
+    ended: Option<i64>,
+}
+
+struct World {
+    t: i64,
+    index: Index,
+    manner: Manner,
+    objects: BTreeMap<Uid, Object>,
+    events: BTreeMap<(i64, usize), (Event, usize)>,
+    grants: Vec<Grant>,
+    jobs: BTreeMap<usize, Job>,
+    writes: BTreeMap<Uid, usize>,
+    seq: usize,
+}
+
+fn context(places: usize) -> Context {
+    Context { places, restore_places: places, jitter_seconds: 0, started: at(BEGIN - 60), feeds: Feed::of(&[]) }
+}
+
+fn object(namespace: &str, name: &str, schedule: &str) -> Object {
+    Object {
+        namespace: namespace.into(),
+        name: name.into(),
+        version: "1".into(),
+        generation: 1,
+        created: at(BEGIN),
+        leaving: None,
+        held: false,
+        statefulset: name.into(),
+        statefulset_namespace: None,
+        manager: Manager::Us,
+        problem: None,
+        subject: Subject::Backup(Box::new(Policy {
+            schedule: Some(schedule.into()).filter(|_| !schedule.is_empty()),
+            keep_succeeded: 3,
+            keep_failed: 1,
+            ..Policy::default()
+        })),
+    }
+}
+
+impl World {
+    fn new(objects: usize, manner: Manner) -> World {
+        let mut all = BTreeMap::new();
+        // Uids are random; these are so spread that neither side comes first.
+        let uid = |n: usize| Uid(u128::try_from(n).unwrap().wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+        for n in 0..HONEST {
+            let namespace = format!("shop-{}", n % SPACES);
+            all.insert(uid(n + 1), object(&namespace, &format!("policy-{n}"), "0 * * * *"));
+        }
+        for n in 0..objects {
+            // Most want one run only, and that at once.
+            let schedule = if n % 20 == 0 { "* * * * *" } else { "" };
+            all.insert(uid(n + 1 + HONEST), object(TENANT, &format!("forged-{n}"), schedule));
+        }
+        let mut index = Index::new(context(PLACES));
+        let feeds = Feed::of(&[]);
+        for feed in &feeds {
+            index.list(feed);
+        }
+        for (uid, object) in &all {
+            index.see(*uid, object.clone());
+        }
+        for feed in &feeds {
+            index.listed(feed);
+        }
+        World {
+            t: BEGIN,
+            index,
+            manner,
+            objects: all,
+            events: BTreeMap::new(),
+            grants: vec![],
+            jobs: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            seq: 0,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: at(self.t), tick: Duration::from_secs(u64::try_from(self.t - BEGIN).unwrap()) }
+    }
+
+    fn put(&mut self, after: i64, event: Event, grant: usize) {
+        self.seq += 1;
+        self.events.insert((self.t + after, self.seq), (event, grant));
+    }
+
+    fn store(&mut self, uid: Uid, change: impl FnOnce(&mut Object)) -> Object {
+        let object = self.objects.get_mut(&uid).unwrap();
+        change(object);
+        object.version = (object.version.parse::<u64>().unwrap() + 1).to_string().into();
+        object.clone()
+    }
+
+    fn run(&mut self, until: i64) {
+        while self.t < until {
+            while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= self.t) {
+                let (event, grant) = entry.remove();
+                self.happen(event, grant);
+            }
+            for round in 0.. {
+                let acts = self.index.plan(self.now());
+                if acts.is_empty() {
+                    break;
+                }
+                assert!(round < 50, "no end to what is to be done at {}: {:?}", self.t - BEGIN, acts[0]);
+                for act in acts {
+                    self.act(act);
+                }
+            }
+            let wake = self.index.wake();
+            let tick = wake.tick.map(|tick| BEGIN + i64::try_from(tick.as_secs()).unwrap());
+            let wall = wake.wall.map(Timestamp::as_second);
+            let event = self.events.first_key_value().map(|((t, _), _)| *t);
+            let next = tick.into_iter().chain(wall).chain(event).min().unwrap_or(until);
+            self.t = next.max(self.t + 1);
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        let answer = match act.what {
+            What::Status(owned) => {
+                *self.writes.entry(act.uid).or_default() += 1;
+                // A condition that is False is as good as none.
+                let owned = Owned { waiting: owned.waiting.filter(|waiting| waiting.why.is_some()), ..owned };
+                let object = self.store(act.uid, |object| policy(object).owned = owned);
+                Answer::Status(Some(Box::new(object)))
+            }
+            What::Launch { run, .. } => Answer::Launched(Some(self.launch(act.uid, &run))),
+            What::Look => Answer::Lease(Lease::default()),
+            What::Prune { job, .. } => Answer::Pruned(job),
+            What::Tell(_) => return,
+        };
+        self.index.answer(act.uid, answer, self.now());
+    }
+
+    fn launch(&mut self, uid: Uid, run: &Run) -> Job {
+        let n = self.grants.len();
+        let slot = run.slot.clone();
+        let job = Job::new(
+            Uid(u128::try_from(n + 1).unwrap()),
+            Kind::Backup,
+            slot.clone().into(),
+            run.attempt,
+            run.trigger,
+            State::Pending,
+            None,
+        );
+        let namespace = run.namespace.clone();
+        let honest = namespace != TENANT;
+        self.grants.push(Grant { uid, namespace, slot, made: self.t, begun: None, ended: None });
+        self.jobs.insert(n, job.clone());
+        if honest || self.manner != Manner::Pends {
+            self.put(STARTS, Event::Begin, n);
+        }
+        if !honest && self.manner == Manner::Fails {
+            self.put(300, Event::Lost, n);
+        }
+        job
+    }
+
+    fn set(&mut self, n: usize, state: State) {
+        let job = self.jobs.get_mut(&n).unwrap();
+        job.state = state;
+        self.index.see_job(self.grants[n].uid, job.clone());
+    }
+
+    fn happen(&mut self, event: Event, n: usize) {
+        let (uid, slot, honest) = (self.grants[n].uid, self.grants[n].slot.clone(), self.grants[n].namespace != TENANT);
+        let attempt = self.jobs[&n].attempt;
+        match event {
+            Event::Begin => {
+                self.set(n, State::Running);
+                if !honest && matches!(self.manner, Manner::Waits | Manner::Fails) {
+                    return;
+                }
+                self.grants[n].begun = Some(self.t);
+                let object = self.store(uid, |object| {
+                    let policy = policy(object);
+                    policy.run = Some(OpenRun { slot: slot.as_str().into(), attempt, stage: Stage::Other });
+                    policy.last = Some(Box::new(last(&slot, attempt, None)));
+                });
+                self.index.see(uid, object);
+                let works = match self.manner {
+                    _ if honest => Some(WORKS),
+                    Manner::Hurries => Some(1),
+                    _ => None,
+                };
+                if let Some(works) = works {
+                    self.put(works, Event::End, n);
+                }
+            }
+            Event::End => {
+                self.grants[n].ended = Some(self.t);
+                let object = self.store(uid, |object| {
+                    let policy = policy(object);
+                    policy.run = None;
+                    policy.last = Some(Box::new(last(&slot, attempt, Some(Outcome::Succeeded))));
+                });
+                self.index.see(uid, object);
+                self.set(n, State::Succeeded);
+            }
+            Event::Lost => {
+                self.grants[n].ended = Some(self.t);
+                self.set(n, State::Failed { refused: false });
+            }
+        }
+    }
+}
+
+fn last(slot: &str, attempt: u32, outcome: Option<Outcome>) -> Last {
+    Last {
+        slot: slot.into(),
+        attempt,
+        trigger: Trigger::Schedule,
+        outcome,
+        reason: None,
+        started: None,
+        ended: None,
+        freeze_seconds: None,
+        snapshots: 0,
+    }
+}
+
+/// Every honest slot ran once, in time; and in how many Jobs of the tenant's.
+fn judge(world: &World, end: i64) -> usize {
+    let mut wanted: BTreeSet<(Uid, String)> = BTreeSet::new();
+    for (uid, _) in world.objects.iter().filter(|(_, object)| &*object.namespace != TENANT) {
+        // The first run is at the full hour, too, and takes its slot's place.
+        wanted.extend((0..HOURS).map(|hour| (*uid, at(BEGIN + hour * 3600).to_string())));
+    }
+    for grant in world.grants.iter().filter(|grant| grant.namespace != TENANT) {
+        assert!(wanted.remove(&(grant.uid, grant.slot.clone())), "more than was due: {grant:?}");
+        let slot: Timestamp = grant.slot.parse().unwrap();
+        let late = grant.made - slot.as_second();
+        assert!(late <= LATE && grant.ended.is_some(), "{late} s late: {grant:?}");
+    }
+    assert!(wanted.is_empty(), "{} slots did not run, {:?} among them", wanted.len(), wanted.first());
+    let judge = Judge::new(world, end);
+    judge.turns();
+    judge.order();
+    let idle = matches!(world.manner, Manner::Pends | Manner::Waits | Manner::Fails);
+    let most = judge.waiting.get(TENANT).and_then(|line| line.0.iter().max()).filter(|_| idle);
+    // The second in which one ends and another is made counts both.
+    assert!(most.is_none_or(|most| *most <= 2 * WAITING), "{most:?} runs that do not begin wait at once");
+    let most = world.writes.values().max().unwrap();
+    let runs = world.grants.iter().fold(BTreeMap::<Uid, usize>::new(), |mut runs, grant| {
+        *runs.entry(grant.uid).or_default() += 1;
+        runs
+    });
+    for (uid, writes) in &world.writes {
+        assert!(*writes <= 2 + 4 * runs.get(uid).unwrap_or(&0), "{writes} writes, {most} at most");
+    }
+    world.grants.iter().filter(|grant| grant.namespace == TENANT).count()
+}
+
+fn beside(objects: usize, manner: Manner) {
+    let begun = Instant::now();
+    let mut world = World::new(objects, manner);
+    let end = BEGIN + HOURS * 3600;
+    // Two seconds short of the next slots.
+    world.run(end - 2);
+    let jobs = judge(&world, end);
+    println!("{manner:?}: {objects} objects of one tenant had {jobs} Jobs ({:.1?})", begun.elapsed());
+    if manner == Manner::Hurries {
+        assert!(jobs > 500, "what runs and ends gets its turn again and again: {jobs}");
+    }
+}
+
+#[test]
+fn twenty_thousand_objects_of_one_tenant_take_nothing_from_a_hundred_honest_policies() {
+    beside(20_000, Manner::Waits);
+}
+
+#[test]
+fn whatever_the_runs_of_a_tenant_do_those_of_others_get_their_turn() {
+    for manner in [Manner::Pends, Manner::Hangs, Manner::Hurries, Manner::Fails] {
+        beside(1_000, manner);
+    }
+}
+
+/// Nobody else wants them: then one namespace has nearly all of the places.
+#[test]
+fn a_namespace_alone_is_not_held_back() {
+    let mut world = World::new(0, Manner::Waits);
+    world.objects.values_mut().for_each(|object| object.namespace = "shop".into());
+    let objects: Vec<_> = world.objects.clone().into_iter().collect();
+    for (uid, object) in objects {
+        world.index.see(uid, Object { version: "2".into(), ..object });
+    }
+    world.run(BEGIN + 600);
+    let made = world.grants.iter().filter(|grant| grant.ended.is_some()).count();
+    assert_eq!(made, HONEST);
+    let last = world.grants.iter().map(|grant| grant.made).max().unwrap() - BEGIN;
+    assert!(last <= 100 / 8 * (STARTS + WORKS) + 60, "{last} s");
+}
