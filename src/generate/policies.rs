@@ -31,7 +31,7 @@ const CLEANERS: [&str; 3] = [
 ];
 
 /// What snapshots, claims and volumes bear of ours. Beyond these whatever begins with our group is one, too.
-const MARKS: [&str; 22] = [
+const MARKS: &[&str] = &[
     label::STATEFULSET,
     label::POLICY,
     label::POLICY_NAMESPACE,
@@ -54,6 +54,7 @@ const MARKS: [&str; 22] = [
     annotation::UNDO_DEADLINE,
     annotation::RESTORED_BY,
     annotation::TRIED_NODES,
+    "backup.sts-backup.io/token",
 ];
 
 /// What will be marks on pods, and nothing else there.
@@ -74,7 +75,7 @@ fn fill(text: &str, keys: &[(&str, &str)]) -> String {
 /// All policies and their bindings that need no names as one YAML text, the same bytes each time.
 #[must_use]
 pub fn policies() -> String {
-    let (cleaners, marks, pod_marks) = (words(&CLEANERS), words(&MARKS), words(&POD_MARKS));
+    let (cleaners, marks, pod_marks) = (words(&CLEANERS), words(MARKS), words(&POD_MARKS));
     let keys = [
         ("{group}", GROUP),
         ("{backup-policy}", BACKUP_POLICY),

@@ -3,6 +3,7 @@
 //! role and change, in `snapshots/authority.snap`.
 
 mod accounts;
+mod ci;
 mod controllers;
 mod matrix;
 mod roles;
@@ -10,6 +11,7 @@ mod roles;
 use std::cell::RefCell;
 use std::fmt::Write;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
@@ -18,10 +20,10 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
-use sts_backup::api::annotation;
 use sts_backup::api::backup::StatefulSetBackup;
 use sts_backup::api::label;
 use sts_backup::api::restore::StatefulSetRestore;
+use sts_backup::api::{BACKUP_POLICY, FENCE_POLICY, LOCK_POLICY, MARKS_POLICY, RESTORE_POLICY, annotation};
 
 use crate::api::assert_snapshot;
 use crate::harness::account::account;
@@ -251,6 +253,30 @@ async fn locked(s: &Scene) {
     let said = all.map(drop).unwrap_err().to_string();
     assert!(said.contains("denied request: deleting Lease"), "{said}");
     assert!(s.api::<Lease>().get("sts-backup-web").await.is_ok(), "deleted among all");
+}
+
+/// The API server has checked the types of all expressions of the policy, and complains of none.
+pub async fn well_typed(client: &Client, name: &str) {
+    let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    let checked = until(&format!("{name} to be checked"), 60, async || {
+        let policy = api.get(name).await.unwrap();
+        let status = policy.status.unwrap_or_default();
+        let done = status.observed_generation == policy.metadata.generation && status.type_checking.is_some();
+        if done { Ok(status.type_checking) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let warnings = checked.and_then(|checked| checked.expression_warnings).unwrap_or_default();
+    assert!(warnings.is_empty(), "{name}: {warnings:?}");
+}
+
+#[tokio::test]
+async fn every_policy_is_well_typed() {
+    scene("typed", &[], async |s| {
+        for name in [BACKUP_POLICY, RESTORE_POLICY, FENCE_POLICY, LOCK_POLICY, MARKS_POLICY] {
+            well_typed(&s.client, name).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

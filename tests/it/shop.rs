@@ -2,7 +2,7 @@
 //! what people and the cluster may do to them meanwhile.
 
 use serde_json::{Value, json};
-use sts_backup::api::{BACKUP_POLICY, annotation};
+use sts_backup::api::{BACKUP_POLICY, LOCK_POLICY, annotation};
 
 use crate::apiserver::State;
 use crate::apiserver::kind::Key;
@@ -81,19 +81,27 @@ pub fn open(state: &mut State, hooks: bool) {
     policy(&mut state.store, POLICY, hooks);
 }
 
-/// The author policy for backups, as far as a run looks at it, with these validationActions of its binding.
+/// The policies that a backup looks at.
+const GUARDS: [&str; 2] = [BACKUP_POLICY, LOCK_POLICY];
+
+/// These policies, as far as a run looks at them, with these validationActions of their bindings.
 pub fn guard(store: &mut Store, actions: &[&str]) {
-    let policy = Key::new("validatingadmissionpolicies", "", BACKUP_POLICY);
+    GUARDS.iter().for_each(|name| guard_by(store, name, actions));
+}
+
+/// One of them alone.
+pub fn guard_by(store: &mut Store, name: &str, actions: &[&str]) {
+    let policy = Key::new("validatingadmissionpolicies", "", name);
     store.create(&policy, json!({ "metadata": {}, "spec": { "failurePolicy": "Fail" } }), false).unwrap();
-    let binding = Key::new("validatingadmissionpolicybindings", "", BACKUP_POLICY);
-    let spec = json!({ "policyName": BACKUP_POLICY, "validationActions": actions });
+    let binding = Key::new("validatingadmissionpolicybindings", "", name);
+    let spec = json!({ "policyName": name, "validationActions": actions });
     store.create(&binding, json!({ "metadata": {}, "spec": spec }), false).unwrap();
 }
 
 /// Nothing stands guard any more.
 pub fn unguard(store: &mut Store) {
     for resource in ["validatingadmissionpolicies", "validatingadmissionpolicybindings"] {
-        store.purge(&Key::new(resource, "", BACKUP_POLICY));
+        GUARDS.iter().for_each(|name| store.purge(&Key::new(resource, "", name)));
     }
 }
 

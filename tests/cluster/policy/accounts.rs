@@ -297,6 +297,9 @@ async fn nobody_but_the_watcher_uses_the_runners_account_and_that_changes_little
         })
         .await;
         policies(s, &helm).await;
+        for kind in ["volumes", "jobs"] {
+            super::well_typed(&s.client, &format!("{}.{kind}.backup.sts-backup.io", s.namespace)).await;
+        }
         let cast = cast(s).await;
         effective(s, &cast).await;
         let mut told = Told { s, text: String::new() };

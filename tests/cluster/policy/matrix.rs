@@ -250,7 +250,9 @@ fn backups(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
         create("backup: created with a hook for another namespace", backup(s, "new", hooked)),
         Deed { text: "backup: applied again as it is", object: full.clone(), act: Act::Apply },
         patch("backup: labelled and annotated by somebody else", full, label),
-        patch("backup: schedule changed", full, json!({ "spec": { "schedule": "@daily" } })),
+        patch("backup: with hooks and retention, schedule changed", full, json!({ "spec": { "schedule": "@daily" } })),
+        patch("backup: plain one, schedule added", plain, json!({ "spec": { "schedule": "* * * * *" } })),
+        patch("backup: suspended", full, json!({ "spec": { "suspend": true } })),
         patch("backup: hook added", plain, json!({ "spec": { "postBackupHook": HOOK("a") } })),
         patch("backup: hook removed", full, json!({ "spec": { "preBackupHook": null } })),
         patch(

@@ -113,7 +113,7 @@ async fn bind(s: &Scene, name: &str, user: &str, role: &str, namespaces: &[&str]
 }
 
 /// A right that was granted takes a moment to be known.
-async fn known(s: &Scene, user: &str, (group, resource, verb): Right, namespace: Option<&str>) {
+pub async fn known(s: &Scene, user: &str, (group, resource, verb): Right, namespace: Option<&str>) {
     let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
     let ask = json!({ "group": group, "resource": resource, "subresource": sub, "verb": verb, "namespace": namespace });
     let groups = ["system:serviceaccounts", "system:authenticated"];

@@ -2,8 +2,8 @@
 
 use super::{Disk, PODS, TEMPLATES, World, keys};
 use jiff::SignedDuration;
-use sts_backup::api::BACKUP_POLICY;
 use sts_backup::api::recorded::RecordedClaim;
+use sts_backup::api::{BACKUP_POLICY, LOCK_POLICY};
 use sts_backup::plan::backup::{Backup, NewSnapshot};
 use sts_backup::plan::flow::{Step, When};
 use sts_backup::plan::guard::Guard;
@@ -129,7 +129,8 @@ impl World {
             })),
             Read::Grant => Fact::Grant(vec![]),
             Read::Guard(policy) => {
-                assert!(self.hooks && !self.kind.is_file() && *policy == BACKUP_POLICY, "nothing needs {policy}");
+                let hooks = self.hooks && [BACKUP_POLICY, LOCK_POLICY].contains(policy);
+                assert!(hooks && !self.kind.is_file(), "nothing needs {policy}");
                 let gone = self.unguarded_at.is_some_and(|at| self.writes >= at);
                 Fact::Guard(policy, if gone { Guard::default() } else { Guard::whole() })
             }
