@@ -7,6 +7,7 @@ mod ci;
 mod controllers;
 mod matrix;
 mod roles;
+mod stage;
 
 use std::cell::RefCell;
 use std::fmt::Write;

@@ -86,7 +86,9 @@ const GUARDS: [&str; 2] = [BACKUP_POLICY, LOCK_POLICY];
 
 /// These policies, as far as a run looks at them, with these validationActions of their bindings.
 pub fn guard(store: &mut Store, actions: &[&str]) {
-    GUARDS.iter().for_each(|name| guard_by(store, name, actions));
+    for name in GUARDS {
+        guard_by(store, name, actions);
+    }
 }
 
 /// One of them alone.
@@ -101,7 +103,9 @@ pub fn guard_by(store: &mut Store, name: &str, actions: &[&str]) {
 /// Nothing stands guard any more.
 pub fn unguard(store: &mut Store) {
     for resource in ["validatingadmissionpolicies", "validatingadmissionpolicybindings"] {
-        GUARDS.iter().for_each(|name| store.purge(&Key::new(resource, "", name)));
+        for name in GUARDS {
+            store.purge(&Key::new(resource, "", name));
+        }
     }
 }
 

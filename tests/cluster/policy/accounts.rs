@@ -303,7 +303,7 @@ async fn nobody_but_the_watcher_uses_the_runners_account_and_that_changes_little
         let cast = cast(s).await;
         effective(s, &cast).await;
         let mut told = Told { s, text: String::new() };
-        creates(s, &cast, &mut told).await;
+        Box::pin(creates(s, &cast, &mut told)).await;
         changes(s, &cast, &mut told).await;
         volumes(s, &cast, &mut told).await;
         assert_snapshot("accounts", &told.text);

@@ -89,9 +89,10 @@ async fn a_whole_collection_is_judged_one_by_one() {
         let (restores, backups): (Api<StatefulSetRestore>, Api<StatefulSetBackup>) =
             (Api::namespaced(theirs.clone(), &s.namespace), Api::namespaced(theirs, &s.namespace));
         let said = until("the policies to be asked", 30, async || {
-            let (once, every) = (DeleteParams::default(), ListParams::default());
-            let (one, two) = (restores.delete_collection(&once, &every).await, backups.delete_collection(&once, &every).await);
-            let said = [one.map(drop).unwrap_err().to_string(), two.map(drop).unwrap_err().to_string()];
+            let (params, every) = (DeleteParams::default(), ListParams::default());
+            let of_restores = restores.delete_collection(&params, &every).await.map(drop).unwrap_err();
+            let of_backups = backups.delete_collection(&params, &every).await.map(drop).unwrap_err();
+            let said = [of_restores.to_string(), of_backups.to_string()];
             if said.iter().all(|said| said.contains("denied request")) { Ok(said) } else { Err(said.join("; ")) }
         })
         .await;

@@ -4,21 +4,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::GroupVersionKind;
-use kube::discovery::ApiResource;
-use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::roles::{Role, roles};
+use super::stage::{HOOK, Stage, api, backup, claim, lease, mark, restore, snapshot, with};
 use crate::api::assert_snapshot;
 use crate::harness::{Scene, scene, until};
 
 const GROUP: &str = "backup.sts-backup.io";
-const V1: &str = "backup.sts-backup.io/v1alpha1";
-const SNAPSHOT: &str = "snapshot.storage.k8s.io/v1";
-const LEASE: &str = "coordination.k8s.io/v1";
 
 /// What is done with it.
 enum Act {
@@ -35,17 +30,6 @@ struct Deed {
     text: &'static str,
     object: Value,
     act: Act,
-}
-
-fn api(client: &Client, object: &Value) -> Api<DynamicObject> {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (version, kind) = (word(&object["apiVersion"]), word(&object["kind"]));
-    let (group, version) = version.split_once('/').unwrap_or(("", &version));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
-    match object["metadata"]["namespace"].as_str() {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    }
 }
 
 /// As if `client` did it; nothing changes.
@@ -79,131 +63,6 @@ async fn outcome(role: &Role, deed: &Deed, s: &Scene) -> String {
         return "no right of its own".into();
     };
     sentence.replace(&role.user, "USER").replace(&s.namespace, "NS")
-}
-
-fn backup(s: &Scene, name: &str, spec: Value) -> Value {
-    let mut all = json!({ "statefulSetRef": { "name": "web" } });
-    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-    json!({ "apiVersion": V1, "kind": "StatefulSetBackup", "metadata": { "name": name, "namespace": s.namespace },
-        "spec": all })
-}
-
-fn restore(s: &Scene, name: &str, namespace: &str) -> Value {
-    let to = if namespace == s.namespace {
-        json!({ "name": "web" })
-    } else {
-        json!({ "name": "web", "namespace": namespace })
-    };
-    json!({ "apiVersion": V1, "kind": "StatefulSetRestore", "metadata": { "name": name, "namespace": s.namespace },
-        "spec": { "statefulSetRef": to, "backupName": "full" } })
-}
-
-fn lease(s: &Scene, name: &str, labels: Value, annotations: Value) -> Value {
-    let spec = json!({ "holderIdentity": "runner", "leaseDurationSeconds": 30, "leaseTransitions": 7 });
-    json!({ "apiVersion": LEASE, "kind": "Lease", "spec": spec,
-        "metadata": { "name": name, "namespace": s.namespace, "labels": labels, "annotations": annotations } })
-}
-
-fn claim(s: &Scene, name: &str) -> Value {
-    json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name, "namespace": s.namespace },
-        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } },
-            "storageClassName": "none-of-these" } })
-}
-
-fn snapshot(s: &Scene, name: &str) -> Value {
-    json!({ "apiVersion": SNAPSHOT, "kind": "VolumeSnapshot", "metadata": { "name": name, "namespace": s.namespace },
-        "spec": { "source": { "volumeSnapshotContentName": "none-of-these" } } })
-}
-
-/// With more in its metadata.
-fn with(mut object: Value, more: Value) -> Value {
-    object["metadata"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    object
-}
-
-const HOOK: fn(&str) -> Value = |word| json!({ "command": [word] });
-const HELD: &str = "backup.sts-backup.io/run";
-
-fn mark(kind: &str) -> Value {
-    let text = format!(r#"{{"kind":"{kind}","namespace":"shop","name":"x","uid":"u","run":"","pods":[]}}"#);
-    json!({ "backup.sts-backup.io/open": text })
-}
-
-/// What is there before anybody does anything.
-struct Stage {
-    plain: Value,
-    full: Value,
-    going: Value,
-    owning: Value,
-    held: Value,
-    fresh: Value,
-    fenced: Value,
-    recorded: Value,
-    cut: Value,
-    bare: Value,
-    claim: Value,
-    volume: Value,
-}
-
-impl Stage {
-    async fn set(s: &Scene) -> Stage {
-        let hooks = json!({ "preBackupHook": HOOK("a"), "postBackupHook": HOOK("b") });
-        let retention = json!({ "retentionPolicy": { "keepLast": 30 } });
-        let mut whole = hooks.as_object().unwrap().clone();
-        whole.extend(retention.as_object().unwrap().clone());
-        let namespace = Api::<Namespace>::all(s.client.clone()).get(&s.namespace).await.unwrap();
-        let owner = json!([{ "apiVersion": "v1", "kind": "Namespace", "name": s.namespace, "uid": namespace.uid() }]);
-        let volume = json!({ "apiVersion": "v1", "kind": "PersistentVolume",
-            "metadata": { "name": format!("{}-volume", s.namespace), "ownerReferences": owner },
-            "spec": { "capacity": { "storage": "1Mi" }, "accessModes": ["ReadWriteOnce"], "storageClassName": "none-of-these",
-                "persistentVolumeReclaimPolicy": "Retain", "csi": { "driver": "none.example", "volumeHandle": "x" },
-                "claimRef": { "kind": "PersistentVolumeClaim", "namespace": s.namespace, "name": "none", "uid": "dead" } } });
-        let fence = json!({ "backup.sts-backup.io/fence": "scale" });
-        let mut restoring = mark("StatefulSetRestore");
-        restoring["backup.sts-backup.io/fence-user"] = "runner".into();
-        restoring["backup.sts-backup.io/restored-by"] = "a restore".into();
-        let mut backing = mark("StatefulSetBackup");
-        backing["backup.sts-backup.io/runs"] = "a record".into();
-        let labels = json!({ "labels": { "backup.sts-backup.io/run": "20260101-000000" },
-            "annotations": { "backup.sts-backup.io/cut": "1" } });
-        let stage = Stage {
-            plain: backup(s, "plain", json!({})),
-            full: backup(s, "full", Value::Object(whole)),
-            going: with(backup(s, "going", hooks), json!({ "finalizers": [HELD] })),
-            owning: backup(s, "owning", json!({ "deletionPolicy": "Delete" })),
-            held: with(restore(s, "held", &s.namespace), json!({ "finalizers": [HELD] })),
-            fresh: restore(s, "fresh", &s.namespace),
-            fenced: lease(s, "sts-backup-web", fence, restoring),
-            recorded: lease(s, "sts-backup.db", json!({}), backing),
-            cut: with(snapshot(s, "cut"), labels),
-            bare: snapshot(s, "bare"),
-            claim: claim(s, "data-web-0"),
-            volume,
-        };
-        for object in stage.all() {
-            let made: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-            api(&s.client, object).create(&PostParams::default(), &made).await.unwrap();
-        }
-        api(&s.client, &stage.going).delete("going", &DeleteParams::default()).await.unwrap();
-        stage
-    }
-
-    fn all(&self) -> [&Value; 12] {
-        [
-            &self.plain,
-            &self.full,
-            &self.going,
-            &self.owning,
-            &self.held,
-            &self.fresh,
-            &self.fenced,
-            &self.recorded,
-            &self.cut,
-            &self.bare,
-            &self.claim,
-            &self.volume,
-        ]
-    }
 }
 
 fn deeds(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
