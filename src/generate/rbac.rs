@@ -60,7 +60,8 @@ fn text(head: &str, namespace: Option<&str>) -> String {
     let mut jobs = watcher_jobs();
     jobs.metadata.namespace = namespace.map(ToOwned::to_owned);
     // What an installation does not bind it does not bring either.
-    let purge = namespace.is_none().then(|| serde_saphyr::to_string(&purge()));
+    let optional = [purge(), snapshots("view", &["get", "list", "watch"]), snapshots("edit", &["create", "delete"])];
+    let optional = optional.iter().filter(|_| namespace.is_none()).map(serde_saphyr::to_string);
     // A role always has a YAML form; an error would show as an empty document, which the test refuses.
     let documents = [
         serde_saphyr::to_string(&runner),
@@ -70,7 +71,7 @@ fn text(head: &str, namespace: Option<&str>) -> String {
         serde_saphyr::to_string(&people("view", &["get", "list", "watch"])),
         serde_saphyr::to_string(&people("edit", &["create", "delete", "deletecollection", "patch", "update"])),
     ];
-    let documents = documents.into_iter().chain(purge);
+    let documents = documents.into_iter().chain(optional);
     documents.fold(head.to_owned(), |text, document| text + "---\n" + &document.unwrap_or_default())
 }
 
@@ -84,6 +85,13 @@ fn people(name: &str, verbs: &[&'static str]) -> ClusterRole {
     let label = |role: &&str| (format!("rbac.authorization.k8s.io/aggregate-to-{role}"), "true".to_owned());
     role.metadata.labels.get_or_insert_default().extend(into.iter().map(label));
     role
+}
+
+/// What the users of a namespace need on VolumeSnapshots beside. It is nobody's until somebody binds it, or labels it for
+/// the roles view, edit and admin: with it they may also delete snapshots that are not ours.
+fn snapshots(name: &str, verbs: &[&'static str]) -> ClusterRole {
+    let all: Vec<Verb> = verbs.iter().map(|verb| ("snapshot.storage.k8s.io", "volumesnapshots", *verb)).collect();
+    role(&format!("sts-backup-snapshots-{name}"), &rules(&all))
 }
 
 /// What decides about runs, in the namespaces that it watches.

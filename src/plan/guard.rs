@@ -1,10 +1,12 @@
-//! The author policies: while one stands, an object lends nobody power that its author lacks. What has the rights of a
-//! pod, and not those of who asks, begins hooks, restores and undos only under it. What is open is finished all the same.
+//! The admission policies: while an author policy stands, an object lends nobody power that its author lacks, and while the
+//! others do, nobody forges what a run goes by. What has the rights of a pod, and not those of who asks, begins hooks,
+//! restores and undos only under them. What is open is finished all the same.
 
 use super::noun::Refusal;
 use super::preflight::{Finding, Severity};
 use super::view::{Read, View};
 use crate::api::condition::Reason;
+use crate::api::{BACKUP_POLICY, FENCE_POLICY, LOCK_POLICY, MARKS_POLICY, RESTORE_POLICY};
 
 /// A ValidatingAdmissionPolicy and the binding of its name, as far as they decide.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,17 +41,40 @@ impl Guard {
     }
 }
 
-/// None: it may begin. Of who acts with his own rights nothing is looked at.
+/// What must stand beside it.
+fn beside(policy: &'static str) -> &'static [&'static str] {
+    match policy {
+        BACKUP_POLICY => &[LOCK_POLICY],
+        RESTORE_POLICY => &[FENCE_POLICY, LOCK_POLICY, MARKS_POLICY],
+        _ => &[],
+    }
+}
+
+/// What could happen without it.
+fn danger(policy: &str) -> &'static str {
+    match policy {
+        FENCE_POLICY => "pods could start while their volumes are swapped",
+        LOCK_POLICY => "anyone who may change Leases could take over the lock of a run and forge its marks",
+        MARKS_POLICY => "anyone who may label snapshots, claims or volumes could pass them off as those of a run",
+        _ => "whoever makes an object of this kind could use rights of the runner that he lacks",
+    }
+}
+
+/// What is amiss with the policy, or with one that must stand beside it. None: it may begin. Of who acts with his own
+/// rights nothing is looked at.
 pub fn finding(v: &View, policy: &'static str) -> Result<Option<Finding>, Read> {
     if !v.want.guarded {
         return Ok(None);
     }
-    let Some((object, what)) = v.guard(policy)?.gap(policy) else { return Ok(None) };
-    let message = format!("{what}: whoever makes an object of this kind could use rights of the runner that he lacks");
-    let remedy =
-        "sts-backup generate policies | kubectl apply --server-side -f -, or set SSB_ALLOW_WITHOUT_POLICY=true";
-    let (severity, reason) = (Severity::Refuse, Reason::PolicyMissing);
-    Ok(Some(Finding { severity, reason, object, message, remedy: remedy.to_owned() }))
+    for policy in [policy].iter().chain(beside(policy)) {
+        let Some((object, what)) = v.guard(policy)?.gap(policy) else { continue };
+        let message = format!("{what}: {}", danger(policy));
+        let remedy =
+            "sts-backup generate policies | kubectl apply --server-side -f -, or set SSB_ALLOW_WITHOUT_POLICY=true";
+        let (severity, reason) = (Severity::Refuse, Reason::PolicyMissing);
+        return Ok(Some(Finding { severity, reason, object, message, remedy: remedy.to_owned() }));
+    }
+    Ok(None)
 }
 
 /// The same as a sentence.
@@ -64,7 +89,6 @@ pub fn refusal(v: &View, policy: &'static str) -> Result<Option<Refusal>, Read> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::BACKUP_POLICY;
     use crate::plan::noun::Want;
     use crate::plan::view::Fact;
 
@@ -72,6 +96,7 @@ mod tests {
         let mut v = View::new(Want { guarded: true, ..Want::default() });
         assert_eq!(refusal(&v, BACKUP_POLICY), Err(Read::Guard(BACKUP_POLICY)), "it is looked at first");
         v.fold(Fact::Guard(BACKUP_POLICY, guard));
+        v.fold(Fact::Guard(LOCK_POLICY, Guard::whole()));
         let refusal = refusal(&v, BACKUP_POLICY).unwrap()?;
         assert_eq!(refusal.reason, Reason::PolicyMissing);
         for words in ["generate policies | kubectl apply", "SSB_ALLOW_WITHOUT_POLICY", BACKUP_POLICY] {
@@ -96,6 +121,30 @@ mod tests {
         }
         assert_eq!(refused(Guard::whole()), None);
         assert_eq!(refused(Guard { actions: actions(&["Audit", "Deny"]), ..Guard::whole() }), None);
+    }
+
+    /// Each of those that a restore, or a backup with hooks, is asked for under.
+    #[test]
+    fn what_must_stand_beside_is_looked_at_too() {
+        for (asked, needed) in [
+            (BACKUP_POLICY, &[BACKUP_POLICY, LOCK_POLICY][..]),
+            (RESTORE_POLICY, &[RESTORE_POLICY, FENCE_POLICY, LOCK_POLICY, MARKS_POLICY]),
+            (MARKS_POLICY, &[MARKS_POLICY]),
+        ] {
+            for missing in needed {
+                let mut v = View::new(Want { guarded: true, ..Want::default() });
+                let said = loop {
+                    let policy = match refusal(&v, asked) {
+                        Err(Read::Guard(policy)) => policy,
+                        told => break told.unwrap().unwrap().message,
+                    };
+                    assert!(needed.contains(&policy), "nothing needs {policy}");
+                    let guard = if policy == *missing { Guard::default() } else { Guard::whole() };
+                    v.fold(Fact::Guard(policy, guard));
+                };
+                assert!(said.contains(missing) && said.contains(danger(missing)), "{missing}: {said}");
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,18 @@
 //! The admission policies on a real API server: nobody asks us for what he may not do himself, and while the fence
-//! stands no pod of its StatefulSet starts, whoever writes. All sentences are in `snapshots/policies.snap`.
+//! stands no pod of its StatefulSet starts, whoever writes. All sentences are in `snapshots/policies.snap` and, for each
+//! role and change, in `snapshots/authority.snap`.
+
+mod accounts;
+mod ci;
+mod controllers;
+mod matrix;
+mod roles;
+mod stage;
 
 use std::cell::RefCell;
 use std::fmt::Write;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
@@ -12,15 +21,15 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
-use sts_backup::api::annotation;
 use sts_backup::api::backup::StatefulSetBackup;
 use sts_backup::api::label;
 use sts_backup::api::restore::StatefulSetRestore;
+use sts_backup::api::{BACKUP_POLICY, FENCE_POLICY, LOCK_POLICY, MARKS_POLICY, RESTORE_POLICY, annotation};
 
 use crate::api::assert_snapshot;
 use crate::harness::account::account;
 use crate::harness::driver::SIM;
-use crate::harness::make::App;
+use crate::harness::make::{App, policy};
 use crate::harness::{Scene, With, scene, until};
 
 const ASLEEP: App = App { name: "web", replicas: 0, start: 0, templates: &[("a", SIM.class)] };
@@ -191,6 +200,8 @@ async fn writers(s: &Scene, manifest: &StatefulSet) {
         (value["apiVersion"], value["kind"]) = ("apps/v1".into(), "StatefulSet".into());
         value
     };
+    let gone = json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "dead" }]);
+    let owned = Patch::Merge(json!({ "metadata": { "ownerReferences": gone } }));
     let mut said = vec![];
     for _ in 0..20 {
         let one = Patch::Merge(json!({ "spec": { "replicas": 1 } }));
@@ -201,6 +212,7 @@ async fn writers(s: &Scene, manifest: &StatefulSet) {
         let ours = ListParams::default().fields("metadata.name=web");
         said.push(denial("delete all", async || sets.delete_collection(&DeleteParams::default(), &ours).await).await);
         said.push(denial("patch", async || sets.patch("web", &PatchParams::default(), &one).await).await);
+        said.push(denial("owner", async || sets.patch("web", &PatchParams::default(), &owned).await).await);
     }
     let expected = format!(
         "StatefulSet {}/web is kept at 0 replicas by StatefulSetRestore shop/back while its volumes are swapped; if that \
@@ -219,12 +231,13 @@ async fn locked(s: &Scene) {
         ("coordination.k8s.io", "leases", "patch"),
         ("coordination.k8s.io", "leases", "delete"),
         ("coordination.k8s.io", "leases", "create"),
+        ("coordination.k8s.io", "leases", "deletecollection"),
     ];
     let editor = user(s, "editor", &[(&s.namespace, rights)]).await;
     let leases: Api<Lease> = Api::namespaced(editor, &s.namespace);
     let lower = Patch::Merge(json!({ "metadata": { "labels": { label::FENCE: null } } }));
     let take_over = Patch::Merge(json!({ "metadata": { "annotations": { annotation::FENCE_USER: "me" } } }));
-    let renew = Patch::Merge(json!({ "spec": { "leaseDurationSeconds": 31 } }));
+    let label = Patch::Merge(json!({ "metadata": { "labels": { "team": "a" } } }));
     let mut second = fenced("me");
     second.metadata.name = Some("sts-backup-other".into());
     let params = PatchParams::default();
@@ -236,9 +249,35 @@ async fn locked(s: &Scene) {
     ] {
         assert!(answer.is_some(), "{what} passed");
     }
-    leases.patch("sts-backup-web", &params, &renew).await.expect("what leaves the fence alone passes");
+    leases.patch("sts-backup-web", &params, &label).await.expect("what leaves the lock alone passes");
     let all = leases.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
-    assert!(all.is_err() && s.api::<Lease>().get("sts-backup-web").await.is_ok(), "deleted among all");
+    let said = all.map(drop).unwrap_err().to_string();
+    assert!(said.contains("denied request: deleting Lease"), "{said}");
+    assert!(s.api::<Lease>().get("sts-backup-web").await.is_ok(), "deleted among all");
+}
+
+/// The API server has checked the types of all expressions of the policy, and complains of none.
+pub async fn well_typed(client: &Client, name: &str) {
+    let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    let checked = until(&format!("{name} to be checked"), 60, async || {
+        let policy = api.get(name).await.unwrap();
+        let status = policy.status.unwrap_or_default();
+        let done = status.observed_generation == policy.metadata.generation && status.type_checking.is_some();
+        if done { Ok(status.type_checking) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let warnings = checked.and_then(|checked| checked.expression_warnings).unwrap_or_default();
+    assert!(warnings.is_empty(), "{name}: {warnings:?}");
+}
+
+#[tokio::test]
+async fn every_policy_is_well_typed() {
+    scene("typed", &[], async |s| {
+        for name in [BACKUP_POLICY, RESTORE_POLICY, FENCE_POLICY, LOCK_POLICY, MARKS_POLICY] {
+            well_typed(&s.client, name).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -249,6 +288,13 @@ async fn a_namespace_goes_with_its_fences() {
         sets.create(&PostParams::default(), &ASLEEP.manifest()).await.unwrap();
         let leases: Api<Lease> = Api::namespaced(s.client.clone(), &going);
         leases.create(&PostParams::default(), &fenced("nobody")).await.unwrap();
+        let mut recorded = fenced("nobody");
+        recorded.metadata.name = Some("sts-backup-other".into());
+        recorded.annotations_mut().insert("backup.sts-backup.io/runs".into(), "a record".into());
+        leases.create(&PostParams::default(), &recorded).await.unwrap();
+        let owning = policy("owning", "web", &json!({ "deletionPolicy": "Delete" }));
+        let backups: Api<StatefulSetBackup> = Api::namespaced(s.client.clone(), &going);
+        backups.create(&PostParams::default(), &owning).await.unwrap();
         let all: Api<Namespace> = Api::all(s.client.clone());
         all.delete(&going, &DeleteParams::default()).await.unwrap();
         until("the end of the namespace", 120, async || match all.get_opt(&going).await.unwrap() {

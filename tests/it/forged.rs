@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sts_backup::api::condition::Reason;
-use sts_backup::api::label;
+use sts_backup::api::{LOCK_POLICY, MARKS_POLICY, label};
 use sts_backup::plan::flow::Exit;
 use sts_backup::plan::noun::Outcome;
 use sts_backup::step::clock::Clock;
@@ -205,4 +205,30 @@ fn transitions_at_their_maximum_break_no_run() {
             assert!((1..=2).contains(&epoch), "{epoch}");
         }
     });
+}
+
+/// What is on record, and what bears our marks, is worth what guards them.
+#[test]
+fn nothing_is_pruned_in_a_pod_where_marks_or_lock_are_not_guarded() {
+    for missing in [MARKS_POLICY, LOCK_POLICY] {
+        wire::runtime().block_on(async {
+            let (server, clock) = keeping(false, 1);
+            let one = good(&server, clock, "one").await;
+            server.act(|state| {
+                let binding = Key::new("validatingadmissionpolicybindings", "", missing);
+                state.store.change(&binding, false, |object| object["spec"]["validationActions"] = json!(["Audit"]));
+            });
+            let two = good(&server, clock, "two").await;
+            assert!(one.union(&two).all(|name| names(&server.look().store).contains(name)), "{missing}");
+            let said = truth::record(&server.look().store, POLICY).unwrap().status.message.unwrap_or_default();
+            assert!(said.contains("PolicyMissing") && said.contains(missing), "{said}");
+            server.act(|state| {
+                let binding = Key::new("validatingadmissionpolicybindings", "", missing);
+                state.store.change(&binding, false, |object| object["spec"]["validationActions"] = json!(["Deny"]));
+            });
+            let three = good(&server, clock, "three").await;
+            let left = names(&server.look().store);
+            assert!(one.union(&two).all(|name| !left.contains(name)) && three.is_subset(&left), "{missing}");
+        });
+    }
 }

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use sts_backup::api::RESTORE_POLICY;
 use sts_backup::api::condition::Reason;
 use sts_backup::api::restore::RestorePhase;
+use sts_backup::api::{BACKUP_POLICY, LOCK_POLICY, RESTORE_POLICY};
 use sts_backup::plan::backup;
 use sts_backup::plan::flow::Exit;
 use sts_backup::plan::restore::{self, undo};
@@ -46,6 +46,27 @@ fn hooks_are_refused_unless_the_author_policy_is_bound_and_denies() {
         assert_eq!(said(actions, false).2, 0);
     }
     assert_eq!(said(Some(&["Deny"]), true).0, Some(Reason::BackupCompleted));
+}
+
+/// Who may freeze is one question, who may write the lock that says so is another.
+#[test]
+fn hooks_are_refused_unless_the_lock_is_guarded_too() {
+    wire::runtime().block_on(async {
+        let (server, clock) = wire::world(&wire::Case::of(true));
+        server.act(|state| {
+            shop::unguard(&mut state.store);
+            shop::guard_by(&mut state.store, BACKUP_POLICY, &["Deny"]);
+            shop::guard_by(&mut state.store, LOCK_POLICY, &["Warn"]);
+        });
+        Box::pin(wire::process(&server, clock, shop::POLICY, "one")).await.unwrap();
+        let state = server.look();
+        assert_eq!(state.violations, Vec::<String>::new());
+        let last = truth::record(&state.store, shop::POLICY).unwrap().status;
+        let message = last.message.unwrap_or_default();
+        assert_eq!(last.last_run.unwrap().reason, Some(Reason::PolicyMissing), "{message}");
+        assert!(message.contains(LOCK_POLICY) && message.contains("denies nothing"), "{message}");
+        assert!(!state.log.iter().any(|line| line.contains("exec")), "{:?}", state.log);
+    });
 }
 
 /// The policy goes before write k, and its process dies there: what was begun is closed, and no hook runs unguarded.

@@ -90,21 +90,28 @@ pub fn open(state: &mut State, hooks: bool) {
 /// The policies that a backup looks at.
 const GUARDS: [&str; 3] = [BACKUP_POLICY, LOCK_POLICY, MARKS_POLICY];
 
-/// The author policy for backups, and those of what retention goes by, as far as a run looks at it, with these validationActions of its binding.
+/// These policies, as far as a run looks at them, with these validationActions of their bindings.
 pub fn guard(store: &mut Store, actions: &[&str]) {
     for name in GUARDS {
-        let policy = Key::new("validatingadmissionpolicies", "", name);
-        store.create(&policy, json!({ "metadata": {}, "spec": { "failurePolicy": "Fail" } }), false).unwrap();
-        let binding = Key::new("validatingadmissionpolicybindings", "", name);
-        let spec = json!({ "policyName": name, "validationActions": actions });
-        store.create(&binding, json!({ "metadata": {}, "spec": spec }), false).unwrap();
+        guard_by(store, name, actions);
     }
+}
+
+/// One of them alone.
+pub fn guard_by(store: &mut Store, name: &str, actions: &[&str]) {
+    let policy = Key::new("validatingadmissionpolicies", "", name);
+    store.create(&policy, json!({ "metadata": {}, "spec": { "failurePolicy": "Fail" } }), false).unwrap();
+    let binding = Key::new("validatingadmissionpolicybindings", "", name);
+    let spec = json!({ "policyName": name, "validationActions": actions });
+    store.create(&binding, json!({ "metadata": {}, "spec": spec }), false).unwrap();
 }
 
 /// Nothing stands guard any more.
 pub fn unguard(store: &mut Store) {
     for resource in ["validatingadmissionpolicies", "validatingadmissionpolicybindings"] {
-        GUARDS.iter().for_each(|name| store.purge(&Key::new(resource, "", name)));
+        for name in GUARDS {
+            store.purge(&Key::new(resource, "", name));
+        }
     }
 }
 

@@ -168,7 +168,7 @@ async fn create_namespace(client: &Client, name: &str) {
 }
 
 /// One of the admission policies, or its binding.
-async fn policy_of(client: &Client, object: &Value) {
+pub async fn policy_of(client: &Client, object: &Value) {
     let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
     let gvk = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&gvk));

@@ -70,6 +70,7 @@ async fn values_are_rendered_or_refused() {
             "policies.allowWithout=true",
             "crds.install=false",
             "policies.install=false",
+            "policies.accounts=false",
         ]),
     )
     .await;
@@ -96,6 +97,8 @@ async fn values_are_rendered_or_refused() {
         ("runner.serviceAccount.create=false", "runner.serviceAccount.name: name an account"),
         ("maxConcurrentRuns=0", "maxConcurrentRuns"),
         ("maxConcurrentRestores=0", "maxConcurrentRestores"),
+        ("policies.actions={Deny,Warn}", "actions"),
+        ("policies.actions={Refuse}", "actions"),
         ("replicas=2", "replicas"),
         ("metrics.port=http", "port"),
     ] {
@@ -103,4 +106,32 @@ async fn values_are_rendered_or_refused() {
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(!refused.status.success() && said.contains(words), "{value}: {said}");
     }
+}
+
+/// A trial of the policies, and what the users of a namespace are given beside.
+#[tokio::test]
+async fn policies_can_be_tried_and_snapshots_be_given_to_the_editors() {
+    let Some(helm) = helm() else { return };
+    let template = ["template", "x", CHART, "--namespace", "ops", "--set", "policies.actions={Warn,Audit}"];
+    let more = ["--set", "rbac.aggregateSnapshots=true", "--set", "image.repository=ours", "--set", "image.tag=one"];
+    let all = objects(&run_helm(&helm, &[&template[..], &more[..]].concat()).await);
+    let bindings: Vec<_> = all.iter().filter(|(key, _)| key.0 == "ValidatingAdmissionPolicyBinding").collect();
+    assert_eq!(bindings.len(), 7);
+    for (key, binding) in bindings {
+        assert_eq!(binding["spec"]["validationActions"], json!(["Warn", "Audit"]), "{key:?}");
+        assert!(all.contains_key(&("ValidatingAdmissionPolicy".into(), String::new(), key.2.clone())), "{key:?}");
+    }
+    let of = |kind: &str, name: &str| all[&(kind.to_owned(), String::new(), name.to_owned())].clone();
+    let jobs = of("ValidatingAdmissionPolicy", "x-sts-backup.jobs.backup.sts-backup.io").to_string();
+    for words in ["'x-sts-backup-runner'", "system:serviceaccount:ops:x-sts-backup'", "'ours:one'"] {
+        assert!(jobs.contains(words), "{words} is not in {jobs}");
+    }
+    let role = |name: &str| of("ClusterRole", &format!("x-sts-backup-snapshots-{name}"));
+    let labels = |name: &str| role(name)["metadata"]["labels"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let to = |role: &str| format!("rbac.authorization.k8s.io/aggregate-to-{role}");
+    assert_eq!(labels("view")[1..], [to("admin"), to("edit"), to("view")]);
+    assert_eq!(labels("edit")[1..], [to("admin"), to("edit")]);
+    assert_eq!(role("edit")["rules"][0]["verbs"], json!(["create", "delete"]));
+    let plain = objects(&run_helm(&helm, &["template", "x", CHART]).await);
+    assert!(!plain.keys().any(|key| key.2.contains("snapshots")), "nobody is given anything unless it is asked for");
 }

@@ -1,6 +1,6 @@
 //! What the API server of the restore's world answers: reads as facts, writes with their preconditions, watches.
 
-use sts_backup::api::RESTORE_POLICY;
+use sts_backup::api::{FENCE_POLICY, LOCK_POLICY, MARKS_POLICY, RESTORE_POLICY};
 use sts_backup::plan::guard::Guard;
 
 use super::*;
@@ -40,7 +40,7 @@ impl World {
             Read::Target => Fact::Target(self.there()),
             Read::Grant => Fact::Grant(vec![]),
             Read::Guard(policy) => {
-                assert_eq!(*policy, RESTORE_POLICY);
+                assert!([RESTORE_POLICY, FENCE_POLICY, LOCK_POLICY, MARKS_POLICY].contains(policy), "{policy}");
                 let gone = self.unguarded_at.is_some_and(|at| self.writes >= at);
                 Fact::Guard(policy, if gone { Guard::default() } else { Guard::whole() })
             }

@@ -1,0 +1,156 @@
+//! What is there before any role of the matrix tries anything, and the shapes that all of it has.
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DeleteParams, DynamicObject, PostParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::harness::Scene;
+
+const V1: &str = "backup.sts-backup.io/v1alpha1";
+const SNAPSHOT: &str = "snapshot.storage.k8s.io/v1";
+const LEASE: &str = "coordination.k8s.io/v1";
+
+pub fn api(client: &Client, object: &Value) -> Api<DynamicObject> {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (word(&object["apiVersion"]), word(&object["kind"]));
+    let (group, version) = version.split_once('/').unwrap_or(("", &version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+pub fn backup(s: &Scene, name: &str, spec: Value) -> Value {
+    let mut all = json!({ "statefulSetRef": { "name": "web" } });
+    if let (Value::Object(all), Value::Object(more)) = (&mut all, spec) {
+        all.extend(more);
+    }
+    json!({ "apiVersion": V1, "kind": "StatefulSetBackup", "metadata": { "name": name, "namespace": s.namespace },
+        "spec": all })
+}
+
+pub fn restore(s: &Scene, name: &str, namespace: &str) -> Value {
+    let to = if namespace == s.namespace {
+        json!({ "name": "web" })
+    } else {
+        json!({ "name": "web", "namespace": namespace })
+    };
+    json!({ "apiVersion": V1, "kind": "StatefulSetRestore", "metadata": { "name": name, "namespace": s.namespace },
+        "spec": { "statefulSetRef": to, "backupName": "full" } })
+}
+
+pub fn lease(s: &Scene, name: &str, labels: Value, annotations: Value) -> Value {
+    let spec = json!({ "holderIdentity": "runner", "leaseDurationSeconds": 30, "leaseTransitions": 7 });
+    let mut object = json!({ "apiVersion": LEASE, "kind": "Lease", "spec": spec,
+        "metadata": { "name": name, "namespace": s.namespace } });
+    (object["metadata"]["labels"], object["metadata"]["annotations"]) = (labels, annotations);
+    object
+}
+
+pub fn claim(s: &Scene, name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name, "namespace": s.namespace },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } },
+            "storageClassName": "none-of-these" } })
+}
+
+pub fn snapshot(s: &Scene, name: &str) -> Value {
+    json!({ "apiVersion": SNAPSHOT, "kind": "VolumeSnapshot", "metadata": { "name": name, "namespace": s.namespace },
+        "spec": { "source": { "volumeSnapshotContentName": "none-of-these" } } })
+}
+
+/// With more in its metadata.
+pub fn with(mut object: Value, more: Value) -> Value {
+    if let (Value::Object(meta), Value::Object(more)) = (&mut object["metadata"], more) {
+        meta.extend(more);
+    }
+    object
+}
+
+pub const HOOK: fn(&str) -> Value = |word| json!({ "command": [word] });
+const HELD: &str = "backup.sts-backup.io/run";
+
+pub fn mark(kind: &str) -> Value {
+    let text = format!(r#"{{"kind":"{kind}","namespace":"shop","name":"x","uid":"u","run":"","pods":[]}}"#);
+    json!({ "backup.sts-backup.io/open": text })
+}
+
+/// What is there before anybody does anything.
+pub struct Stage {
+    pub plain: Value,
+    pub full: Value,
+    pub going: Value,
+    pub owning: Value,
+    pub held: Value,
+    pub fresh: Value,
+    pub fenced: Value,
+    pub recorded: Value,
+    pub cut: Value,
+    pub bare: Value,
+    pub claim: Value,
+    pub volume: Value,
+}
+
+impl Stage {
+    pub async fn set(s: &Scene) -> Stage {
+        let hooks = json!({ "preBackupHook": HOOK("a"), "postBackupHook": HOOK("b") });
+        let retention = json!({ "retentionPolicy": { "keepLast": 30 } });
+        let mut whole = hooks.as_object().unwrap().clone();
+        whole.extend(retention.as_object().unwrap().clone());
+        let namespace = Api::<Namespace>::all(s.client.clone()).get(&s.namespace).await.unwrap();
+        let owner = json!([{ "apiVersion": "v1", "kind": "Namespace", "name": s.namespace, "uid": namespace.uid() }]);
+        let volume = json!({ "apiVersion": "v1", "kind": "PersistentVolume",
+            "metadata": { "name": format!("{}-volume", s.namespace), "ownerReferences": owner },
+            "spec": { "capacity": { "storage": "1Mi" }, "accessModes": ["ReadWriteOnce"], "storageClassName": "none-of-these",
+                "persistentVolumeReclaimPolicy": "Retain", "csi": { "driver": "none.example", "volumeHandle": "x" },
+                "claimRef": { "kind": "PersistentVolumeClaim", "namespace": s.namespace, "name": "none", "uid": "dead" } } });
+        let fence = json!({ "backup.sts-backup.io/fence": "scale" });
+        let mut restoring = mark("StatefulSetRestore");
+        restoring["backup.sts-backup.io/fence-user"] = "runner".into();
+        restoring["backup.sts-backup.io/restored-by"] = "a restore".into();
+        let mut backing = mark("StatefulSetBackup");
+        backing["backup.sts-backup.io/runs"] = "a record".into();
+        let labels = json!({ "labels": { "backup.sts-backup.io/run": "20260101-000000" },
+            "annotations": { "backup.sts-backup.io/cut": "1" } });
+        let stage = Stage {
+            plain: backup(s, "plain", json!({})),
+            full: backup(s, "full", Value::Object(whole)),
+            going: with(backup(s, "going", hooks), json!({ "finalizers": [HELD] })),
+            owning: backup(s, "owning", json!({ "deletionPolicy": "Delete" })),
+            held: with(restore(s, "held", &s.namespace), json!({ "finalizers": [HELD] })),
+            fresh: restore(s, "fresh", &s.namespace),
+            fenced: lease(s, "sts-backup-web", fence, restoring),
+            recorded: lease(s, "sts-backup.db", json!({}), backing),
+            cut: with(snapshot(s, "cut"), labels),
+            bare: snapshot(s, "bare"),
+            claim: claim(s, "data-web-0"),
+            volume,
+        };
+        for object in stage.all() {
+            let made: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+            api(&s.client, object).create(&PostParams::default(), &made).await.unwrap();
+        }
+        api(&s.client, &stage.going).delete("going", &DeleteParams::default()).await.unwrap();
+        stage
+    }
+
+    fn all(&self) -> [&Value; 12] {
+        [
+            &self.plain,
+            &self.full,
+            &self.going,
+            &self.owning,
+            &self.held,
+            &self.fresh,
+            &self.fenced,
+            &self.recorded,
+            &self.cut,
+            &self.bare,
+            &self.claim,
+            &self.volume,
+        ]
+    }
+}
