@@ -127,7 +127,7 @@ impl World {
     pub(super) fn binder(&mut self) {
         for (name, claim) in &mut self.claims {
             let Some(disk) = claim.asked.as_ref().and_then(|pv| self.disks.get_mut(pv)) else {
-                claim.lost = claim.asked.is_some();
+                claim.lost = claim.asked.is_some() || is_bound_by_note(claim);
                 continue;
             };
             let of = disk.volume.claim.get_or_insert_default();
@@ -143,7 +143,7 @@ impl World {
     }
 
     pub(super) fn provisioner(&mut self, now: Timestamp) {
-        let pending = |claim: &Claim| claim.asked.is_none() && !claim.leaving;
+        let pending = |claim: &Claim| claim.asked.is_none() && !claim.leaving && !claim.lost;
         let names: Vec<String> =
             self.claims.iter().filter(|(_, claim)| pending(claim)).map(|(name, _)| name.clone()).collect();
         for name in names {
@@ -173,4 +173,9 @@ impl World {
         }
         self.disks.retain(|_, disk| disk.gone_at.is_none_or(|at| at > now));
     }
+}
+
+/// The volume controller takes such a claim for one that has lost its volume.
+fn is_bound_by_note(claim: &Claim) -> bool {
+    claim.manifest.annotations.contains_key("pv.kubernetes.io/bind-completed")
 }
