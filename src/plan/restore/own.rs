@@ -50,7 +50,12 @@ fn is_labelled(v: &View, claim: &Claim) -> bool {
 
 /// No older than the restore object.
 fn is_young(v: &View, created: Timestamp) -> Result<bool, Read> {
-    Ok(created + SKEW >= v.restore.record()?.created)
+    Ok(is_since(v.restore.record()?.created, created))
+}
+
+/// Made no earlier than that.
+fn is_since(at: Timestamp, made: Timestamp) -> bool {
+    at.duration_since(made) <= SKEW
 }
 
 /// All that cannot be changed afterwards is as we would have sent it; and what it is bound to was made for it.
@@ -79,7 +84,7 @@ pub fn is_proven(v: &View, claim: &Claim) -> Result<bool, Read> {
     let Some(volume) = v.volume(name)? else { return Ok(false) };
     let of = volume.claim.as_ref().filter(|of| of.namespace == v.want.statefulset_namespace);
     let bound = of.is_some_and(|of| of.uid.as_ref() == Some(&claim.uid));
-    Ok(bound && volume.created + SKEW >= claim.created && is_provisioned(v, class, volume)?)
+    Ok(bound && is_since(claim.created, volume.created) && is_provisioned(v, class, volume)?)
 }
 
 fn is_provisioned(v: &View, class: Option<&str>, volume: &Volume) -> Result<bool, Read> {

@@ -155,6 +155,11 @@ impl World {
                 self.uids += 1;
                 claim.version = format!("v-{}", self.uids);
             }
+            let wanted = self.pods.values().any(|instance| instance.pod.claims.contains(&name));
+            if claim.snapshot.is_none() && claim.restore.is_some() && wanted {
+                self.provision(&name, format!("empty {name}"));
+                continue;
+            }
             let (snapshot, waits) = (claim.snapshot.clone(), claim.node.is_none());
             if let Some(snapshot) = snapshot.filter(|_| !waits && now >= since + second(1)) {
                 let content = snapshot.replacen("snap-", "new ", 1);
