@@ -36,6 +36,7 @@
 //! | [`plan::patience`] | how long a run waits for the lock |
 //! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
 //! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state |
+//! | [`plan::restore::own`] | whose a claim or a volume is, where labels, names and even our status may be written by others |
 //! | [`plan::restore::lift`], [`run::lift`] | `doctor --lift-fence`: a Held restore ended as it stands, marks without an object taken off |
 //! | [`plan::restore::preview`] | the same before it is asked for: what would be done, and all that speaks against it |
 //! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once |

@@ -180,13 +180,16 @@ pub struct ClaimSpec {
     pub volume_attributes_class_name: Option<String>,
     pub resources: Resources,
     pub data_source: Option<DataSource>,
+    pub data_source_ref: Option<DataSource>,
 }
 
-#[derive(Serialize, Deserialize, Clone, Debug, Default)]
-#[serde(default)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
 pub struct DataSource {
+    pub api_group: Option<String>,
     pub kind: String,
     pub name: String,
+    pub namespace: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]

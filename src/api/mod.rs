@@ -155,6 +155,8 @@ pub mod foreign {
     pub const DEFAULT_SNAPSHOT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
     /// On a StorageClass: `"true"` on the default class.
     pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+    /// On a volume: the provisioner that made it.
+    pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
     /// On a claim of a WaitForFirstConsumer class: the node for which to provision.
     pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
     /// On a pod: the container that exec enters when none is named.

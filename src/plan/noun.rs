@@ -1,19 +1,21 @@
 //! The things that are known of: values without behaviour, shared by all flows.
 
+mod volume;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+pub use self::volume::{Claim, ClaimRef, Marks, Volume};
 use super::hook::HookSpec;
 use super::name::{ClaimKey, RunId};
 use super::roll::Roll;
-use super::topology::Term;
 use crate::api::backup::RetentionPolicy;
 use crate::api::condition::Reason;
-use crate::api::recorded::RecordedClaim;
 use crate::api::restore::{OnFailure, ReleaseOldVolumes, Strategy, Uncovered};
 use crate::api::shared::{RunStatus, Trigger};
 
@@ -144,6 +146,16 @@ pub struct Target {
     pub manifest: serde_json::Value,
 }
 
+impl Target {
+    /// What the volumeClaimTemplate of that claim asks for, a Quantity.
+    pub fn request(&self, pvc: &str, statefulset: &str) -> Option<String> {
+        let key = ClaimKey::of(pvc, statefulset, &self.templates)?;
+        let all = self.manifest.pointer("/spec/volumeClaimTemplates")?.as_array()?;
+        let its = |of: &&Value| of.pointer("/metadata/name").and_then(Value::as_str) == Some(&key.template);
+        Some(all.iter().find(its)?.pointer("/spec/resources/requests/storage")?.as_str()?.to_owned())
+    }
+}
+
 /// persistentVolumeClaimRetentionPolicy: whether claims outlive a scale down, and the `StatefulSet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
@@ -162,104 +174,6 @@ impl Default for Retention {
 pub const RETAIN: &str = "Retain";
 /// The volume goes with its claim.
 pub const DELETE: &str = "Delete";
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-pub struct Claim {
-    pub uid: String,
-    pub leaving: bool,
-    /// spec.volumeName, once it is Bound.
-    pub volume: Option<String>,
-    /// What a restore would make it from again.
-    pub manifest: RecordedClaim,
-    /// resourceVersion
-    pub version: String,
-    /// spec.volumeName, bound or not.
-    pub asked: Option<String>,
-    /// Its volume is gone: phase Lost.
-    pub lost: bool,
-    /// Since when this process has seen it go.
-    pub leaving_since: Option<Timestamp>,
-    /// Uid of the restore that made it (our label).
-    pub restore: Option<String>,
-    /// The annotation `/restored-by`.
-    pub restored_by: Option<String>,
-    /// The `VolumeSnapshot` that it is made from.
-    pub snapshot: Option<String>,
-    /// The annotation selected-node: where it is to be provisioned.
-    pub node: Option<String>,
-    /// The nodes that it was to be provisioned for so far.
-    pub tried: Vec<String>,
-    /// Goes with a pod or the `StatefulSet`: an ownerReference.
-    pub owned: bool,
-    /// Finalizers beside Kubernetes' own protection.
-    pub finalizers: Vec<String>,
-    pub resizing: bool,
-    /// status.capacity, a Quantity.
-    pub capacity: Option<String>,
-}
-
-impl Claim {
-    /// Seen before the other: resourceVersions of a kind are numbers that grow (KEP-5504). What cannot be compared is
-    /// taken as it comes.
-    pub fn is_before(&self, other: &Claim) -> bool {
-        let number = |claim: &Claim| claim.version.parse::<u64>().ok();
-        number(self).zip(number(other)).is_some_and(|(this, other)| this < other)
-    }
-
-    /// An older sight of the same claim knows better since when it goes.
-    pub fn keep(&mut self, before: Option<&Claim>) {
-        if let Some(before) = before.filter(|before| before.uid == self.uid && self.leaving_since.is_some()) {
-            self.leaving_since = before.leaving_since.or(self.leaving_since);
-        }
-    }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Volume {
-    /// The CSI driver; none for a volume of another kind.
-    pub driver: Option<String>,
-    pub uid: String,
-    /// resourceVersion
-    pub version: String,
-    /// The driver's name for it.
-    pub handle: String,
-    /// persistentVolumeReclaimPolicy
-    pub policy: String,
-    /// Available, Bound, Released, Failed, Pending.
-    pub phase: String,
-    pub claim: Option<ClaimRef>,
-    pub marks: Marks,
-    pub leaving: bool,
-    /// Finalizers beside Kubernetes' own protection and the provisioner's.
-    pub finalizers: Vec<String>,
-    /// The nodes that can use it; none: all.
-    pub affinity: Vec<Term>,
-    /// A Quantity.
-    pub capacity: String,
-}
-
-/// Whose claim a volume is: with uid bound, without one reserved.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ClaimRef {
-    pub namespace: String,
-    pub name: String,
-    pub uid: Option<String>,
-}
-
-/// Our labels and annotations on a volume.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Marks {
-    /// Uid of the restore that guards it, what it is to it (old, new, other), and the claim's name.
-    pub restore: Option<String>,
-    pub role: Option<String>,
-    pub claim: Option<String>,
-    /// Its own reclaim policy, to be put back.
-    pub policy: Option<String>,
-    /// `NAMESPACE/NAME` of the restore.
-    pub of: Option<String>,
-    pub deadline: Option<Timestamp>,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {

@@ -37,13 +37,13 @@
 //! | Hold | merge patch `statefulsetrestores` metadata.finalizers, uid and resourceVersion | | the finalizers are these | 409 |
 //! | Mark | merge patch of the lock Lease, resourceVersion: annotations `/open`, `/fence-user`, `/restored-by`, label `/fence` | held | the marks are exactly these | the same |
 //! | Pin | merge patch `volumesnapshots` annotation `/pinned-by`, uid and resourceVersion | the plan stands | the list is this one | 409 |
-//! | Stage | create `persistentvolumeclaims` with `dataSource` = VolumeSnapshot, annotation selected-node, label `/restore` = uid | plan, mark and pins stand | a staging claim is on its way | 409 on the name is success only if label and dataSource match, else `Sight::Foreign` |
+//! | Stage | create `persistentvolumeclaims` with `dataSource` = VolumeSnapshot, annotation selected-node, label `/restore` = uid | plan, mark and pins stand | a staging claim is on its way; its uid is written down before anything rests on it | a name that is taken is looked at: [`own`] |
 //! | Steer | merge patch `persistentvolumeclaims` annotations selected-node and `/tried-nodes`, uid and resourceVersion | Pending, its node was taken off | provisioned for the next node | 409 |
-//! | Make | create `persistentvolumeclaims` under the claim's own name: `volumeName`, or `dataSource` (InPlace), or neither (fresh); label `/restore`, annotation `/restored-by` | stopped; the volume is reserved for it; no claim of that name | | 409 on the name is success only if label and volumeName (InPlace: dataSource) match, else `Sight::Foreign` |
+//! | Make | create `persistentvolumeclaims` under the claim's own name: `volumeName`, or `dataSource` (InPlace), or neither (fresh); label `/restore`, annotation `/restored-by` | stopped; the volume is reserved for it; no claim of that name | | a name that is taken is looked at: [`own`] |
 //! | DropClaim | delete `persistentvolumeclaims`, preconditions.uid; never a finalizer by force | its volume is Retained (or Discarded); of a claim of the plan: stopped, looked at right before | gone or Terminating | 404 |
-//! | Protect | merge patch `persistentvolumes`, uid and resourceVersion: reclaim policy Retain, labels `/restore` `/role` `/claim`, annotations `/reclaim-policy` `/restore` `/undo-deadline` | it is the plan's, staged's, or a live claim's | no deletion of a claim can free it | 409 |
+//! | Protect | merge patch `persistentvolumes`, uid and resourceVersion: reclaim policy Retain, labels `/restore` `/role` `/claim`, annotations `/reclaim-policy` `/restore` `/undo-deadline` | it is the plan's, staged's, or a live claim's, and its claimRef says so (`volume::find`) | no deletion of a claim can free it | 409 |
 //! | Settle | the same request: its own policy back, our marks off | bound to its claim; or released: Released, past the deadline | the provisioner frees a Released one whose policy is Delete | 409 |
-//! | Discard | the same request: policy Delete, marks off | staged by us and never served | it goes with its staging claim | 409 |
+//! | Discard | the same request: policy Delete, marks off | made by us, for a claim of ours, and nobody's before (`own::is_disposable`) | it goes with its staging claim | 409 |
 //! | Reserve | JSON patch `persistentvolumes`: `test /metadata/resourceVersion`, `test /spec/claimRef/uid` = the old one, `replace /spec/claimRef` (`kind`, `apiVersion`, namespace, name, uid or none) | no claim of its old name lives | Available and reserved; with uid: Released | the test fails: 422 is answered as Lost |
 //! | Retain | merge patch `statefulsets` spec.persistentVolumeClaimRetentionPolicy, uid and resourceVersion | | claims outlive pods and StatefulSet; at the end: as before | 409 |
 //! | Scale | merge patch `statefulsets/scale` spec.replicas, metadata.uid and resourceVersion | to 0: protected and fenced; up: every claim stands | | 409 |
@@ -55,6 +55,7 @@ mod finish;
 pub mod invariant;
 pub mod journal;
 pub mod lift;
+pub mod own;
 pub mod preview;
 pub mod release;
 mod report;
@@ -253,8 +254,8 @@ fn proceed(v: &View, record: &Record, run: &Run, now: Timestamp) -> Plan<Restore
         return write(v, &Journal::Open(Box::new(run.turn(Cause::Failed(leaving(v)), now))), now);
     }
     let over = finish::is_over(v, record, run)?;
-    if let Some(refusal) = fault(v).filter(|_| !over) {
-        return fail(v, run, refusal, now);
+    if let Some(refusal) = v.refused.as_ref().filter(|_| !over) {
+        return fail(v, run, refusal.clone(), now);
     }
     let list = match deleted {
         _ if over => &[],
@@ -270,12 +271,6 @@ fn proceed(v: &View, record: &Record, run: &Run, now: Timestamp) -> Plan<Restore
         }
     }
     advance(v, run, deleted, now)
-}
-
-/// A definite no, or a name that is somebody else's.
-fn fault(v: &View) -> Option<Refusal> {
-    let foreign = || Some(Refusal::new(Reason::Foreign, v.restore.foreign.clone()?));
-    v.refused.clone().or_else(foreign)
 }
 
 fn advance(v: &View, run: &Run, deleted: bool, now: Timestamp) -> Plan<Restore> {

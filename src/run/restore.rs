@@ -1,5 +1,7 @@
 //! A restore, its undo and its release: the same object, the same journal, three planners.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;
@@ -67,7 +69,8 @@ pub struct Summary {
 impl Summary {
     fn of(status: StatefulSetRestoreStatus) -> Summary {
         let run_id = status.plan.as_ref().and_then(|plan| plan.run_id.clone());
-        let bare = StatefulSetRestoreStatus { plan: None, undo_plan: None, staged: vec![], run: None, ..status };
+        let (staged, made_claims) = (vec![], BTreeMap::new());
+        let bare = StatefulSetRestoreStatus { plan: None, undo_plan: None, staged, made_claims, run: None, ..status };
         Summary { run_id, status: StatefulSetRestoreStatus { conditions: vec![], managed_by: None, ..bare } }
     }
 }

@@ -1,5 +1,5 @@
-//! `PersistentVolumeClaim`s of a restore: made, steered to another node, dropped. A name that is taken is looked at:
-//! ours is what bears our label and is made of the same.
+//! `PersistentVolumeClaim`s of a restore: made, steered to another node, dropped. What was made is told with its uid; a
+//! name that is taken is told as it is, and the planner judges whose it is.
 
 use std::collections::BTreeMap;
 
@@ -87,7 +87,7 @@ async fn send(c: &Cluster, new: &NewClaim, dry_run: bool) -> kube::Result<Persis
     c.client.request(request).await
 }
 
-/// Post: a claim of ours bears the name. Again: the name is taken, by ourselves.
+/// Post: a claim bears the name. Again: the name is taken, by ourselves.
 pub async fn create(c: &Cluster, row: &'static Row, new: &NewClaim) -> Result<Vec<Fact>, Fault> {
     let message = match (&new.volume, &new.snapshot) {
         (Some(volume), _) => format!("on volume {volume}"),
@@ -96,7 +96,12 @@ pub async fn create(c: &Cluster, row: &'static Row, new: &NewClaim) -> Result<Ve
     };
     let asked = Call { step: row.name, verb: "create", object: path(c, &new.name), uid: None, message: Some(message) };
     match call(c, asked, send(c, new, false)).await {
-        Ok(object) => Ok(vec![fact(c, &object)]),
+        Ok(object) => {
+            // One for a volume that is there is known by its volume.
+            let made = new.volume.is_none().then(|| Sight::Made(object.uid().unwrap_or_default()));
+            let made = made.map(|made| Fact::Restore(Box::new(made)));
+            Ok(made.into_iter().chain([fact(c, &object)]).collect())
+        }
         Err(No::Exists) => taken(c, new).await,
         // In the midst of the swap there is no way but on: it is tried until there is room.
         Err(No::Refused(no)) if no.reason == Reason::QuotaTooSmall && new.restored_by.is_some() => Err(Fault::Lost),
@@ -106,16 +111,7 @@ pub async fn create(c: &Cluster, row: &'static Row, new: &NewClaim) -> Result<Ve
 
 async fn taken(c: &Cluster, new: &NewClaim) -> Result<Vec<Fact>, Fault> {
     let Some(found) = api(c).get_opt(&new.name).await.map_err(|_| Fault::Lost)? else { return Err(Fault::Lost) };
-    let there = claim(&found, c.clock.now());
-    let kin = there.restore.as_ref() == Some(&c.want.uid);
-    if kin && there.snapshot == new.snapshot && there.asked == new.volume {
-        return Ok(vec![fact(c, &found)]);
-    }
-    if kin {
-        return Err(Fault::Lost); // ours, of another step: the planner looks at it
-    }
-    let message = format!("{} is there and is not of this restore", path(c, &new.name));
-    Ok(vec![Fact::Restore(Box::new(Sight::Foreign(message)))])
+    Ok(vec![fact(c, &found)])
 }
 
 /// The claim as it is to be made, as a dry run: admission says its word before the name is looked at.

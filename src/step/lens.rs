@@ -148,7 +148,7 @@ pub fn claim(object: &PersistentVolumeClaim, now: Timestamp) -> Claim {
     let phase = object.status.phase.as_deref();
     let asked = object.spec.volume_name.clone().filter(|name| !name.is_empty());
     let note = |key: &str| object.annotations().get(key).cloned();
-    let snapshot = object.spec.data_source.clone().filter(|source| source.kind == "VolumeSnapshot");
+    let snapshot = snapshot(object);
     let owners = object.metadata.owner_references.iter().flatten();
     let resizing = |of: &lean::PlainCondition| matches!(of.kind.as_str(), "Resizing" | "FileSystemResizePending");
     let leaving = object.metadata.deletion_timestamp.is_some();
@@ -163,7 +163,9 @@ pub fn claim(object: &PersistentVolumeClaim, now: Timestamp) -> Claim {
         leaving_since: leaving.then_some(now),
         restore: object.labels().get(label::RESTORE).cloned(),
         restored_by: note(annotation::RESTORED_BY),
-        snapshot: snapshot.map(|source| source.name),
+        filled: snapshot.is_none() && (object.spec.data_source.is_some() || object.spec.data_source_ref.is_some()),
+        snapshot,
+        created: created(&object.metadata),
         node: note(foreign::SELECTED_NODE),
         tried: words(note(annotation::TRIED_NODES)),
         owned: owners.into_iter().any(|owner| matches!(owner.kind.as_str(), "Pod" | "StatefulSet")),
@@ -171,6 +173,22 @@ pub fn claim(object: &PersistentVolumeClaim, now: Timestamp) -> Claim {
         resizing: object.status.conditions.iter().any(|of| resizing(of) && of.status == "True"),
         capacity: object.status.capacity.get("storage").cloned(),
     }
+}
+
+/// The `VolumeSnapshot` of its own namespace that it is made from. The API server repeats a dataSource as dataSourceRef.
+fn snapshot(object: &PersistentVolumeClaim) -> Option<String> {
+    let is_snapshot = |of: &&lean::DataSource| {
+        of.kind == "VolumeSnapshot"
+            && of.api_group.as_deref() == Some("snapshot.storage.k8s.io")
+            && of.namespace.is_none()
+    };
+    let source = object.spec.data_source.as_ref().filter(is_snapshot)?;
+    let same = object.spec.data_source_ref.as_ref().is_none_or(|again| again == source);
+    same.then(|| source.name.clone())
+}
+
+fn created(meta: &ObjectMeta) -> Timestamp {
+    meta.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default()
 }
 
 /// A comma-separated list.
@@ -201,6 +219,8 @@ pub fn volume(object: &PersistentVolume) -> Volume {
         finalizers: foreign_finalizers(&object.metadata),
         affinity: terms.flat_map(|selector| &selector.node_selector_terms).map(term).collect(),
         capacity: spec.capacity.get("storage").cloned().unwrap_or_default(),
+        provisioner: object.annotations().get(foreign::PROVISIONED_BY).cloned(),
+        created: created(&object.metadata),
     }
 }
 
@@ -249,4 +269,34 @@ pub fn quota(object: &ResourceQuota) -> Quota {
         (resource, (hard.0, used))
     };
     Quota { name: object.name_any(), left: status.hard.unwrap_or_default().into_iter().map(both).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_made_from_a_snapshot_only_where_its_source_is_just_that() {
+        let source = |group: &str, kind: &str| json!({ "apiGroup": group, "kind": kind, "name": "s" });
+        let of = |fields: Value| {
+            let object = json!({ "metadata": { "name": "c" }, "spec": fields });
+            let claim = claim(&serde_json::from_value(object).unwrap(), Timestamp::UNIX_EPOCH);
+            (claim.snapshot, claim.filled)
+        };
+        let ours = source("snapshot.storage.k8s.io", "VolumeSnapshot");
+        let mut elsewhere = ours.clone();
+        elsewhere["namespace"] = json!("other");
+        assert_eq!(of(json!({})), (None, false));
+        assert_eq!(of(json!({ "dataSource": ours })), (Some("s".into()), false));
+        assert_eq!(of(json!({ "dataSource": ours, "dataSourceRef": ours })), (Some("s".into()), false));
+        for other in [
+            json!({ "dataSource": source("example.com", "VolumeSnapshot") }),
+            json!({ "dataSource": { "kind": "PersistentVolumeClaim", "name": "s" } }),
+            json!({ "dataSource": ours, "dataSourceRef": elsewhere }),
+            json!({ "dataSourceRef": elsewhere }),
+            json!({ "dataSourceRef": source("example.com", "Filler") }),
+        ] {
+            assert_eq!(of(other.clone()), (None, true), "{other}");
+        }
+    }
 }

@@ -211,8 +211,9 @@ pub fn restore_record(object: &StatefulSetRestore) -> restore::journal::Record {
         uid: object.uid().unwrap_or_default(),
         leaving: object.metadata.deletion_timestamp.is_some(),
         finalizers: object.metadata.finalizers.clone().unwrap_or_default(),
+        created: object.creation_timestamp().map(|time| time.0).unwrap_or_default(),
         undo: object.annotations().get(annotation::UNDO).cloned(),
-        journal: restore::journal::read(&status),
+        journal: restore::own::read(&status, &object.spec.stateful_set_ref.name, &object.uid().unwrap_or_default()),
         status,
     }
 }

@@ -3,6 +3,7 @@
 mod after;
 mod broken;
 mod end;
+mod forged;
 mod mutants;
 mod namesake;
 pub mod process;

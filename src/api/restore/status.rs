@@ -79,6 +79,9 @@ pub struct StatefulSetRestoreStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub staged: Vec<StagedClaim>,
+    /// The claims that the restore has made, from a snapshot or empty: the name of each by its uid.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub made_claims: BTreeMap<String, String>,
     /// Ready, Reconciling, Stalled, Undoable; Waiting while a due run has no Job.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -15,7 +15,7 @@ pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Re
         let object = format!("PersistentVolumeClaim {}/{}", v.want.statefulset_namespace, item.pvc);
         if let Some(claim) = v.claims()?.get(&item.pvc) {
             state(claim, &object, found);
-            volume(v, claim, &object, found)?;
+            volume(v, &item.pvc, claim, &object, found)?;
         }
         snapshots(v, item, &object, found)?;
         pods(v, item, &object, found)?;
@@ -42,11 +42,11 @@ fn state(claim: &Claim, object: &str, found: &mut Findings) {
     }
 }
 
-fn volume(v: &View, claim: &Claim, object: &str, found: &mut Findings) -> Result<(), Read> {
+fn volume(v: &View, pvc: &str, claim: &Claim, object: &str, found: &mut Findings) -> Result<(), Read> {
     if claim.volume.is_none() {
         return Ok(());
     }
-    let Some((pv, volume)) = behind(v, claim)? else {
+    let Some((pv, volume)) = behind(v, pvc, claim)? else {
         found.refuse(object, "its PersistentVolume is gone or bound to another claim", "look at spec.volumeName");
         return Ok(());
     };

@@ -7,6 +7,7 @@ use crate::plan::choose::Chosen;
 use crate::plan::name::ClaimKey;
 use crate::plan::quantity;
 use crate::plan::restore::journal::{Item, Plan};
+use crate::plan::restore::new_claim;
 use crate::plan::restore::sight::{Content, Source, StorageClass};
 use crate::plan::view::{Read, View};
 
@@ -30,7 +31,7 @@ pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Re
             continue;
         };
         of_content(source, content, &object, found);
-        size(source, item, &object, found);
+        size(v, source, item, &object, found)?;
     }
     for item in &plan.items {
         class(v, item, found)?;
@@ -76,11 +77,18 @@ fn of_content(source: &Source, content: &Content, object: &str, found: &mut Find
     }
 }
 
-fn size(source: &Source, item: &Item, object: &str, found: &mut Findings) {
+fn size(v: &View, source: &Source, item: &Item, object: &str, found: &mut Findings) -> Result<(), Read> {
     if let Some(size) = source.restore_size.as_ref().filter(|size| quantity::exceeds(size, &item.manifest.storage)) {
         let message = format!("needs {size}, more than the {} of claim {}", item.manifest.storage, item.pvc);
         found.warn(object, message, "the new claim asks for the larger size; raise volumeClaimTemplates to match");
     }
+    let made = new_claim(v, item, item.snapshot.as_ref())?.manifest.storage;
+    if quantity::exceeds(&item.manifest.storage, &made) {
+        let message = format!("records {} for claim {}, more than is known of it", item.manifest.storage, item.pvc);
+        let remedy = format!("the new claim asks for {made}; enlarge it afterwards");
+        found.warn(object, message, &remedy);
+    }
+    Ok(())
 }
 
 /// The class is there, of the snapshot's driver, and makes the same volume under another claim name.

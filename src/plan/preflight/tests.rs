@@ -285,6 +285,13 @@ fn one_reason_alone_is_the_reason() {
 fn warnings_do_not_refuse() {
     let cases: &[Case] = &[
         ("needs 2Gi, more than the 1Gi", |c| c.source().restore_size = Some("2Gi".into())),
+        ("records 9000Ti for claim data-web-0, more than is known of it", |c| {
+            c.claims.clear();
+            c.pods.clear();
+            let source = c.source();
+            source.manifest.as_mut().unwrap().storage = "9000Ti".into();
+            source.restore_size = Some("1Gi".into());
+        }),
         ("its own reclaim policy is Retain", |c| c.volume().policy = "Retain".into()),
         ("HorizontalPodAutoscaler web scales it", |c| c.scalers = vec!["HorizontalPodAutoscaler web".into()]),
         ("owns its replica count", |c| c.target.governor = Some("a GitOps tool".into())),

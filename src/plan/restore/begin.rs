@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::journal::{End, Item, Journal, Placed, Plan as Deeds, Record, Run};
-use super::{Hold, Restore, close, fault, one, signature, volume, write};
+use super::{Hold, Restore, close, one, signature, volume, write};
 use crate::api::condition::Reason;
 use crate::api::restore::{Strategy, Uncovered};
 use crate::api::{FINALIZER, annotation};
@@ -17,8 +17,8 @@ use crate::plan::view::{Read, View};
 
 pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
     let refuse = |refusal| close(v, End::Failed(refusal), now);
-    if let Some(refusal) = fault(v) {
-        return refuse(refusal);
+    if let Some(refusal) = &v.refused {
+        return refuse(refusal.clone());
     }
     if let Some(finding) = not_allowed(v)? {
         return refuse(Refusal::new(finding.reason, format!("{}: {}", finding.message, finding.remedy)));
@@ -94,7 +94,7 @@ fn item(v: &View, key: &ClaimKey, snapshot: Option<&String>) -> Result<Item, Rea
         None => None,
     };
     let old = match claim {
-        Some(claim) => volume::behind(v, claim)?.map(|(pv, volume)| Placed {
+        Some(claim) => volume::behind(v, &pvc, claim)?.map(|(pv, volume)| Placed {
             claim: claim.uid.clone(),
             pv: pv.clone(),
             pv_uid: volume.uid.clone(),
@@ -115,7 +115,7 @@ fn item(v: &View, key: &ClaimKey, snapshot: Option<&String>) -> Result<Item, Rea
 
 /// Deterministic, and another for each restore. A claim's name has at most 127 characters (a template's 63 and a
 /// StatefulSet's 52, by the labels of its pods), so there is room.
-fn staging(uid: &str, pvc: &str) -> String {
+pub fn staging(uid: &str, pvc: &str) -> String {
     format!("{pvc}-stage-{uid}")
 }
 

@@ -5,10 +5,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::journal::{Item, Run};
 use super::stage::discard;
-use super::volume::{find, is_ours};
-use super::{Doomed, Go, Holds, Reserve, Restore, steps, volume};
+use super::volume::find;
+use super::{Doomed, Go, Holds, Reserve, Restore, own, steps, volume};
 use crate::plan::flow::Feed;
-use crate::plan::noun::{Claim, DELETE, Marks, Volume};
+use crate::plan::noun::{Claim, DELETE, Marks};
 use crate::plan::view::{Read, View};
 
 /// How long a volume that is set to Delete may take to go, before it is left to its provisioner.
@@ -18,14 +18,16 @@ pub fn clean(v: &View, run: &Run, now: Timestamp) -> Holds {
     let (mut batch, mut leaving, all) = (vec![], false, v.claims()?);
     for item in &run.deed.plan.items {
         let staging = item.staging.as_ref().and_then(|name| Some((name, all.get(name)?)));
-        match staging.filter(|(_, claim)| is_ours(v, claim)) {
+        match staging {
+            Some((_, claim)) if !own::is_made(v, run, item, claim)? => batch.extend(put_back(v, run, item)?),
             None => batch.extend(put_back(v, run, item)?),
             Some((_, claim)) if claim.leaving_since.is_some() => leaving = true,
-            Some((name, claim)) => batch.extend(away(v, run, name, claim)?),
+            Some((name, claim)) => batch.extend(away(v, run, item, name, claim)?),
         }
     }
     if !batch.is_empty() {
-        return Ok(steps(batch));
+        // What comes of a claim that is gone is known by its uid.
+        return Ok(own::record(v, run, now)?.or_else(|| steps(batch)));
     }
     if leaving {
         return Ok(Some(Go::Wait(vec![Feed::Claims], now + GOING)));
@@ -33,9 +35,9 @@ pub fn clean(v: &View, run: &Run, now: Timestamp) -> Holds {
     if run.swapped() { Ok(None) } else { volumes(v, run, now) }
 }
 
-fn away(v: &View, run: &Run, name: &str, claim: &Claim) -> Result<Option<Restore>, Read> {
+fn away(v: &View, run: &Run, item: &Item, name: &str, claim: &Claim) -> Result<Option<Restore>, Read> {
     if !run.swapped() {
-        return discard(v, name, claim);
+        return discard(v, run, item, name, claim);
     }
     let why = "its volume is kept by itself";
     Ok(Some(Restore::DropClaim(Doomed { name: name.to_owned(), uid: claim.uid.clone(), why })))
@@ -44,7 +46,7 @@ fn away(v: &View, run: &Run, name: &str, claim: &Claim) -> Result<Option<Restore
 /// A new volume that is only reserved gets its old claimRef back: it is Released again, nobody's and not free.
 fn put_back(v: &View, run: &Run, item: &Item) -> Result<Option<Restore>, Read> {
     let Some(placed) = run.deed.staged.get(&item.pvc).filter(|_| run.swapped()) else { return Ok(None) };
-    let (Some(volume), Some(staging)) = (find(v, placed)?, &item.staging) else { return Ok(None) };
+    let (Some(volume), Some(staging)) = (find(v, &run.deed, item, placed)?, &item.staging) else { return Ok(None) };
     let reserved = volume.claim.as_ref().filter(|of| of.name == item.pvc && of.uid.is_none());
     Ok(reserved.map(|of| {
         Restore::Reserve(Box::new(Reserve {
@@ -61,12 +63,11 @@ fn put_back(v: &View, run: &Run, item: &Item) -> Result<Option<Restore>, Read> {
 /// No volume of a staging claim is left.
 fn volumes(v: &View, run: &Run, now: Timestamp) -> Holds {
     let (mut batch, mut going) = (vec![], vec![]);
-    let staging = |volume: &Volume| {
-        let of = volume.claim.as_ref().filter(|of| of.namespace == v.want.statefulset_namespace);
-        run.deed.plan.items.iter().any(|item| item.staging.is_some() && item.staging.as_ref() == of.map(|of| &of.name))
-    };
     for name in v.restore.kin()? {
-        let Some(volume) = v.volume(name)?.filter(|volume| staging(volume)) else { continue };
+        let Some(volume) = v.volume(name)? else { continue };
+        if !own::is_left(v, run, name, volume)? {
+            continue;
+        }
         if volume.policy == DELETE {
             going.push(Feed::Volume(name.clone()));
         } else {

@@ -81,7 +81,7 @@ pub fn relax(v: &View, run: &Run, _: Timestamp) -> Holds {
 pub fn give_back(v: &View, run: &Run) -> Result<Vec<Restore>, Read> {
     let mut batch = vec![];
     for (pvc, claim) in claims(v, run)? {
-        let Some((pv, volume)) = behind(v, claim)? else { continue };
+        let Some((pv, volume)) = behind(v, pvc, claim)? else { continue };
         let item = run.deed.plan.items.iter().find(|item| item.pvc == *pvc);
         let (_, own) = volume::role(v, run, item, pv, volume);
         let policy = if item.is_some() && claim.leaving { RETAIN } else { own };
@@ -98,7 +98,7 @@ pub fn going(v: &View, run: &Run) -> Result<String, Read> {
     let (mut said, all) = (vec![], v.claims()?);
     for item in run.deed.plan.items.iter().filter(|_| run.reached >= RestorePhase::ScalingDown) {
         let Some(claim) = all.get(&item.pvc).filter(|claim| claim.leaving) else { continue };
-        let Some((pv, _)) = behind(v, claim)? else { continue };
+        let Some((pv, _)) = behind(v, &item.pvc, claim)? else { continue };
         let pvc = &item.pvc;
         said.push(format!("; claim {pvc} is being deleted: its volume {pv} stays, with reclaim policy {RETAIN}"));
     }
@@ -124,7 +124,9 @@ pub fn settle(v: &View, run: &Run, now: Timestamp) -> Holds {
     let mut batch = give_back(v, run)?;
     let until = now + v.want.restore.undo_window;
     for (item, placed) in set_aside(run) {
-        let Some(volume) = find(v, placed)?.filter(|volume| volume.marks.deadline.is_none()) else { continue };
+        let Some(volume) = find(v, &run.deed, item, placed)?.filter(|volume| volume.marks.deadline.is_none()) else {
+            continue;
+        };
         let role = if run.goal == Goal::New { volume::OLD } else { volume::NEW };
         batch.push(aside(v, item, placed, volume, role, until));
     }
@@ -148,8 +150,8 @@ pub fn is_over(v: &View, record: &Record, run: &Run) -> Result<bool, Read> {
 
 /// Something is kept for later: there will be a release.
 pub fn keeps(v: &View, run: &Run) -> Result<bool, Read> {
-    for (_, placed) in set_aside(run) {
-        if find(v, placed)?.is_some() {
+    for (item, placed) in set_aside(run) {
+        if find(v, &run.deed, item, placed)?.is_some() {
             return Ok(true);
         }
     }

@@ -22,6 +22,7 @@ pub struct Record {
     pub version: String,
     pub uid: String,
     pub leaving: bool,
+    pub created: Timestamp,
     pub finalizers: Vec<String>,
     /// The annotation `/undo`.
     pub undo: Option<String>,
@@ -66,6 +67,8 @@ pub struct Deed {
     pub undo: Option<Plan>,
     /// The new volumes by claim name.
     pub staged: BTreeMap<String, Placed>,
+    /// The claims that it has made, name by uid.
+    pub made: BTreeMap<String, String>,
 }
 
 /// Where the run is.
@@ -259,7 +262,8 @@ fn reason(status: &StatefulSetRestoreStatus) -> Reason {
 
 fn deed(status: &StatefulSetRestoreStatus) -> Option<Deed> {
     let staged = status.staged.iter().map(|staged| (staged.pvc.clone(), placed_new(staged))).collect();
-    Some(Deed { plan: plan(status.plan.as_ref()?), undo: status.undo_plan.as_ref().map(plan), staged })
+    let (undo, made) = (status.undo_plan.as_ref().map(plan), status.made_claims.clone());
+    Some(Deed { plan: plan(status.plan.as_ref()?), undo, staged, made })
 }
 
 fn open(run: &RunStatus, phase: RestorePhase, deed: Deed) -> Run {
@@ -349,6 +353,7 @@ pub fn write(status: &mut StatefulSetRestoreStatus, run: &Run, holder: &Holder, 
     if let (None, Some(undo)) = (&status.undo_plan, &run.deed.undo) {
         status.undo_plan = Some(stored(undo));
     }
+    status.made_claims.extend(run.deed.made.clone());
     if status.staged.is_empty() {
         status.staged = run.deed.staged.iter().map(|(pvc, placed)| staged(pvc, placed)).collect();
     }

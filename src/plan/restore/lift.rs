@@ -9,8 +9,8 @@ use super::finish::{self, aside, give_back};
 use super::journal::{Journal, Run};
 use super::release::volumes;
 use super::volume::{self, behind, claims, find};
-use super::{Go, Holds, Restore, Signs, Stage, acquire, closed, depart, fault, gate, leave, leave_lock, one, outcome};
-use super::{report, stage, steps};
+use super::{Go, Holds, Restore, Signs, Stage, acquire, closed, depart, gate, leave, leave_lock, one, outcome};
+use super::{own, report, stage, steps};
 use crate::api::condition::Reason;
 use crate::plan::flow::{Exit, Feed, Plan, act, end, wait};
 use crate::plan::name;
@@ -30,8 +30,8 @@ pub fn held(v: &View, now: Timestamp) -> Plan<Restore> {
         Journal::Ended(ended, _) => return closed(v, record, outcome(ended), now),
         _ => return depart(v, Exit::Refused(refusal(v, "it is not Held any more")), now),
     };
-    if let Some(refusal) = fault(v) {
-        return depart(v, Exit::Refused(refusal), now);
+    if let Some(refusal) = &v.refused {
+        return depart(v, Exit::Refused(refusal.clone()), now);
     }
     if let Some(why) = loose(v, run)? {
         return depart(v, Exit::Refused(refusal(v, &why)), now);
@@ -61,13 +61,16 @@ fn loose(v: &View, run: &Run) -> Result<Option<String>, Read> {
     let remedy = format!("sts-backup undo {place} puts the old volumes back, and so does its deletion");
     for item in &run.deed.plan.items {
         let stands = match all.get(&item.pvc) {
-            Some(claim) => !claim.leaving && behind(v, claim)?.is_some(),
+            Some(claim) => !claim.leaving && behind(v, &item.pvc, claim)?.is_some(),
             None => item.old.is_none(),
         };
         if !stands {
             return Ok(Some(format!("claim {} has no volume now; {remedy}", item.pvc)));
         }
-        if let Some(staging) = item.staging.as_ref().filter(|name| all.contains_key(*name)) {
+        let staging = item.staging.as_ref().and_then(|name| Some((name, all.get(name)?)));
+        if let Some((staging, claim)) = staging
+            && own::is_made(v, run, item, claim)?
+        {
             return Ok(Some(format!("its staging claim {staging} is still there; {remedy}")));
         }
     }
@@ -77,12 +80,12 @@ fn loose(v: &View, run: &Run) -> Result<Option<String>, Read> {
 /// The volumes of the journal that are under no claim, by name.
 fn spare(v: &View, run: &Run) -> Result<BTreeSet<String>, Read> {
     let mut used = BTreeSet::new();
-    for claim in claims(v, run)?.into_values() {
-        used.extend(behind(v, claim)?.map(|(pv, _)| pv.clone()));
+    for (pvc, claim) in claims(v, run)? {
+        used.extend(behind(v, pvc, claim)?.map(|(pv, _)| pv.clone()));
     }
     let mut spare = BTreeSet::new();
-    for (_, placed) in volumes(&run.deed) {
-        if !used.contains(&placed.pv) && find(v, placed)?.is_some() {
+    for (item, placed) in volumes(&run.deed) {
+        if !used.contains(&placed.pv) && find(v, &run.deed, item, placed)?.is_some() {
             spare.insert(placed.pv.clone());
         }
     }
@@ -93,7 +96,7 @@ fn settle(v: &View, run: &Run, now: Timestamp) -> Holds {
     let (mut batch, spare) = (give_back(v, run)?, spare(v, run)?);
     let until = now + v.want.restore.undo_window;
     for (item, placed) in volumes(&run.deed).filter(|(_, placed)| spare.contains(&placed.pv)) {
-        if let Some(volume) = find(v, placed)?.filter(|volume| volume.marks.deadline.is_none()) {
+        if let Some(volume) = find(v, &run.deed, item, placed)?.filter(|volume| volume.marks.deadline.is_none()) {
             let (role, _) = volume::role(v, run, Some(item), &placed.pv, volume);
             batch.push(aside(v, item, placed, volume, role, until));
         }

@@ -59,7 +59,7 @@ fn free(v: &View, deed: Option<&Deed>) -> Result<(Vec<Restore>, Vec<String>), Re
     let (mut batch, mut waits) = (vec![], vec![]);
     for (deed, item, placed) in deed.into_iter().flat_map(|deed| volumes(deed).map(move |(item, of)| (deed, item, of)))
     {
-        let Some(volume) = find(v, placed)?.filter(|volume| is_free(v, item, volume)) else { continue };
+        let Some(volume) = find(v, deed, item, placed)?.filter(|volume| is_free(v, item, volume)) else { continue };
         match references(v, deed, volume)? {
             0 => {
                 let own = volume.marks.policy.clone().unwrap_or_else(|| volume.policy.clone());
@@ -190,6 +190,7 @@ mod tests {
             version: "1".into(),
             uid: "uid".into(),
             leaving: false,
+            created: Timestamp::UNIX_EPOCH,
             finalizers: vec![crate::api::FINALIZER.to_owned()],
             undo: None,
             status,

@@ -78,8 +78,8 @@ pub enum Sight {
     Trouble(String, Option<String>),
     Ending(bool),
     Kin(BTreeSet<String>),
-    /// A name that we need is taken by an object that is not ours.
-    Foreign(String),
+    /// Our own create was answered, of a claim from a snapshot or of an empty one: its uid.
+    Made(String),
 }
 
 /// A `VolumeSnapshot` as it describes itself.
@@ -198,7 +198,8 @@ pub struct Sights {
     troubles: BTreeMap<String, Option<String>>,
     ending: Seen<bool>,
     kin: Seen<BTreeSet<String>>,
-    pub foreign: Option<String>,
+    /// The uids of the claims that this process has made.
+    pub made: BTreeSet<String>,
     /// Where the journal was when it was last known.
     pub course: Option<Course>,
 }
@@ -236,14 +237,14 @@ impl Sights {
             Sight::Trouble(claim, said) => drop(self.troubles.insert(claim, said)),
             Sight::Ending(ending) => self.ending = Seen::Known(ending),
             Sight::Kin(names) => self.kin = Seen::Known(names),
-            Sight::Foreign(what) => drop(self.foreign.get_or_insert(what)),
+            Sight::Made(uid) => drop(self.made.insert(uid)),
         }
     }
 
-    /// What was seen before the lock was ours is hearsay; who we are is not.
+    /// What was seen before the lock was ours is hearsay; who we are and what we have made is not.
     pub fn forget(&mut self) {
-        let (user, course) = (std::mem::take(&mut self.user), self.course);
-        *self = Sights { user, course, ..Sights::default() };
+        let (user, made, course) = (std::mem::take(&mut self.user), std::mem::take(&mut self.made), self.course);
+        *self = Sights { user, made, course, ..Sights::default() };
     }
 
     /// That is to be looked at again.

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 
 use super::journal::{Item, Placed, Run};
 use super::sight::Source;
-use super::volume::is_ours;
-use super::{Doomed, Go, Holds, KIND, NewClaim, Pin, Restore, Signs, Steer, steps};
+use super::{Doomed, Go, Holds, KIND, NewClaim, Pin, Restore, Signs, Steer, own, steps};
 use crate::api::condition::Reason;
 use crate::api::restore::Strategy;
 use crate::plan::flow::Feed;
@@ -93,9 +92,12 @@ pub fn stage(v: &View, run: &Run, now: Timestamp) -> Holds {
                 }))),
                 Err(refusal) => return Ok(Some(Go::Fail(refusal))),
             },
-            Some(claim) if !is_ours(v, claim) || claim.snapshot.as_ref() != Some(snapshot) => {
-                let message = format!("PersistentVolumeClaim {staging} is there and is not of this restore");
+            Some(claim) if !own::is_made(v, run, item, claim)? => {
+                let message = format!("PersistentVolumeClaim {staging} is there and is not of this restore: delete it");
                 return Ok(Some(Go::Fail(Refusal::new(Reason::Foreign, message))));
+            }
+            Some(claim) if claim.asked.is_some() && !own::is_proven(v, claim)? => {
+                return Ok(Some(Go::Fail(unproven(staging, claim))));
             }
             Some(claim) if claim.volume.is_some() && claim.leaving_since.is_none() => {
                 if let Some(go) = misplaced(v, run, item, claim)? {
@@ -122,35 +124,68 @@ pub fn stage(v: &View, run: &Run, now: Timestamp) -> Holds {
         }
     }
     let by = run.since + v.want.restore.stage_timeout;
+    let unwritten =
+        if batch.iter().any(|step| matches!(step, Restore::Stage(_))) { None } else { own::record(v, run, now)? };
     match waiting.first() {
+        _ if unwritten.is_some() => Ok(unwritten),
         _ if !batch.is_empty() => Ok(steps(batch)),
         None => Ok(None),
-        Some(name) if now >= by => {
-            let trouble = v.restore.trouble(name)?;
-            let seconds = v.want.restore.stage_timeout.as_secs();
-            let message = format!(
-                "staging claim {name} was not Bound within spec.stageTimeoutSeconds ({seconds} \
-                 s){trouble}"
-            );
-            Ok(Some(Go::Fail(Refusal::new(Reason::StageTimeout, message))))
-        }
+        Some(name) if now >= by => Ok(Some(Go::Fail(late(v, name)?))),
         Some(_) => Ok(Some(Go::Wait(vec![Feed::Claims], by))),
     }
 }
 
-/// A claim as the plan wants it: at least as large as what is restored into it.
+fn late(v: &View, staging: &str) -> Result<Refusal, Read> {
+    let (seconds, trouble) = (v.want.restore.stage_timeout.as_secs(), v.restore.trouble(staging)?);
+    let message =
+        format!("staging claim {staging} was not Bound within spec.stageTimeoutSeconds ({seconds} s){trouble}");
+    Ok(Refusal::new(Reason::StageTimeout, message))
+}
+
+/// A claim of ours on a volume that was not made for it.
+pub fn unproven(name: &str, claim: &Claim) -> Refusal {
+    let volume = claim.asked.as_deref().unwrap_or_default();
+    let message = format!(
+        "PersistentVolumeClaim {name} is on PersistentVolume {volume}, which its provisioner has not made for it: \
+         somebody has put it there"
+    );
+    Refusal::new(Reason::Foreign, message)
+}
+
+/// A claim as the plan wants it: at least as large as what is restored into it; and what is only on record of its size
+/// asks for no more than there is known to be.
 pub fn new_claim(v: &View, item: &Item, snapshot: Option<&String>) -> Result<NewClaim, Read> {
     let mut manifest = item.manifest.clone();
     let source = match snapshot {
         Some(name) => v.restore.sources()?.get(name),
         None => None,
     };
-    if let Some(size) = source.and_then(|source| source.restore_size.as_ref())
-        && quantity::exceeds(size, &manifest.storage)
-    {
+    let least = source.and_then(|source| source.restore_size.as_ref());
+    if let Some(size) = least.filter(|size| quantity::exceeds(size, &manifest.storage)) {
         manifest.storage.clone_from(size);
+    } else if let Some(most) = most(v, item, least)? {
+        manifest.storage = most;
     }
     Ok(NewClaim { name: item.pvc.clone(), manifest, snapshot: snapshot.cloned(), ..NewClaim::default() })
+}
+
+/// The largest size that somebody else than the record knows of, where the record asks for more: of the claim and the
+/// volume that are there, of the claim template, of the snapshot.
+fn most(v: &View, item: &Item, snapshot: Option<&String>) -> Result<Option<String>, Read> {
+    let claim = v.claims()?.get(&item.pvc);
+    let mut known: Vec<&String> = snapshot.into_iter().collect();
+    known.extend(claim.into_iter().flat_map(|claim| claim.capacity.iter().chain([&claim.manifest.storage])));
+    if let Some(old) = &item.old {
+        known.extend(v.volume(&old.pv)?.map(|volume| &volume.capacity));
+    }
+    let template = v.target()?.and_then(|target| target.request(item.pvc.as_str(), &v.want.statefulset));
+    known.extend(&template);
+    let asked = &item.manifest.storage;
+    let known: Vec<&String> =
+        known.into_iter().filter(|size| quantity::bytes(size).is_some_and(|size| size > 0)).collect();
+    let within = known.is_empty() || known.iter().any(|size| !quantity::exceeds(asked, size));
+    let largest = known.into_iter().max_by_key(|size| quantity::bytes(size));
+    Ok(largest.filter(|_| !within).cloned())
 }
 
 /// A node (none where the class provisions at once) and all that were tried; or none is left.
@@ -162,13 +197,14 @@ pub fn candidate(v: &View, run: &Run, item: &Item) -> Result<Candidate, Read> {
     let class = v.restore.storage_class(item.manifest.storage_class_name.as_deref())?;
     let Some(class) = class.filter(|class| class.waits) else { return Ok(Ok((None, vec![]))) };
     let siblings = run.deed.plan.items.iter().filter(|other| other.ordinal() == item.ordinal());
-    let claims: Vec<&Claim> = {
-        let all = v.claims()?;
-        siblings
-            .filter_map(|other| all.get(other.staging.as_ref().unwrap_or(&other.pvc)))
-            .filter(|claim| is_ours(v, claim))
-            .collect()
-    };
+    let (mut claims, all): (Vec<&Claim>, _) = (vec![], v.claims()?);
+    for other in siblings {
+        if let Some(claim) = all.get(other.staging.as_ref().unwrap_or(&other.pvc))
+            && own::is_made(v, run, other, claim)?
+        {
+            claims.push(claim);
+        }
+    }
     let strayed = |claim: &&Claim| claim.node.is_none() && claim.volume.is_none() && !claim.tried.is_empty();
     let failed: BTreeSet<&String> = claims.iter().copied().filter(strayed).flat_map(|claim| &claim.tried).collect();
     let current = claims.iter().filter_map(|claim| claim.node.as_ref()).find(|node| !failed.contains(node));
@@ -221,15 +257,16 @@ fn misplaced(v: &View, run: &Run, item: &Item, claim: &Claim) -> Result<Option<R
     if there.is_none_or(|there| there.serves(&volume.affinity)) {
         return Ok(None);
     }
-    discard(v, item.staging.as_deref().unwrap_or_default(), claim)
+    discard(v, run, item, item.staging.as_deref().unwrap_or_default(), claim)
 }
 
-/// A claim that was never served, with its volume: first the volume is set to Delete, then the claim goes.
-pub fn discard(v: &View, name: &str, claim: &Claim) -> Result<Option<Restore>, Read> {
-    if claim.leaving_since.is_some() {
+/// A claim that was never served, with its volume: first the volume is set to Delete, then the claim goes. Nothing where
+/// it is not sure that both are of our making: then both are left as they are.
+pub fn discard(v: &View, run: &Run, item: &Item, name: &str, claim: &Claim) -> Result<Option<Restore>, Read> {
+    if claim.leaving_since.is_some() || !own::is_disposable(v, run, item, claim)? {
         return Ok(None);
     }
-    if let Some((pv, volume)) = super::volume::behind(v, claim)?
+    if let Some((pv, volume)) = super::volume::behind(v, name, claim)?
         && (volume.policy != DELETE || volume.marks != Marks::default())
     {
         return Ok(Some(Restore::Discard(super::volume::tend(pv, volume, DELETE, Marks::default()))));
@@ -244,10 +281,11 @@ pub fn prove(v: &View, run: &Run, _: Timestamp) -> Holds {
     let selector = v.target()?.map(|target| target.node_selector.clone()).unwrap_or_default();
     let mut replicas: BTreeMap<&str, Vec<&Volume>> = BTreeMap::new();
     for (item, _, volume) in volumes(v, run)? {
-        if quantity::exceeds(&item.manifest.storage, &volume.capacity) {
+        let asked = new_claim(v, item, item.snapshot.as_ref())?.manifest.storage;
+        if quantity::exceeds(&asked, &volume.capacity) {
             let message = format!(
-                "the volume made for claim {} has {}, less than the {} that the claim asks for",
-                item.pvc, volume.capacity, item.manifest.storage
+                "the volume made for claim {} has {}, less than the {asked} that the claim asks for",
+                item.pvc, volume.capacity
             );
             return Ok(Some(Go::Fail(Refusal::new(Reason::PreflightRefused, message))));
         }
@@ -269,8 +307,9 @@ pub fn prove(v: &View, run: &Run, _: Timestamp) -> Holds {
 fn volumes<'a>(v: &'a View, run: &'a Run) -> Result<Vec<(&'a Item, &'a Claim, &'a Volume)>, Read> {
     let (mut all, claims) = (vec![], v.claims()?);
     for item in &run.deed.plan.items {
-        let Some(claim) = item.staging.as_ref().and_then(|staging| claims.get(staging)) else { continue };
-        if let Some((_, volume)) = super::volume::behind(v, claim)? {
+        let Some(staging) = &item.staging else { continue };
+        let Some(claim) = claims.get(staging) else { continue };
+        if let Some((_, volume)) = super::volume::behind(v, staging, claim)? {
             all.push((item, claim, volume));
         }
     }

@@ -25,7 +25,7 @@ pub fn protect(v: &View, run: &Run, now: Timestamp) -> Holds {
     let (mut batch, all) = (vec![], claims(v, run)?);
     for (pvc, claim) in &all {
         let item = plan.items.iter().find(|item| item.pvc == **pvc);
-        if let Some((pv, volume)) = behind(v, claim)? {
+        if let Some((pv, volume)) = behind(v, pvc, claim)? {
             let (role, policy) = volume::role(v, run, item, pv, volume);
             batch.extend(guard(v, pv, volume, role, pvc, policy));
         }
@@ -35,7 +35,7 @@ pub fn protect(v: &View, run: &Run, now: Timestamp) -> Holds {
         let new = run.deed.staged.get(&item.pvc).into_iter().map(|new| (volume::NEW, new));
         for (role, placed) in old.chain(new) {
             let policy = item.old.as_ref().map_or(placed.policy.as_str(), |old| old.policy.as_str());
-            match find(v, placed)? {
+            match find(v, &run.deed, item, placed)? {
                 Some(volume)
                     if all.values().any(|claim| claim.volume.as_ref() == Some(&placed.pv))
                         && volume.phase == "Bound" => {}
@@ -66,7 +66,7 @@ pub fn protect(v: &View, run: &Run, now: Timestamp) -> Holds {
 }
 
 pub fn gone(pvc: &str, pv: &str) -> Refusal {
-    let message = format!("PersistentVolume {pv} of claim {pvc} is gone, or another bears its name");
+    let message = format!("PersistentVolume {pv} of claim {pvc} is gone, or it is another one or another claim's now");
     Refusal::new(Reason::Foreign, message)
 }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::journal::{Item, Placed, Run};
-use super::volume::{self, behind, find, is_ours};
-use super::{Doomed, Go, Holds, NewClaim, Reserve, Restore, signature, stage, steps, stop};
+use super::journal::{Cause, Item, Placed, Run};
+use super::volume::{self, behind, find};
+use super::{Doomed, Go, Holds, NewClaim, Reserve, Restore, own, signature, stage, steps, stop};
 use crate::api::condition::Reason;
 use crate::api::shared::Goal;
 use crate::plan::flow::Feed;
@@ -30,6 +30,9 @@ enum Place {
 }
 
 pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
+    if let Some(write) = own::record(v, run, now)? {
+        return Ok(Some(write));
+    }
     let (mut batch, mut waits, mut on) = (vec![], vec![], vec![Feed::Claims]);
     let mut late = None;
     for item in &run.deed.plan.items {
@@ -97,20 +100,22 @@ fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
     if let Some(since) = claim.leaving_since {
         return Ok(Place::Leaving(since));
     }
-    let ours = is_ours(v, claim);
-    let was = item.old.as_ref().is_some_and(|old| old.claim == claim.uid);
+    if !own::was(item, claim) && !own::is_ours(v, run, item, claim)? {
+        return Ok(foreign(item));
+    }
     let stands = match (run.goal, wanted) {
         (_, Some(wanted)) => claim.asked.as_ref() == Some(&wanted.pv),
         // In place, or fresh: the one that we have made.
-        (Goal::New, None) => ours && claim.snapshot == item.snapshot,
+        (Goal::New, None) => own::is_made(v, run, item, claim)?,
         _ => false,
     };
     let fresh = run.goal == Goal::New && item.snapshot.is_none();
-    if !ours && !was {
-        return Ok(foreign(item));
-    }
+    let placed = wanted.is_some() || fresh || claim.asked.is_none();
     match stands {
-        true if claim.lost => Ok(Place::Fail(stop::gone(&item.pvc, claim.asked.as_deref().unwrap_or_default()))),
+        true if claim.lost || claim.volume.is_some() && behind(v, &item.pvc, claim)?.is_none() => {
+            Ok(Place::Fail(stop::gone(&item.pvc, claim.asked.as_deref().unwrap_or_default())))
+        }
+        true if !placed && !own::is_proven(v, claim)? => Ok(Place::Fail(stage::unproven(&item.pvc, claim))),
         true if claim.volume.is_some() || fresh => Ok(Place::There),
         true => Ok(Place::Binding),
         false => drop_claim(v, run, item, claim),
@@ -119,13 +124,12 @@ fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
 
 /// By uid; never before the volume behind it is safe.
 fn drop_claim(v: &View, run: &Run, item: &Item, claim: &Claim) -> Result<Place, Read> {
-    let recorded = run.deed.staged.contains_key(&item.pvc);
-    let ours = is_ours(v, claim);
-    if ours && !recorded {
-        // Half made in place, or fresh: no pod has ever served from it.
-        return Ok(Place::Step(stage::discard(v, &item.pvc, claim)?.into_iter().collect()));
+    // Half made in place, or fresh: no pod has ever served from it.
+    let unused = !run.served && !matches!(run.cause, Cause::Undo(_)) && !run.deed.staged.contains_key(&item.pvc);
+    if unused && let Some(step) = stage::discard(v, run, item, &item.pvc, claim)? {
+        return Ok(Place::Step(vec![step]));
     }
-    if let Some((pv, volume)) = behind(v, claim)?
+    if let Some((pv, volume)) = behind(v, &item.pvc, claim)?
         && volume.policy != RETAIN
     {
         let (role, policy) = volume::role(v, run, Some(item), pv, volume);
@@ -165,7 +169,9 @@ fn make(v: &View, run: &Run, item: &Item, wanted: Option<&Placed>) -> Result<Pla
             None => Place::Step(vec![drop_staging(item, staging)]),
         });
     }
-    let Some(volume) = find(v, wanted)? else { return Ok(Place::Fail(stop::gone(&item.pvc, &wanted.pv))) };
+    let Some(volume) = find(v, &run.deed, item, wanted)? else {
+        return Ok(Place::Fail(stop::gone(&item.pvc, &wanted.pv)));
+    };
     let namespace = &v.want.statefulset_namespace;
     let of = volume.claim.as_ref().filter(|of| of.namespace == *namespace);
     Ok(match of {
@@ -222,7 +228,7 @@ pub fn made(v: &View, run: &Run) -> Result<BTreeMap<String, Placed>, Read> {
     let mut all = BTreeMap::new();
     for item in run.deed.plan.items.iter().filter(|item| item.snapshot.is_some()) {
         let Some(claim) = v.claims()?.get(&item.pvc) else { continue };
-        if let Some((_, volume)) = behind(v, claim)? {
+        if let Some((_, volume)) = behind(v, &item.pvc, claim)? {
             all.insert(item.pvc.clone(), stage::placed(claim, volume));
         }
     }

@@ -104,8 +104,13 @@ fn plan(v: &View, deed: &Deed) -> Result<Result<super::journal::Plan, String>, R
     let mut items = vec![];
     for item in &deed.plan.items {
         if let Some(old) = &item.old {
-            match find(v, old)? {
-                None => return Ok(Err(format!("the old volume {} of claim {} is gone", old.pv, item.pvc))),
+            match find(v, deed, item, old)? {
+                None => {
+                    return Ok(Err(format!(
+                        "the old volume {} of claim {} is gone, or it is another claim's now",
+                        old.pv, item.pvc
+                    )));
+                }
                 Some(volume) if is_given_up(volume) => {
                     return Ok(Err(format!("the old volume {} of claim {} was given up", old.pv, item.pvc)));
                 }
@@ -113,7 +118,7 @@ fn plan(v: &View, deed: &Deed) -> Result<Result<super::journal::Plan, String>, R
             }
         }
         let Some(claim) = v.claims()?.get(&item.pvc) else { continue };
-        let Some((pv, volume)) = behind(v, claim)? else {
+        let Some((pv, volume)) = behind(v, &item.pvc, claim)? else {
             return Ok(Err(format!("claim {} is not Bound", item.pvc)));
         };
         let placed = deed.staged.get(&item.pvc).into_iter().chain(&item.old);

@@ -93,7 +93,6 @@ impl View {
             let course = record.journal.course();
             if self.restore.course.replace(course).is_some_and(|before| before != course) {
                 self.refused = None;
-                self.restore.foreign = None;
                 self.roster = Seen::Unknown;
                 self.target = Seen::Unknown;
                 self.restore.stale(&Look::Attached);

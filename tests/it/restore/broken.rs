@@ -69,6 +69,10 @@ pub enum Mutant {
     LockIgnored,
     /// The finalizer is never taken off.
     FinalizerKept,
+    /// Who made a volume, and when, is not looked at.
+    MakerUnlooked,
+    /// Whose claim a volume is, is not looked at.
+    ClaimRefUnlooked,
 }
 
 impl Mutant {
@@ -118,6 +122,16 @@ impl Mutant {
             (Mutant::NoStop, Fact::Target(Some(target))) if target.replicas == 0 => target.pods = 0,
             (Mutant::ReleaseUnlooked, Fact::Volume(_, Some(volume))) if me.0.starts_with("release/") => {
                 volume.phase = "Released".into();
+            }
+            (Mutant::MakerUnlooked, Fact::Volume(_, Some(volume))) => {
+                (volume.provisioner, volume.created) = (Some("csi".into()), Timestamp::MAX);
+            }
+            (Mutant::ClaimRefUnlooked, Fact::Volume(_, Some(volume))) => {
+                volume
+                    .claim
+                    .iter_mut()
+                    .filter(|of| of.name == "data-db-0")
+                    .for_each(|of| of.name = "data-web-0".into());
             }
             (Mutant::LockIgnored, Fact::Lease(Seen::Known(Some(lease)))) => lease.gone |= lease.holder.is_some(),
             (Mutant::ReleaseBeforeUndo, Fact::Restore(sight)) if me.0.starts_with("release/") => {

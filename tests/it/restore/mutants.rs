@@ -38,6 +38,8 @@ fn kinds(mutant: Mutant, scene: Scene) -> Vec<Blow> {
     match (mutant, scene.1) {
         (Mutant::NoUid, _) => vec![Blow::ReplaceClaim],
         (Mutant::UserIgnored, _) => vec![Blow::Guest],
+        (Mutant::MakerUnlooked, _) => vec![Blow::Squat],
+        (Mutant::ClaimRefUnlooked, _) => vec![Blow::ForgePlan],
         (_, None) => DEEDS.into_iter().chain(BLOWS).collect(),
         (_, Some(_)) => BLOWS.into(),
     }
@@ -118,6 +120,8 @@ fn every_promise_of_a_restore_that_is_broken_turns_a_sweep_red() {
         ServedIgnored,
         LockIgnored,
         FinalizerKept,
+        MakerUnlooked,
+        ClaimRefUnlooked,
     ];
     let counts = all.map(|mutant| {
         let start = Instant::now();

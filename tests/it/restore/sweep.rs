@@ -38,7 +38,7 @@ pub const BLOWS: [Blow; 10] = [
 ];
 
 /// What others do right before a write.
-pub const DEEDS: [Blow; 9] = [
+pub const DEEDS: [Blow; 15] = [
     Blow::Deleted,
     Blow::AskUndo,
     Blow::DeletePod,
@@ -48,6 +48,12 @@ pub const DEEDS: [Blow; 9] = [
     Blow::ReplaceTarget,
     Blow::DeleteClaim,
     Blow::ReplaceClaim,
+    Blow::LabelClaim,
+    Blow::Squat,
+    Blow::SquatLive,
+    Blow::Bend,
+    Blow::ForgePlan,
+    Blow::ForgeStaged,
 ];
 
 pub type Blows = [(usize, Blow)];
@@ -293,7 +299,7 @@ fn a_restore_in_place_survives_every_pair_of_blows() {
 
 #[test]
 fn what_somebody_puts_under_a_name_of_the_plan_keeps_its_own_reclaim_policy() {
-    let blows = [(28, Blow::ReplaceClaim), (29, Blow::Deleted)];
+    let blows = [(29, Blow::ReplaceClaim), (30, Blow::Deleted)];
     let world = runtime().block_on(case(&blows, STAGED, restore::next));
     assert_eq!(world.status.phase, Some(RestorePhase::Failed));
     assert!(world.hit.is_some() && world.violations.is_empty(), "{:?}", world.violations);
@@ -355,7 +361,7 @@ fn a_read_that_fails_once_changes_nothing() {
 /// arrive: the claim goes when its pod ends, and with the reclaim policy that it had before its content would go with it.
 #[test]
 fn a_deletion_that_comes_when_the_pods_run_again_loses_no_content() {
-    let blows = [(34, Blow::Straggler), (35, Blow::Refuse)];
+    let blows = [(35, Blow::Straggler), (36, Blow::Refuse)];
     let world = runtime().block_on(case(&blows, STAGED, restore::next));
     assert!(world.violations.is_empty(), "{:?}", world.violations);
     let (claim, going) = world.claims.iter().find(|(_, claim)| claim.leaving).expect("a claim goes");

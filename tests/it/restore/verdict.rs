@@ -8,7 +8,19 @@ use super::sweep::Blows;
 use super::world::{Blow, Odd, PODS, World, keys};
 
 /// Deeds after which a restore may fail, or be held for people to decide.
-const HARD: [Blow; 5] = [Blow::Rescale, Blow::DeleteTarget, Blow::ReplaceTarget, Blow::DeleteClaim, Blow::ReplaceClaim];
+const HARD: [Blow; 8] = [
+    Blow::Rescale,
+    Blow::DeleteTarget,
+    Blow::ReplaceTarget,
+    Blow::DeleteClaim,
+    Blow::ReplaceClaim,
+    Blow::SquatLive,
+    Blow::ForgePlan,
+    Blow::ForgeStaged,
+];
+
+/// Deeds after which a restore may fail before anything is stopped.
+const SQUATS: [Blow; 2] = [Blow::Squat, Blow::Bend];
 
 pub fn verdict(world: &mut World, blows: &Blows) {
     let struck = |kinds: &[Blow]| blows.iter().any(|(_, blow)| kinds.contains(blow));
@@ -23,7 +35,11 @@ pub fn verdict(world: &mut World, blows: &Blows) {
     };
     // A pod that uses a claim when the restore begins is a reason to refuse.
     let refused = struck(&[Blow::Guest]) && world.status.plan.is_none();
-    let may_fail = hard || refused || struck(&[Blow::Refuse, Blow::Deleted]) || matches!(odd, Odd::Broken | Odd::Half);
+    let may_fail = hard
+        || refused
+        || struck(&[Blow::Refuse, Blow::Deleted])
+        || struck(&SQUATS)
+        || matches!(odd, Odd::Broken | Odd::Half);
     let contents = world.contents();
     // What somebody has put under a name, or taken from it, is not the restore's.
     let claims: Vec<String> =
@@ -67,7 +83,8 @@ fn closed(world: &World, blows: &Blows, check: &mut impl FnMut(bool, &str)) {
     check(ready != PODS as usize && odd != Odd::Sick && !hard, "pods are not ready");
     check(same && (odd != Odd::Scaled) == (world.target.retention.scaled == DELETE), "retention policy not put back");
     check(world.sources.values().any(|source| !source.pinned.is_empty()), "a snapshot is still pinned");
-    let staging = world.claims.keys().any(|name| name.ends_with("-stage-restore"));
+    let ours = |name: &&String| name.ends_with("-stage-restore") && !world.others.contains_key(*name);
+    let staging = world.claims.keys().any(|name| ours(&name));
     check(staging && !struck(&[Blow::Straggler]), "staging claim left");
     let finalizer = world.finalizers.iter().any(|name| name == FINALIZER);
     let undoable = world.status.undo_deadline.is_some();

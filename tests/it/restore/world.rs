@@ -1,6 +1,7 @@
 //! A cluster in memory on a virtual clock, as a restore meets it: claims, volumes with what is in them, a StatefulSet
 //! with its pods, the fence, the Lease; and the controllers, which do what the real ones do, traps included.
 
+mod blow;
 mod deed;
 mod nature;
 
@@ -20,43 +21,8 @@ use tokio::time::Instant;
 use super::broken::Mutant;
 use crate::life;
 
+pub use blow::Blow;
 use deed::Other;
-
-/// What befalls one write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blow {
-    DieBefore,
-    DieAfter,
-    LostBefore,
-    LostAfter,
-    Hang,
-    Refuse,
-    Sigterm,
-    /// The Lease goes to a stranger who has no business with our object, and who gives it back at once.
-    Stolen,
-    /// The process dies; its request lands a second later, when the successor is at work.
-    Straggler,
-    /// It is done, and done once more.
-    Twice,
-    /// Somebody deletes the restore object.
-    Deleted,
-    /// Somebody asks for an undo while the restore is at work.
-    AskUndo,
-    /// A pod of the StatefulSet is deleted.
-    DeletePod,
-    /// A pod that is not the StatefulSet's mounts a claim for a while.
-    Guest,
-    /// Somebody scales to 1, where the fence lets them.
-    Rescale,
-    DeleteTarget,
-    /// Another StatefulSet of this name.
-    ReplaceTarget,
-    DeleteClaim,
-    /// Somebody puts a claim and a volume of their own under the name.
-    ReplaceClaim,
-    /// Somebody takes the finalizer off the restore object, deletes it and applies its manifest again.
-    ReplaceObject,
-}
 
 /// What kind of cluster it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -107,6 +73,8 @@ pub struct Disk {
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     start: Instant,
+    /// When the restore object was made.
+    pub born: Timestamp,
     pub setting: Setting,
     pub status: StatefulSetRestoreStatus,
     /// The last status of the object that was replaced, while its run is at work.
@@ -193,8 +161,10 @@ fn target(setting: Setting) -> Target {
 
 impl World {
     pub fn new(blows: &[(usize, Blow)], setting: Setting) -> World {
+        let start = Instant::now();
         let mut world = World {
-            start: Instant::now(),
+            start,
+            born: life::now(start),
             setting,
             status: StatefulSetRestoreStatus::default(),
             ghost: None,
@@ -267,6 +237,8 @@ impl World {
         self.settle();
         let early = self.now() - second(3600);
         self.pods.values_mut().for_each(|instance| instance.born = early);
+        self.claims.values_mut().for_each(|claim| claim.created = early);
+        self.disks.values_mut().for_each(|disk| disk.volume.created = early);
         self.settle();
     }
 
@@ -280,12 +252,12 @@ impl World {
     }
 
     pub fn claim(&mut self) -> Claim {
-        Claim { uid: self.uid("pvc"), version: self.uid("v"), ..Claim::default() }
+        Claim { uid: self.uid("pvc"), version: self.uid("v"), created: self.now(), ..Claim::default() }
     }
 
     /// A new volume for a claim, bound to it.
     fn provision(&mut self, pvc: &str, content: String) {
-        let (uid, version, name) = (self.uid("pvuid"), self.uid("v"), self.uid("pv"));
+        let (uid, version, name, created) = (self.uid("pvuid"), self.uid("v"), self.uid("pv"), self.now());
         let Some(claim) = self.claims.get_mut(pvc) else { return };
         claim.volume = Some(name.clone());
         claim.asked = Some(name.clone());
@@ -299,6 +271,8 @@ impl World {
             phase: "Bound".into(),
             claim: Some(of),
             capacity: claim.manifest.storage.clone(),
+            provisioner: Some("csi".into()),
+            created,
             ..Volume::default()
         };
         self.disks.insert(name, Disk { volume, content, gone_at: None });

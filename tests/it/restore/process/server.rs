@@ -16,8 +16,9 @@ impl World {
             uid: self.object().into(),
             leaving: self.leaving,
             finalizers: self.finalizers.clone(),
+            created: self.born,
             undo: self.undo.clone(),
-            journal: journal::read(&self.status),
+            journal: own::read(&self.status, "web", self.object()),
             status: self.status.clone(),
         })))
     }
@@ -139,7 +140,7 @@ impl World {
                 source.version = version;
                 Ok(vec![sight(Sight::Source(pin.name.clone(), Box::new(Some(source.clone()))))])
             }
-            Restore::Stage(new) | Restore::Make(new) => self.make(World::object_of(me), new),
+            Restore::Stage(new) | Restore::Make(new) => Ok(self.make(World::object_of(me), new)),
             Restore::Steer(_) | Restore::DropClaim(_) => self.on_claim(step),
             Restore::Protect(tend) | Restore::Settle(tend) | Restore::Discard(tend) => self.tend(tend),
             Restore::Reserve(reserve) => self.reserve(reserve),
@@ -214,21 +215,9 @@ impl World {
         Ok(vec![Fact::Lease(Seen::Known(Some(self.lease.clone())))])
     }
 
-    pub(super) fn make(&mut self, uid: &str, new: &NewClaim) -> Reply {
+    pub(super) fn make(&mut self, uid: &str, new: &NewClaim) -> Vec<Fact> {
         if let Some(there) = self.claims.get(&new.name) {
-            let ours =
-                there.restore.as_deref() == Some(uid) && there.snapshot == new.snapshot && there.asked == new.volume;
-            let foreign = || sight(Sight::Foreign(format!("claim {} is not ours", new.name)));
-            let known = || Fact::Claim(new.name.clone(), Some(there.clone()));
-            // Ours by label, but another of ours (from before the run turned): to be looked at.
-            let kin = there.restore.as_deref() == Some(uid);
-            return if ours {
-                Ok(vec![known()])
-            } else if kin {
-                Err(Fault::Lost)
-            } else {
-                Ok(vec![foreign()])
-            };
+            return vec![Fact::Claim(new.name.clone(), Some(there.clone()))];
         }
         let claim = Claim {
             manifest: new.manifest.clone(),
@@ -241,7 +230,8 @@ impl World {
             ..self.claim()
         };
         self.claims.insert(new.name.clone(), claim.clone());
-        Ok(vec![Fact::Claim(new.name.clone(), Some(claim))])
+        let made = new.volume.is_none().then(|| sight(Sight::Made(claim.uid.clone())));
+        made.into_iter().chain([Fact::Claim(new.name.clone(), Some(claim))]).collect()
     }
 
     pub(super) fn tend(&mut self, tend: &Tend) -> Reply {

@@ -143,11 +143,83 @@ impl World {
                 self.settle_in(&pvc, false);
                 self.hit = Some(pvc);
             }
-            _ => {}
+            _ => self.forge(blow, &pvc),
         }
         if !matches!(blow, Blow::Deleted | Blow::AskUndo) {
             self.note(|| format!("       -- somebody: {blow:?}"));
         }
+    }
+
+    /// What somebody does who wants a volume of theirs taken for the restore's, or a volume of the restore's for nobody's.
+    fn forge(&mut self, blow: Blow, pvc: &str) {
+        let staging = format!("{pvc}-stage-{UID}");
+        match blow {
+            Blow::LabelClaim => {
+                let version = self.uid("v");
+                let again = self.setting.strategy == Strategy::InPlace;
+                let Some(claim) = self.claims.get_mut(pvc) else { return };
+                claim.restore = Some(UID.into());
+                // It was restored from this very snapshot before.
+                claim.snapshot = again.then(|| format!("snap-{pvc}")).or(claim.snapshot.take());
+                claim.version = version;
+            }
+            Blow::Squat if !self.claims.contains_key(&staging) => self.squat(&staging, pvc),
+            Blow::SquatLive if !self.claims.contains_key(pvc) => {
+                self.squat(pvc, pvc);
+                self.hit = Some(pvc.into());
+            }
+            Blow::Bend if self.claims.get(&staging).is_some_and(|claim| claim.asked.is_none()) => {
+                self.provision(&staging, "theirs".into());
+                let claim = &self.claims[&staging];
+                let (claim, pv) = (claim.uid.clone(), claim.volume.clone().unwrap());
+                self.disks.get_mut(&pv).unwrap().volume.policy = RETAIN.into();
+                self.age(&staging);
+                self.others.insert(staging, Other { claim, pv, policy: RETAIN.into(), near: false });
+            }
+            Blow::ForgePlan | Blow::ForgeStaged => self.forge_status(blow, pvc),
+            _ => {}
+        }
+    }
+
+    /// A claim like one of ours, on a volume of theirs that was there before.
+    fn squat(&mut self, name: &str, pvc: &str) {
+        self.settle_in(name, false);
+        self.age(name);
+        let claim = self.claims.get_mut(name).unwrap();
+        claim.restore = Some(UID.into());
+        claim.snapshot = Some(format!("snap-{pvc}"));
+    }
+
+    /// The volume under the claim was made long ago, and the provisioner did make it: for somebody else.
+    fn age(&mut self, pvc: &str) {
+        let early = self.now() - second(3600);
+        let volume = self.claims[pvc].volume.as_ref().and_then(|pv| self.disks.get_mut(pv));
+        volume.unwrap().volume.created = early;
+    }
+
+    /// The neighbour's volume in the place of one that the status names, while a run is under way or an undo may come.
+    fn forge_status(&mut self, blow: Blow, pvc: &str) {
+        let other = &self.others["data-db-0"];
+        let volume = &self.disks[&other.pv].volume;
+        let (pv, uid, handle) = (Some(other.pv.clone()), Some(volume.uid.clone()), Some(volume.handle.clone()));
+        let claim = Some(other.claim.clone());
+        let plan = self.status.plan.iter_mut().flat_map(|plan| &mut plan.claims).find(|item| item.pvc == pvc);
+        let staged = self.status.staged.iter_mut().find(|staged| staged.pvc == pvc);
+        let was = match (blow, plan, staged) {
+            (Blow::ForgePlan, Some(item), _) => {
+                (item.old_pvc_uid, item.old_pv_uid, item.volume_handle) = (claim, uid, handle);
+                std::mem::replace(&mut item.old_pv, pv)
+            }
+            (Blow::ForgeStaged, _, Some(staged)) => {
+                (staged.staging_pvc_uid, staged.pv_uid, staged.volume_handle) = (claim, uid, handle);
+                std::mem::replace(&mut staged.pv, pv)
+            }
+            _ => return,
+        };
+        self.version += 1;
+        self.hit = Some(pvc.into());
+        // What the status does not name any more nobody can put away.
+        self.forsaken.extend(was.map(|was| format!("volume {was} ")));
     }
 
     /// The journal is gone with the object: only what its processes remember is left of the run.
@@ -193,6 +265,9 @@ impl World {
             Restore::Reserve(reserve) if self.is_held(&reserve.pv) => {
                 Some(format!("volume {} is reserved anew while it is bound", reserve.pv))
             }
+            Restore::Discard(tend) if !self.is_new(&tend.pv) => {
+                Some(format!("volume {} is set to Delete, and was not made by this restore", tend.pv))
+            }
             Restore::Settle(tend) if me.0.starts_with("release/") && self.is_used(&tend.pv) => {
                 Some(format!("volume {} is released while it is not Released", tend.pv))
             }
@@ -202,6 +277,10 @@ impl World {
 
     fn is_loose(&self, snapshot: Option<&String>) -> bool {
         snapshot.and_then(|name| self.sources.get(name)).is_some_and(|source| source.pinned.is_empty())
+    }
+
+    fn is_new(&self, pv: &str) -> bool {
+        self.disks.get(pv).is_none_or(|disk| disk.content.starts_with("new "))
     }
 
     fn is_held(&self, pv: &str) -> bool {

@@ -127,7 +127,7 @@ impl World {
     pub(super) fn binder(&mut self) {
         for (name, claim) in &mut self.claims {
             let Some(disk) = claim.asked.as_ref().and_then(|pv| self.disks.get_mut(pv)) else {
-                claim.lost = claim.asked.is_some();
+                claim.lost = claim.asked.is_some() || is_bound_by_note(claim);
                 continue;
             };
             let of = disk.volume.claim.get_or_insert_default();
@@ -143,7 +143,7 @@ impl World {
     }
 
     pub(super) fn provisioner(&mut self, now: Timestamp) {
-        let pending = |claim: &Claim| claim.asked.is_none() && !claim.leaving;
+        let pending = |claim: &Claim| claim.asked.is_none() && !claim.leaving && !claim.lost;
         let names: Vec<String> =
             self.claims.iter().filter(|(_, claim)| pending(claim)).map(|(name, _)| name.clone()).collect();
         for name in names {
@@ -154,6 +154,11 @@ impl World {
                 claim.node = None; // it cannot serve: the next candidate, please
                 self.uids += 1;
                 claim.version = format!("v-{}", self.uids);
+            }
+            let wanted = self.pods.values().any(|instance| instance.pod.claims.contains(&name));
+            if claim.snapshot.is_none() && claim.restore.is_some() && wanted {
+                self.provision(&name, format!("empty {name}"));
+                continue;
             }
             let (snapshot, waits) = (claim.snapshot.clone(), claim.node.is_none());
             if let Some(snapshot) = snapshot.filter(|_| !waits && now >= since + second(1)) {
@@ -173,4 +178,9 @@ impl World {
         }
         self.disks.retain(|_, disk| disk.gone_at.is_none_or(|at| at > now));
     }
+}
+
+/// The volume controller takes such a claim for one that has lost its volume.
+fn is_bound_by_note(claim: &Claim) -> bool {
+    claim.manifest.annotations.contains_key("pv.kubernetes.io/bind-completed")
 }

@@ -1,0 +1,94 @@
+//! What others may have written beforehand: the record of a claim on a snapshot, where nothing is left but the snapshots.
+//! And claims that start empty, which are known by nothing but their uid.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use serde_json::json;
+use sts_backup::api::restore::{RestorePhase, Uncovered};
+use sts_backup::plan::flow::Planner;
+use sts_backup::plan::noun::RETAIN;
+use sts_backup::plan::restore::{self, Restore, undo};
+use sts_backup::plan::view::View;
+use sts_backup::step::drive;
+
+use super::process::Process;
+use super::sweep::{STAGED, pause, run, runtime, settings, want};
+use super::world::{Setting, World, keys};
+
+/// Nobody is there any more, and the snapshots record claims that would never bind, of a size that nobody has.
+fn bare(setting: Setting) -> World {
+    let mut world = World::new(&[], setting);
+    world.no_target = true;
+    world.pods.clear();
+    for pvc in keys().iter().map(|key| key.pvc("web")) {
+        let volume = world.claims.remove(&pvc).unwrap().volume.unwrap();
+        world.disks.remove(&volume);
+        let source = world.sources.get_mut(&format!("snap-{pvc}")).unwrap();
+        let record = json!({
+            "storage": "9000Ti",
+            "volumeName": "theirs",
+            "finalizers": ["example.com/for-ever"],
+            "labels": { "app": "web" },
+            "annotations": { "pv.kubernetes.io/bind-completed": "yes", "example.com/team": "db" },
+        });
+        source.manifest = serde_json::from_value(record).unwrap();
+        source.restore_size = Some("1Gi".into());
+    }
+    world
+}
+
+#[test]
+fn what_a_snapshot_records_of_its_claim_steers_no_binding_and_asks_for_no_more_than_it_holds() {
+    for setting in [STAGED, settings()[1].1] {
+        runtime().block_on(async {
+            let world = Rc::new(RefCell::new(bare(setting)));
+            run(&world, "restore", restore::next).await;
+            pause(&world, 8).await;
+            let world = world.borrow();
+            assert_eq!(world.status.phase, Some(RestorePhase::Completed), "{:?}", world.status.message);
+            assert_eq!(world.violations, Vec::<String>::new());
+            for pvc in keys().iter().map(|key| key.pvc("web")) {
+                assert_eq!(world.contents()[&pvc], format!("new {pvc}"));
+                let made = &world.claims[&pvc].manifest;
+                assert_eq!(made.storage, "1Gi");
+                assert_eq!(made.labels, [("app".to_owned(), "web".to_owned())].into());
+                assert_eq!(made.annotations, [("example.com/team".to_owned(), "db".to_owned())].into());
+            }
+        });
+    }
+}
+
+/// One process, with claims that the run lacks started empty.
+async fn fresh(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) {
+    let mut want = want(&world.borrow(), what, 1);
+    want.restore.uncovered = Uncovered::Fresh;
+    let process = Process::start(world, want.clone());
+    drive(&process, next, View::new(want)).await;
+    pause(world, 8).await;
+}
+
+#[test]
+fn the_undo_of_a_claim_that_started_empty_keeps_what_was_written_to_it() {
+    runtime().block_on(async {
+        let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
+        world.borrow_mut().sources.retain(|name, _| name.ends_with("-0"));
+        world.borrow_mut().sources.values_mut().for_each(|source| source.size = Some(2));
+        // By its label it might be one that the restore has made.
+        world.borrow_mut().claims.get_mut("data-web-1").unwrap().restore = Some("restore".into());
+        fresh(&world, "restore", restore::next).await;
+        assert_eq!(world.borrow().status.phase, Some(RestorePhase::Completed), "{:?}", world.borrow().status.message);
+        assert_eq!(world.borrow().contents()["data-web-1"], "empty data-web-1");
+        world.borrow_mut().undo = Some("please".into());
+        fresh(&world, "undo", undo::next).await;
+        let world = world.borrow();
+        assert_eq!(world.status.phase, Some(RestorePhase::Undone), "{:?}", world.status.message);
+        assert_eq!(world.violations, Vec::<String>::new());
+        for pvc in keys().iter().map(|key| key.pvc("web")) {
+            assert_eq!(world.contents()[&pvc], format!("old {pvc}"));
+        }
+        let kept: Vec<_> = world.disks.values().filter(|disk| disk.content.starts_with("empty ")).collect();
+        assert!(kept.len() == 2 && kept.iter().all(|disk| disk.volume.policy == RETAIN));
+        assert!(kept.iter().all(|disk| disk.volume.marks.deadline.is_some()), "there is a day for its release");
+    });
+}
