@@ -31,6 +31,7 @@
 //! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
 //! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed, and what makes a freeze void |
+//! | [`plan::inherit`] | what a freeze leaves to the process that takes it up: with what to thaw, and which containers may be entered |
 //! | [`plan::hook`] | hooks: where they run, how they ended, which pod still has to be thawed |
 //! | [`plan::guard`] | whether the author policies stand, without which a pod begins no hook and no restore |
 //! | [`plan::patience`] | how long a run waits for the lock |

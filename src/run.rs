@@ -27,7 +27,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result, is_definite};
 use crate::plan;
 use crate::plan::flow::{Exit, Planner, Step};
-use crate::plan::hook::HookSpec;
+use crate::plan::hook::{HookSpec, Pair};
 use crate::plan::noun::{BackupWant, Holder, Keep, Refusal, RestoreWant, Stop, Want};
 use crate::plan::view::{Fact, Seen, View};
 use crate::step::clock::Clock;
@@ -130,6 +130,10 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
     }
     let open = object.status.as_ref().and_then(|status| status.run.as_ref());
     let slot = request.slot.clone().or_else(|| open.and_then(|run| run.slot.clone()));
+    // Who changes an object that is being deleted is asked for no right: nothing of it counts any more.
+    let leaving = object.metadata.deletion_timestamp.is_some();
+    let (pre, post) = (spec.pre_backup_hook.as_ref().map(hook), spec.post_backup_hook.as_ref().map(hook));
+    let hooks = Pair { pre, post };
     let same = open.filter(|run| run.slot == slot).and_then(|run| run.attempt).map(i64::from);
     Ok(Want {
         me: holder("backup", &namespace, &name, settings),
@@ -147,11 +151,10 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
             templates: spec.claim_templates.clone(),
             class: spec.volume_snapshot_class_name.clone().filter(|name| !name.is_empty()),
             owned: spec.deletion_policy() == DeletionPolicy::Delete,
-            pre: spec.pre_backup_hook.as_ref().map(hook),
-            post: spec.post_backup_hook.as_ref().map(hook),
+            hooks: if leaving { Pair::default() } else { hooks },
             max_freeze: SignedDuration::from_secs(spec.max_freeze_seconds()),
             ready_timeout: SignedDuration::from_secs(spec.snapshot_ready_timeout_seconds()),
-            keep: keep(spec),
+            keep: keep(spec).filter(|_| !leaving),
             adopt: object.annotations().get(annotation::ADOPT).map(|uid| uid.trim().to_owned()),
         },
         restore: RestoreWant::default(),

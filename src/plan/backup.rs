@@ -9,7 +9,7 @@ mod tests;
 use jiff::{SignedDuration, Timestamp};
 
 use super::flow::{Exit, Feed, Plan, Verb, act, end, steps, wait};
-use super::freeze::{barred, freeze, quiet_until};
+use super::freeze::{barred, freeze, quiet_until, still_open};
 use super::guard;
 use super::hook::{End, Exec, Place, Tried};
 use super::journal::{Cut, Freeze, Journal, Record, Void};
@@ -147,6 +147,15 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
             None => end(Exit::Superseded(format!("the run for slot {} has ended already", v.want.slot))),
         },
         Journal::Idle if let Some(refusal) = &v.refused => close(v, Outcome::Failed(refusal.clone()), now),
+        Journal::Idle | Journal::Void(..) | Journal::Cut(_) if let Some(refusal) = forbidden(v)? => {
+            close(v, Outcome::Failed(refusal), now)
+        }
+        Journal::Frozen(f)
+            if let Some(refusal) = forbidden(v)?
+                && !still_open(v, f)? =>
+        {
+            void(v, f.id, refusal, now)
+        }
         Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),
         Journal::Cut(cut) if let Some(seals) = seals(v, cut)? => act(seals, now + CALL),
@@ -161,6 +170,29 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
         Journal::Frozen(f) => freeze(v, f, now),
         Journal::Void(id, why) => clean(v, *id, why, now),
         Journal::Idle => begin(v, None, now),
+    }
+}
+
+/// Another namespace has not consented, or not any more: nothing is written there. A freeze that its Lease names was
+/// begun with its consent, and is thawed.
+fn forbidden(v: &View) -> Result<Option<Refusal>, Read> {
+    if v.refused.is_some() {
+        return Ok(None);
+    }
+    Ok(resolve::allowed(v)?.err())
+}
+
+/// A freeze that is none, or whose process has thawed it: nothing is left to do there.
+fn void(v: &View, id: RunId, refusal: Refusal, now: Timestamp) -> Plan<Backup> {
+    let lease = v.lease()?;
+    match lease.and_then(|lease| lease.holder.as_ref()).filter(|holder| **holder != v.want.me) {
+        Some(holder) if lease.is_some_and(|lease| !lease.gone) => {
+            if now < v.want.lock_by {
+                return wait([Feed::Lease], v.want.lock_by);
+            }
+            end(Exit::Superseded(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
+        }
+        _ => one(write(v, &Journal::Void(id, Void::Failed(refusal)), now)?, now),
     }
 }
 
@@ -243,7 +275,8 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
         v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.iter().copied()).chain(void).chain(told).max();
     let Some(epoch) = v.mine()? else { return acquire(v, now) };
     let id = RunId::after(newest, now);
-    let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods };
+    let hooks = (!pods.is_empty()).then(|| v.want.backup.hooks.clone());
+    let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods, hooks };
     one(write(v, &Journal::Frozen(freeze), now)?, now)
 }
 
@@ -258,6 +291,7 @@ fn clean(v: &View, id: RunId, why: &Void, now: Timestamp) -> Plan<Backup> {
     match why {
         _ if !partial.is_empty() => act(partial, now + CALL),
         Void::Failed(refusal) => close(v, Outcome::Failed(refusal.clone()), now),
+        Void::Interrupted if v.record()?.leaving => close(v, Outcome::Failed(leaving(v)), now),
         Void::Interrupted if is_taken_up(v)? => close(v, Outcome::Failed(lost()), now),
         Void::Interrupted => begin(v, Some(id), now),
     }

@@ -30,6 +30,31 @@ pub struct HookSpec {
     pub timeout: SignedDuration,
 }
 
+/// Both hooks of a freeze.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pair {
+    pub pre: Option<HookSpec>,
+    pub post: Option<HookSpec>,
+}
+
+impl Pair {
+    pub fn get(&self, which: Which) -> Option<&HookSpec> {
+        match which {
+            Which::Pre => self.pre.as_ref(),
+            Which::Post => self.post.as_ref(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pre.is_none() && self.post.is_none()
+    }
+
+    /// The time of the one that may take longer.
+    pub fn longest(&self) -> Option<SignedDuration> {
+        [&self.pre, &self.post].into_iter().flatten().map(|hook| hook.timeout).max()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Which {
     Pre,
@@ -104,7 +129,7 @@ pub struct Tried {
 /// What this process has witnessed, in the order in which it was tried. Nothing is ever taken back: a pre hook that
 /// ended after its time is added behind its own timeout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct History(BTreeMap<(RunId, u32, Which), Vec<Tried>>, BTreeMap<(RunId, u32), Place>);
+pub struct History(BTreeMap<(RunId, u32, Which), Vec<Tried>>, BTreeMap<(RunId, u32), Place>, Option<SignedDuration>);
 
 /// Whether a pod still has to be thawed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +193,16 @@ impl History {
         let inherited = |run: &RunId| !self.0.keys().any(|(of, _, which)| of == run && *which == Which::Pre);
         let posts = self.0.iter().filter(|((run, _, which), _)| *which == Which::Post && inherited(run));
         posts.filter_map(|(_, tried)| tried.first()).map(|tried| tried.when.begun).max()
+    }
+
+    /// A freeze that we inherit has these hooks.
+    pub fn inherit(&mut self, hooks: &Pair) {
+        self.2 = self.2.max(hooks.longest());
+    }
+
+    /// The longest time that a hook of a freeze that we inherited has.
+    pub fn longest(&self) -> Option<SignedDuration> {
+        self.2
     }
 
     /// What is owed to one pod. `pre`: the pre hook, if there is one; `own`: this process froze it, so that a pre hook

@@ -7,6 +7,7 @@ pub mod flow;
 pub mod freeze;
 pub mod guard;
 pub mod hook;
+pub mod inherit;
 pub mod invariant;
 pub mod job;
 pub mod journal;

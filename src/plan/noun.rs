@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::hook::HookSpec;
+use super::hook::Pair;
 use super::name::{ClaimKey, RunId};
 use super::topology::Term;
 use crate::api::backup::RetentionPolicy;
@@ -353,8 +353,7 @@ pub struct BackupWant {
     pub class: Option<String>,
     /// spec.deletionPolicy is Delete: snapshots are owned by the object.
     pub owned: bool,
-    pub pre: Option<HookSpec>,
-    pub post: Option<HookSpec>,
+    pub hooks: Pair,
     /// From the first pre hook to the last post hook; without hooks it bounds the wait for the cut.
     pub max_freeze: SignedDuration,
     pub ready_timeout: SignedDuration,
