@@ -37,6 +37,9 @@ use crate::step::{Effect, drive, record};
 /// First contact is tried so often, a second apart: a pod may start before its network does.
 const FIRST_TRIES: u32 = 15;
 
+/// The greatest bound of a time in spec, in seconds.
+const LONGEST: i64 = 30 * 86_400;
+
 /// One run of a backup, as asked for on the command line.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -130,6 +133,7 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
     }
     let open = object.status.as_ref().and_then(|status| status.run.as_ref());
     let slot = request.slot.clone().or_else(|| open.and_then(|run| run.slot.clone()));
+    let flaws = object.problems();
     // Who changes an object that is being deleted is asked for no right: nothing of it counts any more.
     let leaving = object.metadata.deletion_timestamp.is_some();
     let (pre, post) = (spec.pre_backup_hook.as_ref().map(hook), spec.post_backup_hook.as_ref().map(hook));
@@ -152,9 +156,11 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
             class: spec.volume_snapshot_class_name.clone().filter(|name| !name.is_empty()),
             owned: spec.deletion_policy() == DeletionPolicy::Delete,
             hooks: if leaving { Pair::default() } else { hooks },
-            max_freeze: SignedDuration::from_secs(spec.max_freeze_seconds()),
-            ready_timeout: SignedDuration::from_secs(spec.snapshot_ready_timeout_seconds()),
-            keep: keep(spec).filter(|_| !leaving),
+            quiet: !spec.output_in_status(),
+            max_freeze: seconds(spec.max_freeze_seconds()),
+            ready_timeout: seconds(spec.snapshot_ready_timeout_seconds()),
+            keep: keep(spec).filter(|_| !leaving && flaws.is_empty()),
+            flaws,
             adopt: object.annotations().get(annotation::ADOPT).map(|uid| uid.trim().to_owned()),
         },
         restore: RestoreWant::default(),
@@ -174,8 +180,13 @@ fn hook(hook: &backup::Hook) -> HookSpec {
     HookSpec {
         argv: hook.command.clone(),
         container: hook.container_name.clone().filter(|name| !name.is_empty()),
-        timeout: SignedDuration::from_secs(hook.timeout_seconds()),
+        timeout: seconds(hook.timeout_seconds()),
     }
+}
+
+/// Of an object that breaks the rules as well: no number of it leaves the calendar.
+fn seconds(seconds: i64) -> SignedDuration {
+    SignedDuration::from_secs(seconds.clamp(1, LONGEST))
 }
 
 /// A new identity for every process.

@@ -8,6 +8,7 @@ mod tests;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::consent;
 use super::flow::{Exit, Feed, Plan, Verb, act, end, steps, wait};
 use super::freeze::{barred, freeze, quiet_until, still_open};
 use super::guard;
@@ -118,7 +119,10 @@ pub struct Doomed {
 
 pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
     if let Some(refusal) = &v.mute {
-        return end(Exit::Refused(refusal.clone()));
+        return match v.mine() {
+            Ok(Some(epoch)) if v.refused.is_none() => one(Backup::Unlock(epoch), now),
+            _ => end(Exit::Refused(refusal.clone())),
+        };
     }
     if v.is_deserted(now) {
         return end(Exit::Again("the API server does not answer".into()));
@@ -147,14 +151,15 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
             None => end(Exit::Superseded(format!("the run for slot {} has ended already", v.want.slot))),
         },
         Journal::Idle if let Some(refusal) = &v.refused => close(v, Outcome::Failed(refusal.clone()), now),
-        Journal::Idle | Journal::Void(..) | Journal::Cut(_) if let Some(refusal) = forbidden(v)? => {
+        Journal::Idle if let Some(refusal) = consent::flaw(&v.want) => close(v, Outcome::Failed(refusal), now),
+        Journal::Idle | Journal::Void(..) | Journal::Cut(_) if let Some(refusal) = consent::refusal(v)? => {
             close(v, Outcome::Failed(refusal), now)
         }
         Journal::Frozen(f)
-            if let Some(refusal) = forbidden(v)?
+            if let Some(refusal) = consent::refusal(v)?
                 && !still_open(v, f)? =>
         {
-            void(v, f.id, refusal, now)
+            consent::void(v, f.id, refusal, now)
         }
         Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),
@@ -170,29 +175,6 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
         Journal::Frozen(f) => freeze(v, f, now),
         Journal::Void(id, why) => clean(v, *id, why, now),
         Journal::Idle => begin(v, None, now),
-    }
-}
-
-/// Another namespace has not consented, or not any more: nothing is written there. A freeze that its Lease names was
-/// begun with its consent, and is thawed.
-fn forbidden(v: &View) -> Result<Option<Refusal>, Read> {
-    if v.refused.is_some() {
-        return Ok(None);
-    }
-    Ok(resolve::allowed(v)?.err())
-}
-
-/// A freeze that is none, or whose process has thawed it: nothing is left to do there.
-fn void(v: &View, id: RunId, refusal: Refusal, now: Timestamp) -> Plan<Backup> {
-    let lease = v.lease()?;
-    match lease.and_then(|lease| lease.holder.as_ref()).filter(|holder| **holder != v.want.me) {
-        Some(holder) if lease.is_some_and(|lease| !lease.gone) => {
-            if now < v.want.lock_by {
-                return wait([Feed::Lease], v.want.lock_by);
-            }
-            end(Exit::Superseded(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
-        }
-        _ => one(write(v, &Journal::Void(id, Void::Failed(refusal)), now)?, now),
     }
 }
 
@@ -244,8 +226,8 @@ fn is_taken_up(v: &View) -> Result<bool, Read> {
 
 /// Resolve, then write the intent under an id that is later than any that names a snapshot.
 fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
-    if let Some(refusal) = &v.refused {
-        return close(v, Outcome::Failed(refusal.clone()), now);
+    if let Some(refusal) = v.refused.clone().or_else(|| consent::flaw(&v.want)) {
+        return close(v, Outcome::Failed(refusal), now);
     }
     let covered = match resolve(v)? {
         Ok(covered) => covered,
@@ -277,7 +259,11 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     let id = RunId::after(newest, now);
     let hooks = (!pods.is_empty()).then(|| v.want.backup.hooks.clone());
     let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods, hooks };
-    one(write(v, &Journal::Frozen(freeze), now)?, now)
+    let intent = report::write(v, &Journal::Frozen(freeze), now)?;
+    match consent::too_large(v, &intent, &covered) {
+        Some(refusal) => close(v, Outcome::Failed(refusal), now),
+        None => one(Backup::Write(Box::new(intent)), now),
+    }
 }
 
 /// A freeze that a restart has interrupted is worth some patience with the container that comes back.

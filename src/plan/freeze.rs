@@ -7,6 +7,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::backup::{Backup, CALL, LASTING, NewSnapshot, leave, one, write};
+use super::blame;
 use super::flow::{Feed, Lost, Plan, act, wait};
 use super::hook::{self, Exec, HookSpec, Owed, Place, Which};
 use super::inherit;
@@ -183,7 +184,7 @@ fn cut_off(v: &View, f: &Freeze, exec: &Exec) -> Void {
         return interrupted(v, f);
     }
     let Place { pod, container, .. } = &exec.place;
-    let what = format!("pre hook {:?} in container {container} of pod {pod}", exec.argv);
+    let what = format!("pre hook {} in container {container} of pod {pod}", blame::command(&exec.argv));
     let message = format!("the end of the {what} could not be learnt, in {FREEZES} freezes in a row");
     Void::Failed(Refusal::new(Reason::HookFailed, message))
 }
@@ -306,18 +307,18 @@ fn failed_hook(v: &View, f: &Freeze) -> Option<Refusal> {
         if heard.end.is_late() && exec.which == Which::Pre && heard.when.ended >= f.since + v.want.backup.max_freeze {
             return Some(too_long(v, &format!("the pre hook of pod {}", exec.place.pod), "had not ended"));
         }
-        hook::refusal(&exec, &heard.end, hook.timeout)
+        blame::refusal(&exec, &heard.end, hook.timeout, v.want.backup.quiet)
     });
     refusals.next()
 }
 
 fn thaw_unproven(v: &View, f: &Freeze, exec: &Exec) -> Refusal {
     let Place { pod, container, .. } = &exec.place;
-    let argv = pre(v, f).map_or(&exec.argv, |pre| &pre.argv);
+    let argv = blame::command(pre(v, f).map_or(&exec.argv, |pre| &pre.argv));
     let message = format!(
-        "the pre hook {argv:?} in container {container} of pod {pod} may still be at work and freeze it after the thaw: \
-         look at the container, then run {:?} in it",
-        exec.argv
+        "the pre hook {argv} in container {container} of pod {pod} may still be at work and freeze it after the thaw: \
+         look at the container, then run {} in it",
+        blame::command(&exec.argv)
     );
     Refusal::new(Reason::ThawUnproven, message)
 }

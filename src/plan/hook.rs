@@ -9,8 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::flow::{Lost, When};
 use super::name::RunId;
-use super::noun::Refusal;
-use crate::api::condition::Reason;
 
 /// Between two thaws of a pod whose pre hook may still be at work.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
@@ -251,35 +249,6 @@ impl History {
     }
 }
 
-/// Why a hook that ended so fails the run.
-pub fn refusal(exec: &Exec, end: &End, timeout: SignedDuration) -> Option<Refusal> {
-    let Place { pod, container, .. } = &exec.place;
-    let which = exec.which.name();
-    let what = format!("{which} {:?} in container {container} of pod {pod}", exec.argv);
-    let post = exec.which == Which::Post;
-    Some(match end {
-        End::Exit(0, _) | End::Gone | End::Lost(Lost::Stopped | Lost::Reply) => return None,
-        End::Exit(code, tail) => {
-            let tail = said(tail);
-            let reason = if post { Reason::ThawFailed } else { Reason::HookFailed };
-            Refusal::new(reason, format!("{what} ended with exit code {code}; {tail}"))
-        }
-        End::NotStarted(why) => {
-            let reason = if post { Reason::ThawFailed } else { Reason::HookFailed };
-            Refusal::new(reason, format!("{what} could not be started: {why}"))
-        }
-        End::Late(_) | End::Lost(Lost::Late) => {
-            let reason = if post { Reason::ThawFailed } else { Reason::HookTimeout };
-            let (seconds, tail) = (timeout.as_secs(), if let End::Late(tail) = end { said(tail) } else { said("") });
-            Refusal::new(reason, format!("{what} did not end within its timeoutSeconds ({seconds} s); {tail}"))
-        }
-    })
-}
-
-fn said(tail: &str) -> String {
-    if tail.is_empty() { "nothing on stderr".to_owned() } else { format!("stderr: {tail}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,38 +329,5 @@ mod tests {
         assert_eq!(owed(&[(Post, 0, ok())], false, false, 1), Owed::At(at(11)));
         assert_eq!(owed(&[(Post, 0, ok()), (Post, 50, ok())], false, false, 51), Owed::At(at(60)));
         assert_eq!(owed(&[(Post, 0, ok()), (Post, 60, ok())], false, false, 61), Owed::Nothing);
-    }
-
-    #[test]
-    fn a_refusal_names_pod_container_command_and_the_tail_of_stderr() {
-        let place = Place {
-            ordinal: 0,
-            pod: "pg-0".into(),
-            uid: String::new(),
-            container: "db".into(),
-            container_id: String::new(),
-            restarts: 0,
-        };
-        let argv = vec!["psql".into(), "-c".into(), "CHECKPOINT".into()];
-        let exec = |which| Exec { run: run(), which, place: place.clone(), argv: argv.clone(), until: at(60) };
-        let said = |which, end: End| {
-            let refusal = refusal(&exec(which), &end, SignedDuration::from_secs(60)).unwrap();
-            format!("{}: {}", refusal.reason, refusal.message)
-        };
-        let what = "hook [\"psql\", \"-c\", \"CHECKPOINT\"] in container db of pod pg-0";
-        let code = End::Exit(2, "FATAL: no".into());
-        assert_eq!(
-            said(Which::Pre, code.clone()),
-            format!("HookFailed: pre {what} ended with exit code 2; stderr: FATAL: no")
-        );
-        assert_eq!(
-            said(Which::Post, code),
-            format!("ThawFailed: post {what} ended with exit code 2; stderr: FATAL: no")
-        );
-        assert_eq!(
-            said(Which::Pre, End::Late("waiting".into())),
-            format!("HookTimeout: pre {what} did not end within its timeoutSeconds (60 s); stderr: waiting")
-        );
-        assert!(refusal(&exec(Which::Pre), &ok(), SignedDuration::from_secs(60)).is_none());
     }
 }

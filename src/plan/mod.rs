@@ -1,8 +1,10 @@
 //! What to do, and nothing that does it: no clock, no client, no randomness in here. `now` is an argument.
 
 pub mod backup;
+pub mod blame;
 pub mod catalog;
 pub mod choose;
+pub mod consent;
 pub mod flow;
 pub mod freeze;
 pub mod guard;
@@ -24,5 +26,6 @@ pub mod restore;
 pub mod retention;
 pub mod schedule;
 pub mod stock;
+pub mod text;
 pub mod topology;
 pub mod view;

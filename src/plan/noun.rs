@@ -354,6 +354,10 @@ pub struct BackupWant {
     /// spec.deletionPolicy is Delete: snapshots are owned by the object.
     pub owned: bool,
     pub hooks: Pair,
+    /// What hooks have said stands in the log alone.
+    pub quiet: bool,
+    /// The rules that the object breaks.
+    pub flaws: Vec<String>,
     /// From the first pre hook to the last post hook; without hooks it bounds the wait for the cut.
     pub max_freeze: SignedDuration,
     pub ready_timeout: SignedDuration,

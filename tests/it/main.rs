@@ -7,6 +7,7 @@ mod broken;
 mod conformance;
 mod draw;
 mod guard;
+mod hostile;
 mod jobs;
 mod life;
 mod lift;

@@ -118,7 +118,7 @@ fn set(store: &mut Store) {
     store.create(&key("statefulsets", SET), json!({ "metadata": {}, "spec": spec }), false).unwrap();
 }
 
-fn claim(store: &mut Store, name: &str) {
+pub fn claim(store: &mut Store, name: &str) {
     let volume = Key::new("persistentvolumes", "", &format!("pv-{name}"));
     if store.get(&volume).is_none() {
         let csi = json!({ "driver": DRIVER, "volumeHandle": format!("volume-{name}") });
