@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::hook::Pair;
 use super::name::{ClaimKey, RunId};
+pub use super::retention::Keep;
 use super::topology::Term;
-use crate::api::backup::RetentionPolicy;
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
 use crate::api::restore::{OnFailure, ReleaseOldVolumes, Strategy, Uncovered};
@@ -365,15 +364,6 @@ pub struct BackupWant {
     pub keep: Option<Keep>,
     /// The uid of a former object of this name whose runs count as our own.
     pub adopt: Option<String>,
-}
-
-/// What retention goes by.
-#[derive(Debug, Clone)]
-pub struct Keep {
-    pub policy: RetentionPolicy,
-    pub zone_name: String,
-    /// None: the time zone database does not have it.
-    pub zone: Option<TimeZone>,
 }
 
 /// What a restore was asked to do; default in every other run.
