@@ -39,9 +39,23 @@ impl Error {
     }
 }
 
-/// The server has understood the request and will not fulfil it, however often it is sent.
+/// The server has understood the request and will not fulfil it, however often it is sent; or it could not even be
+/// made, so that nothing was sent.
 pub fn is_definite(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 401 | 403 | 404 | 405 | 413 | 422))
+    match error {
+        kube::Error::BuildRequest(_) => true,
+        kube::Error::Api(status) => {
+            matches!(status.code, 400 | 401 | 403 | 404 | 405 | 413 | 414 | 422 | 431) || is_too_large(&status.message)
+        }
+        _ => false,
+    }
+}
+
+/// What the API server says, with code 500, when its store does not take an object of that size.
+fn is_too_large(message: &str) -> bool {
+    ["etcdserver: request is too large", "trying to send message larger than max"]
+        .iter()
+        .any(|say| message.contains(say))
 }
 
 impl fmt::Display for Error {
@@ -73,4 +87,30 @@ pub fn root(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::AttachParams;
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_definite() {
+        let api = |code, message: &str| kube::Error::Api(Box::new(Status::failure(message, "").with_code(code)));
+        for code in [413, 414, 431] {
+            assert!(is_definite(&api(code, "too long")), "{code}");
+        }
+        assert!(is_definite(&api(500, "rpc error: etcdserver: request is too large")));
+        assert!(is_definite(&api(500, "grpc: trying to send message larger than max (2300000 vs. 2097152)")));
+        for (code, message) in
+            [(500, "etcdserver: request timed out"), (429, "wait"), (504, "timeout"), (409, "Conflict")]
+        {
+            assert!(!is_definite(&api(code, message)), "{message}");
+        }
+        let pods = kube::core::Request::new("/api/v1/namespaces/shop/pods");
+        let unsent = pods.exec("web-0", ["x".repeat(600_000)], &AttachParams::default()).unwrap_err();
+        assert!(is_definite(&kube::Error::BuildRequest(unsent)));
+    }
 }

@@ -31,7 +31,10 @@
 //! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
 //! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed, and what makes a freeze void |
+//! | [`plan::inherit`] | what a freeze leaves to the process that takes it up: with what to thaw, and which containers may be entered |
 //! | [`plan::hook`] | hooks: where they run, how they ended, which pod still has to be thawed |
+//! | [`plan::blame`] | the sentence for a hook that fails a run |
+//! | [`plan::consent`] | what speaks against a run before anything of it is written |
 //! | [`plan::guard`] | whether the author policies stand, without which a pod begins no hook and no restore |
 //! | [`plan::patience`] | how long a run waits for the lock |
 //! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
@@ -40,6 +43,7 @@
 //! | [`plan::restore::lift`], [`run::lift`] | `doctor --lift-fence`: a Held restore ended as it stands, marks without an object taken off |
 //! | [`plan::restore::preview`] | the same before it is asked for: what would be done, and all that speaks against it |
 //! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once |
+//! | [`plan::text`] | what others wrote, before a terminal, a log line, an Event or status shows it |
 //! | [`plan::topology`], [`plan::quantity`] | which nodes reach a volume; sizes |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
 //! | [`plan::retention`] | which runs a policy keeps, and by which rules |

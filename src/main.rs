@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     sts_backup::cli::run().unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        sts_backup::telemetry::complain(&format!("error: {error}"));
         ExitCode::from(error.exit_code())
     })
 }

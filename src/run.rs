@@ -27,7 +27,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result, is_definite};
 use crate::plan;
 use crate::plan::flow::{Exit, Planner, Step};
-use crate::plan::hook::HookSpec;
+use crate::plan::hook::{HookSpec, Pair};
 use crate::plan::noun::{BackupWant, Holder, Keep, Refusal, RestoreWant, Stop, Want};
 use crate::plan::view::{Fact, Seen, View};
 use crate::step::clock::Clock;
@@ -36,6 +36,9 @@ use crate::step::{Effect, drive, record};
 
 /// First contact is tried so often, a second apart: a pod may start before its network does.
 const FIRST_TRIES: u32 = 15;
+
+/// The greatest bound of a time in spec, in seconds.
+const LONGEST: i64 = 30 * 86_400;
 
 /// One run of a backup, as asked for on the command line.
 #[derive(Debug, Clone)]
@@ -130,6 +133,11 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
     }
     let open = object.status.as_ref().and_then(|status| status.run.as_ref());
     let slot = request.slot.clone().or_else(|| open.and_then(|run| run.slot.clone()));
+    let flaws = object.problems();
+    // Who changes an object that is being deleted is asked for no right: nothing of it counts any more.
+    let leaving = object.metadata.deletion_timestamp.is_some();
+    let (pre, post) = (spec.pre_backup_hook.as_ref().map(hook), spec.post_backup_hook.as_ref().map(hook));
+    let hooks = Pair { pre, post };
     let same = open.filter(|run| run.slot == slot).and_then(|run| run.attempt).map(i64::from);
     Ok(Want {
         me: holder("backup", &namespace, &name, settings),
@@ -148,11 +156,12 @@ pub fn want(object: &StatefulSetBackup, settings: &Settings, request: &Request, 
             templates: spec.claim_templates.clone(),
             class: spec.volume_snapshot_class_name.clone().filter(|name| !name.is_empty()),
             owned: spec.deletion_policy() == DeletionPolicy::Delete,
-            pre: spec.pre_backup_hook.as_ref().map(hook),
-            post: spec.post_backup_hook.as_ref().map(hook),
-            max_freeze: SignedDuration::from_secs(spec.max_freeze_seconds()),
-            ready_timeout: SignedDuration::from_secs(spec.snapshot_ready_timeout_seconds()),
-            keep: keep(spec),
+            hooks: if leaving { Pair::default() } else { hooks },
+            quiet: !spec.output_in_status(),
+            max_freeze: seconds(spec.max_freeze_seconds()),
+            ready_timeout: seconds(spec.snapshot_ready_timeout_seconds()),
+            keep: keep(spec).filter(|_| !leaving && flaws.is_empty()),
+            flaws,
             adopt: object.annotations().get(annotation::ADOPT).map(|uid| uid.trim().to_owned()),
         },
         restore: RestoreWant::default(),
@@ -172,7 +181,7 @@ fn hook(hook: &backup::Hook) -> HookSpec {
     HookSpec {
         argv: hook.command.clone(),
         container: hook.container_name.clone().filter(|name| !name.is_empty()),
-        timeout: SignedDuration::from_secs(hook.timeout_seconds()),
+        timeout: seconds(hook.timeout_seconds()),
     }
 }
 
@@ -180,6 +189,11 @@ fn hook(hook: &backup::Hook) -> HookSpec {
 fn secret() -> String {
     let half = |which: u8| RandomState::new().hash_one((which, std::process::id()));
     format!("{:016x}{:016x}", half(0), half(1))
+}
+
+/// Of an object that breaks the rules as well: no number of it leaves the calendar.
+fn seconds(seconds: i64) -> SignedDuration {
+    SignedDuration::from_secs(seconds.clamp(1, LONGEST))
 }
 
 /// A new identity for every process.

@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write as _};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,6 +14,8 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{filter, registry};
+
+use crate::plan::text::{escape, escape_json};
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -30,10 +33,34 @@ impl Format {
     }
 }
 
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
 /// Starts the log. A second start (in tests) changes nothing.
 pub fn start(format: Format) {
     let ours = filter::filter_fn(|meta| meta.target().starts_with("sts_backup") && *meta.level() <= Level::INFO);
-    let _ = registry().with(Lines { format }.with_filter(ours)).try_init();
+    if registry().with(Lines { format }.with_filter(ours)).try_init().is_err() {
+        return;
+    }
+    let _ = FORMAT.set(format);
+    if format == Format::Json {
+        std::panic::set_hook(Box::new(|panic| complain(&panic.to_string())));
+    }
+}
+
+/// A sentence on stderr. In a pod it stands in one log with the lines of stdout, so beside a log in JSON it is a line of
+/// JSON as well, unless a person reads it on a terminal.
+pub fn complain(sentence: &str) {
+    let mut err = std::io::stderr().lock();
+    let json = FORMAT.get() == Some(&Format::Json) && !err.is_terminal();
+    let _ = writeln!(err, "{}", complaint(json, sentence));
+}
+
+fn complaint(json: bool, sentence: &str) -> String {
+    if !json {
+        return escape(sentence).into_owned();
+    }
+    let fields = Fields(vec![("message", sentence.into())]);
+    escape_json(&fields.json(Level::ERROR)).into_owned()
 }
 
 /// A mutating request and what came of it.
@@ -125,7 +152,7 @@ pub fn summary(format: Format, summary: &impl Serialize, sentence: &str) {
         Format::Text => Ok(sentence.to_owned()),
     };
     if let Ok(text) = text {
-        print(&text);
+        print(format, &text);
     }
 }
 
@@ -134,8 +161,12 @@ fn now() -> String {
     format!("{:.3}", Timestamp::now())
 }
 
-/// A reader that has gone away is no reason to stop a run.
-fn print(line: &str) {
+/// One line, whatever others have written into it. A reader that has gone away is no reason to stop a run.
+fn print(format: Format, line: &str) {
+    let line = match format {
+        Format::Json => escape_json(line),
+        Format::Text => escape(line),
+    };
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
@@ -148,10 +179,11 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = event.metadata().level();
-        print(&match self.format {
+        let line = match self.format {
             Format::Json => fields.json(*level),
             Format::Text => fields.text(*level),
-        });
+        };
+        print(self.format, &line);
     }
 }
 
@@ -205,5 +237,24 @@ impl Visit for Fields {
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.0.push((field.name(), value.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_one_line_of_json_or_one_line_of_text() {
+        let forged = "HookFailed: stderr: no\n{\"time\":\"now\",\"outcome\":\"ok\"}\r\u{2028}\u{9b}2J";
+        let json = complaint(true, forged);
+        assert!(!json.contains(crate::plan::text::is_control), "{json}");
+        let read: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((read["level"].as_str(), read["message"].as_str()), (Some("error"), Some(forged)));
+        let text = complaint(false, forged);
+        assert!(
+            !text.contains(crate::plan::text::is_control) && text.starts_with("HookFailed: stderr: no\\n{"),
+            "{text}"
+        );
     }
 }

@@ -104,6 +104,9 @@ pub struct StatefulSetBackupSpec {
     /// after a failure. It may run more than once and must tolerate it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post_backup_hook: Option<Hook>,
+    /// What is told of hooks. Default: all that the fields of it say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<HookOptions>,
     /// How long the snapshots may take from the cut to readyToUse, in seconds; a first upload to a cloud store takes
     /// hours. The application is not frozen during this time. Default: 86400.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,11 +199,12 @@ pub struct RetentionPolicy {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["command"]))]
 pub struct Hook {
-    /// The argument vector, run as given: no shell, no standard input. For shell syntax let it begin with sh and -c.
+    /// The argument vector, run as given: no shell, no standard input. For shell syntax let it begin with sh and -c. At
+    /// most 32768 characters in all.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
     #[schemars(
         length(min = 1, max = 1024),
-        inner(length(max = 131_072)),
+        inner(length(max = 32_768)),
         extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = rules::command())
     )]
     pub command: Vec<String>,
@@ -213,6 +217,17 @@ pub struct Hook {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400), extend("default" = HOOK_TIMEOUT_SECONDS))]
     pub timeout_seconds: Option<i64>,
+}
+
+/// What is told of hooks.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HookOptions {
+    /// Whether the end of a failed hook's standard error, 512 bytes at most, stands in status and Events, where whoever
+    /// may read these reads it. The log has it in any case. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = true))]
+    pub output_in_status: Option<bool>,
 }
 
 impl Hook {
@@ -280,6 +295,12 @@ impl StatefulSetBackupSpec {
     #[must_use]
     pub fn max_freeze_seconds(&self) -> i64 {
         self.max_freeze_seconds.unwrap_or(MAX_FREEZE_SECONDS)
+    }
+
+    /// `hooks.outputInStatus`, or its default.
+    #[must_use]
+    pub fn output_in_status(&self) -> bool {
+        self.hooks.as_ref().and_then(|hooks| hooks.output_in_status).unwrap_or(true)
     }
 
     /// `deletionPolicy`, or its default.

@@ -84,6 +84,9 @@ impl Problems {
         let Some(hook) = hook else { return };
         let program = hook.command.first().is_some_and(|program| !program.is_empty());
         self.unless(program, &format!("{field}.{}", rules::COMMAND));
+        let size: usize = hook.command.iter().map(|part| part.chars().count()).sum();
+        self.unless(size <= rules::COMMAND_MAX, &format!("{field}.{}", rules::COMMAND_SIZE));
+        self.unless(hook.command.len() <= 1024, &format!("{field}.command has more than 1024 items"));
         let container = hook.container_name();
         self.unless(container.is_none_or(is_label), &format!("{field}.{}", rules::CONTAINER));
         self.range(&format!("{field}.timeoutSeconds"), hook.timeout_seconds, 1, DAY);
@@ -269,6 +272,25 @@ mod tests {
         assert!(judged.len() > 100);
         let missed: Vec<_> = judged.iter().filter(|(_, problems)| problems.is_empty()).collect();
         assert!(missed.is_empty(), "{missed:?}");
+    }
+
+    #[test]
+    fn a_command_has_a_bound_in_all_and_in_items() {
+        let problems = |command: Vec<String>| {
+            let mut object = StatefulSetBackup::default();
+            object.spec.stateful_set_ref.name = "web".into();
+            object.spec.post_backup_hook = Some(Hook { command, ..Hook::default() });
+            object.problems()
+        };
+        let halves = |size: usize| vec!["ü".repeat(size), "x".repeat(size)];
+        assert_eq!(problems(halves(16_384)), Vec::<String>::new());
+        let long = problems(halves(16_385));
+        assert!(
+            matches!(&long[..], [one] if one.contains("postBackupHook.command must not have more than 32768")),
+            "{long:?}"
+        );
+        assert_eq!(problems(vec!["x".into(); 1024]).len(), 0);
+        assert_eq!(problems(vec!["x".into(); 1025]).len(), 1);
     }
 
     #[test]

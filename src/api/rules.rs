@@ -6,6 +6,8 @@
 
 use serde_json::{Value, json};
 
+/// Characters of a hook's command in all.
+pub(super) const COMMAND_MAX: usize = 32_768;
 /// What separates the fields of a schedule: the White_Space property of Unicode, as the CronJob controller splits.
 const SPACE: &str = r"\s\v\x{85}\pZ";
 /// A DNS label: names of containers, namespaces and volumeClaimTemplates.
@@ -34,6 +36,8 @@ pub(super) const RETENTION: &str = "retentionPolicy must have at least one of ke
 pub(super) const SNAPSHOT_CLASS: &str = "volumeSnapshotClassName must be the name of a VolumeSnapshotClass: \
     lower-case letters, digits, '-' and '.'; leave it out for the default class of each claim's driver";
 pub(super) const COMMAND: &str = "command must begin with the program to run; its first item must not be empty";
+pub(super) const COMMAND_SIZE: &str = "command must not have more than 32768 characters in all, because it travels in \
+    a URL; put a longer script into the image or a ConfigMap, and let the command call it";
 pub(super) const CONTAINER: &str = "containerName must be the name of a container: lower-case letters, digits and \
     '-'; leave it out for the pod's default container";
 pub(super) const CLAIM_TEMPLATES: &str = "claimTemplates must hold names of volumeClaimTemplates: lower-case \
@@ -135,7 +139,10 @@ pub(crate) fn snapshot_class() -> Value {
 
 /// A hook's command.
 pub(crate) fn command() -> Value {
-    json!([rule("self.size() == 0 || self[0].size() > 0", COMMAND,)])
+    json!([
+        rule("self.size() == 0 || self[0].size() > 0", COMMAND),
+        rule(format!("self.map(part, part.size()).sum() <= {COMMAND_MAX}"), COMMAND_SIZE),
+    ])
 }
 
 /// A hook's containerName; `""` means none.

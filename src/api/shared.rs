@@ -186,8 +186,26 @@ pub struct Intent {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub pods: Vec<FrozenPod>,
+    /// The command that freezes them, as it was when the freeze began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_hook: Option<RecordedHook>,
+    /// The command that thaws them: this one, whatever the spec says by then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_hook: Option<RecordedHook>,
     /// How many snapshots make the run complete.
     pub size: i32,
+}
+
+/// A hook as it was when the freeze began; in which container it runs stands with the pods.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RecordedHook {
+    /// The argument vector.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub command: Vec<String>,
+    /// How long it may take in each pod, in seconds.
+    pub timeout_seconds: i64,
 }
 
 /// A pod that is frozen or may be, and exactly which container was entered.

@@ -24,6 +24,7 @@ use crate::api::shared::{Outcome, Trigger};
 use crate::api::{GROUP, annotation};
 use crate::error::{Error, Result, is_definite};
 use crate::plan::noun::Refusal;
+use crate::plan::text::escape_json;
 use crate::telemetry::Format;
 
 /// After so long without anybody at it, a word about who could be.
@@ -42,8 +43,8 @@ struct Line {
 
 fn say(format: Format, line: &Line) {
     match format {
-        Format::Json => eprintln!("{}", serde_json::to_string(line).unwrap_or_default()),
-        Format::Text => eprintln!("{}: {}", line.phase, line.message),
+        Format::Json => eprintln!("{}", escape_json(&serde_json::to_string(line).unwrap_or_default())),
+        Format::Text => output::say(&format!("{}: {}", line.phase, line.message)),
     }
 }
 
@@ -98,11 +99,11 @@ pub async fn follow<K: Follow>(global: &Global, client: &Client, object: &K, ask
             state = states.next() => state,
             () = tokio::time::sleep(PATIENCE), if hint => {
                 hint = false;
-                eprintln!(
+                output::say(&format!(
                     "nobody has begun it so far: a watcher would make a Job for it; here and now it is carried out by: \
                      sts-backup run-once {}",
                     K::by_hand(&format!("{namespace}/{name}"), asked)
-                );
+                ));
                 continue;
             }
         };

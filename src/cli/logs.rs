@@ -114,11 +114,11 @@ async fn tell(client: &Client, system: &str, place: &Place, job: &Job) -> Result
     let name = job.name_any();
     let pods = pods(client, system, place, &name).await?;
     if pods.is_empty() {
-        eprintln!("Job {system}/{name} has no pod: kubectl -n {system} describe job {name}");
+        output::say(&format!("Job {system}/{name} has no pod: kubectl -n {system} describe job {name}"));
     }
     for pod in pods {
         if let Some(why) = tell_pod(client, system, place, &pod, false).await? {
-            eprintln!("{why}");
+            output::say(&why);
         }
     }
     Ok(())
@@ -167,7 +167,7 @@ async fn tell_pod(client: &Client, system: &str, place: &Place, pod: &str, follo
         Err(kube::Error::Api(status)) if status.code == 400 => return Ok(Some(status.message.clone())),
         Err(error) => return Err(barred("read the logs of pods", system, place, error)),
     };
-    eprintln!("==> pod {system}/{pod} <==");
+    output::say(&format!("==> pod {system}/{pod} <=="));
     let mut lines = stream.lines();
     let lost = |error| Error::Unanswered(format!("the log of pod {system}/{pod}: {error}"));
     while let Some(line) = lines.try_next().await.map_err(lost)? {

@@ -99,7 +99,7 @@ fn from_file(path: &Path) -> Result<StatefulSetBackup> {
         return Err(Error::Usage(format!("{}: {}", path.display(), problems.join("; "))));
     }
     for warning in run::file::warnings(&object) {
-        eprintln!("warning: {warning}");
+        telemetry::complain(&format!("warning: {warning}"));
     }
     Ok(object)
 }
@@ -117,9 +117,9 @@ pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
     match &exit {
         Exit::Done(Outcome::Succeeded) => {}
         Exit::Done(Outcome::Failed(why) | Outcome::Superseded(why)) | Exit::Refused(why) => {
-            eprintln!("{}: {}", why.reason, why.message);
+            telemetry::complain(&format!("{}: {}", why.reason, why.message));
         }
-        Exit::Again(why) | Exit::Superseded(why) | Exit::Waits(why) => eprintln!("{why}"),
+        Exit::Again(why) | Exit::Superseded(why) | Exit::Waits(why) => telemetry::complain(why),
     }
     Ok(ExitCode::from(exit.code()))
 }

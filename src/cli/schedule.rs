@@ -56,7 +56,7 @@ pub fn run(ask: &Ask) -> Result<ExitCode> {
     let answer = answer(ask, Timestamp::now())?;
     output::print(&answer.text)?;
     if let Some(note) = answer.note {
-        eprintln!("{note}");
+        output::say(&note);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,8 +8,9 @@ mod tests;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::consent;
 use super::flow::{Exit, Feed, Plan, Verb, act, end, steps, wait};
-use super::freeze::{barred, freeze, quiet_until};
+use super::freeze::{barred, freeze, quiet_until, still_open};
 use super::guard;
 use super::hook::{End, Exec, Place, Tried};
 use super::journal::{Cut, Freeze, Journal, Record, Void};
@@ -122,7 +123,10 @@ pub struct Doomed {
 
 pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
     if let Some(refusal) = &v.mute {
-        return end(Exit::Refused(refusal.clone()));
+        return match v.mine() {
+            Ok(Some(epoch)) if v.refused.is_none() => one(Backup::Unlock(epoch), now),
+            _ => end(Exit::Refused(refusal.clone())),
+        };
     }
     if v.is_deserted(now) {
         return end(Exit::Again("the API server does not answer".into()));
@@ -151,6 +155,16 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
             None => end(Exit::Superseded(format!("the run for slot {} has ended already", v.want.slot))),
         },
         Journal::Idle if let Some(refusal) = &v.refused => close(v, Outcome::Failed(refusal.clone()), now),
+        Journal::Idle if let Some(refusal) = consent::flaw(&v.want) => close(v, Outcome::Failed(refusal), now),
+        Journal::Idle | Journal::Void(..) | Journal::Cut(_) if let Some(refusal) = consent::refusal(v)? => {
+            close(v, Outcome::Failed(refusal), now)
+        }
+        Journal::Frozen(f)
+            if let Some(refusal) = consent::refusal(v)?
+                && !still_open(v, f)? =>
+        {
+            consent::void(v, f, refusal, now)
+        }
         Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),
         Journal::Cut(cut) if let Some(enroll) = enroll(v, cut)? => one(Backup::Enroll(Box::new(enroll)), now),
@@ -217,8 +231,8 @@ fn is_taken_up(v: &View) -> Result<bool, Read> {
 
 /// Resolve, then write the intent under an id that is later than any that names a snapshot.
 fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
-    if let Some(refusal) = &v.refused {
-        return close(v, Outcome::Failed(refusal.clone()), now);
+    if let Some(refusal) = v.refused.clone().or_else(|| consent::flaw(&v.want)) {
+        return close(v, Outcome::Failed(refusal), now);
     }
     let covered = match resolve(v)? {
         Ok(covered) => covered,
@@ -251,8 +265,13 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
         v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.keys().copied()).chain(void).chain(told).max();
     let Some(epoch) = v.mine()? else { return acquire(v, now) };
     let id = RunId::after(newest, clock);
-    let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods };
-    one(write(v, &Journal::Frozen(freeze), now)?, now)
+    let hooks = (!pods.is_empty()).then(|| v.want.backup.hooks.clone());
+    let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods, hooks };
+    let intent = report::write(v, &Journal::Frozen(freeze), now)?;
+    match consent::too_large(v, &intent, &covered) {
+        Some(refusal) => close(v, Outcome::Failed(refusal), now),
+        None => one(Backup::Write(Box::new(intent)), now),
+    }
 }
 
 /// A freeze that a restart has interrupted is worth some patience with the container that comes back.
@@ -266,6 +285,7 @@ fn clean(v: &View, (id, epoch): (RunId, i64), why: &Void, now: Timestamp) -> Pla
     match why {
         _ if !partial.is_empty() => act(partial, now + CALL),
         Void::Failed(refusal) => close(v, Outcome::Failed(refusal.clone()), now),
+        Void::Interrupted if v.record()?.leaving => close(v, Outcome::Failed(leaving(v)), now),
         Void::Interrupted if is_taken_up(v)? => close(v, Outcome::Failed(lost()), now),
         Void::Interrupted => begin(v, Some(id), now),
     }

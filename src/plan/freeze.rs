@@ -7,8 +7,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::backup::{Backup, CALL, LASTING, NewSnapshot, leave, one, write};
+use super::blame;
 use super::flow::{Feed, Lost, Plan, act, wait};
 use super::hook::{self, Exec, HookSpec, Owed, Place, Which};
+use super::inherit;
 use super::journal::{self, Cut, Freeze, Journal, Void};
 use super::name;
 use super::noun::{Open, Refusal, Snap, Stop};
@@ -41,7 +43,7 @@ fn own(v: &View, f: &Freeze) -> bool {
 }
 
 /// Another holds the lock; but while the open mark names our run nobody else has thawed, so we do.
-fn still_open(v: &View, f: &Freeze) -> Result<bool, Read> {
+pub fn still_open(v: &View, f: &Freeze) -> Result<bool, Read> {
     let open = v.lease()?.and_then(|lease| lease.open.as_ref());
     Ok(open.is_some_and(|open| open.is_of(&v.want) && open.run == f.id.to_string()))
 }
@@ -75,7 +77,8 @@ fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
 
 fn mark(v: &View, f: &Freeze) -> Open {
     let want = &v.want;
-    let frozen = || Journal::Frozen(f.clone());
+    // With what to thaw is not read from a Lease, and not written to it.
+    let frozen = || Journal::Frozen(Freeze { hooks: None, ..f.clone() });
     let journal =
         (want.uid == FILE_UID).then(|| journal::write(&frozen(), &want.slot, want.attempt, &want.me, f.since));
     Open {
@@ -111,10 +114,11 @@ fn snapshot(v: &View, f: &Freeze, claim: &Covered) -> Result<Backup, Read> {
 fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup> {
     let mut later: Option<Timestamp> = None;
     let mut unproven: Option<Exec> = None;
+    let left = if own(v, f) { None } else { inherit::left_alone(v, f)? };
     for (exec, hook) in execs(v, f, Which::Post) {
-        if own(v, f) || is_same(v.pod(&exec.place.pod)?, frozen(f, exec.place.ordinal)) {
+        if own(v, f) || is_owed(v, f, &exec.place)? {
             let hurry = v.stop.is_some();
-            match v.hooks.owed(f.id, exec.place.ordinal, v.want.backup.pre.as_ref(), own(v, f), hurry, now) {
+            match v.hooks.owed(f.id, exec.place.ordinal, pre(v, f), own(v, f), hurry, now) {
                 Owed::Now => {
                     let until = now + hook.timeout;
                     return act([Backup::Post(Box::new(Exec { until, ..exec }))], until + HEARD);
@@ -136,9 +140,10 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
         return leave(v, Stop::LeaseLost, now);
     }
     let void = match (unproven, void) {
+        _ if let Some(left) = left => Some(Void::Failed(left)),
         // Else it is the post hook that does not end, and that is said already.
         (Some(exec), void) if void.is_none() || is_at_large(v, f, &exec.place) => {
-            Some(Void::Failed(thaw_unproven(v, &exec)))
+            Some(Void::Failed(thaw_unproven(v, f, &exec)))
         }
         (_, None) if v.mine()? != Some(f.epoch) || !is_proved(v, f)? => Some(interrupted(v, f)),
         (_, void) => void,
@@ -146,18 +151,26 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
     if !f.pods.is_empty() && v.lease()?.is_some_and(|lease| lease.open.is_some()) {
         return one(Backup::Mark(None), now);
     }
-    let consistency = match (&v.want.backup.pre, &v.want.backup.post) {
-        (Some(_), Some(_)) if !f.pods.is_empty() => Consistency::Frozen,
-        _ => Consistency::CrashPerVolume,
-    };
     let journal = match void {
         Some(why) => Journal::Void(f.id, f.epoch, why),
         None => {
+            let both = inherit::hooks(v, f).is_some_and(|hooks| hooks.pre.is_some() && hooks.post.is_some());
+            let frozen = both && !f.pods.is_empty();
+            let consistency = if frozen { Consistency::Frozen } else { Consistency::CrashPerVolume };
             let entry = Some(Entry::of(made(v, f)?.map(|(_, snap)| snap).collect::<Vec<_>>()));
             Journal::Cut(Cut { id: f.id, epoch: f.epoch, since: now, size: f.size, consistency, entry })
         }
     };
     one(write(v, &journal, now)?, now)
+}
+
+/// What another process froze is there still, and is a pod of the `StatefulSet`.
+fn is_owed(v: &View, f: &Freeze, place: &Place) -> Result<bool, Read> {
+    Ok(is_same(v.pod(&place.pod)?, frozen(f, place.ordinal)) && inherit::stranger(v, place)?.is_none())
+}
+
+fn pre<'a>(v: &'a View, f: &'a Freeze) -> Option<&'a HookSpec> {
+    inherit::hooks(v, f)?.pre.as_ref()
 }
 
 /// Of no pod is a hook at large: given up, its end not witnessed.
@@ -170,7 +183,7 @@ fn settled(v: &View, f: &Freeze) -> bool {
 /// The pod's pre hook, if there is one, may still be at work.
 fn is_at_large(v: &View, f: &Freeze, place: &Place) -> bool {
     let last = v.hooks.of(f.id, place.ordinal, Which::Pre).last();
-    v.want.backup.pre.is_some() && last.map_or(!own(v, f), |tried| tried.end.is_at_large())
+    pre(v, f).is_some() && last.map_or(!own(v, f), |tried| tried.end.is_at_large())
 }
 
 /// The pre hook's end did not reach us: worth another freeze, unless that is the rule.
@@ -180,7 +193,7 @@ fn cut_off(v: &View, f: &Freeze, exec: &Exec) -> Void {
         return interrupted(v, f);
     }
     let Place { pod, container, .. } = &exec.place;
-    let what = format!("pre hook {:?} in container {container} of pod {pod}", exec.argv);
+    let what = format!("pre hook {} in container {container} of pod {pod}", blame::command(&exec.argv));
     let message = format!("the end of the {what} could not be learnt, in {FREEZES} freezes in a row");
     Void::Failed(Refusal::new(Reason::HookFailed, message))
 }
@@ -228,10 +241,7 @@ fn frozen(f: &Freeze, ordinal: u32) -> Option<&Place> {
 
 /// The hook on each pod of the freeze, in ordinal order.
 fn execs<'a>(v: &'a View, f: &'a Freeze, which: Which) -> impl Iterator<Item = (Exec, &'a HookSpec)> {
-    let hook = match which {
-        Which::Pre => v.want.backup.pre.as_ref(),
-        Which::Post => v.want.backup.post.as_ref(),
-    };
+    let hook = inherit::hooks(v, f).and_then(|hooks| hooks.get(which));
     let place = move |ordinal| {
         let mut of = f.pods.iter().filter(|place| place.ordinal == ordinal);
         match which {
@@ -332,18 +342,18 @@ fn failed_hook(v: &View, f: &Freeze) -> Option<Refusal> {
         if heard.end.is_late() && exec.which == Which::Pre && heard.when.ended >= f.since + v.want.backup.max_freeze {
             return Some(too_long(v, &format!("the pre hook of pod {}", exec.place.pod), "had not ended"));
         }
-        hook::refusal(&exec, &heard.end, hook.timeout)
+        blame::refusal(&exec, &heard.end, hook.timeout, v.want.backup.quiet)
     });
     refusals.next()
 }
 
-fn thaw_unproven(v: &View, exec: &Exec) -> Refusal {
+fn thaw_unproven(v: &View, f: &Freeze, exec: &Exec) -> Refusal {
     let Place { pod, container, .. } = &exec.place;
-    let argv = v.want.backup.pre.as_ref().map_or(&exec.argv, |pre| &pre.argv);
+    let argv = blame::command(pre(v, f).map_or(&exec.argv, |pre| &pre.argv));
     let message = format!(
-        "the pre hook {argv:?} in container {container} of pod {pod} may still be at work and freeze it after the thaw: \
-         look at the container, then run {:?} in it",
-        exec.argv
+        "the pre hook {argv} in container {container} of pod {pod} may still be at work and freeze it after the thaw: \
+         look at the container, then run {} in it",
+        blame::command(&exec.argv)
     );
     Refusal::new(Reason::ThawUnproven, message)
 }
@@ -366,9 +376,7 @@ fn is_cut(v: &View, f: &Freeze) -> Result<bool, Read> {
 
 /// A freeze that ended without any hook of ours: nobody waits for its end.
 pub fn quiet_until(v: &View) -> Option<Timestamp> {
-    let hooks = [&v.want.backup.pre, &v.want.backup.post];
-    let longest = hooks.into_iter().flatten().map(|hook| hook.timeout).max()?;
-    Some(v.hooks.quiet_from()? + longest)
+    Some(v.hooks.quiet_from()? + v.want.backup.hooks.longest().max(v.hooks.longest())?)
 }
 
 /// The lock that another object's open freeze bars.

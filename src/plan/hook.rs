@@ -9,8 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::flow::{Lost, When};
 use super::name::RunId;
-use super::noun::Refusal;
-use crate::api::condition::Reason;
 
 /// Between two thaws of a pod whose pre hook may still be at work.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
@@ -28,6 +26,31 @@ pub struct HookSpec {
     pub argv: Vec<String>,
     pub container: Option<String>,
     pub timeout: SignedDuration,
+}
+
+/// Both hooks of a freeze.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pair {
+    pub pre: Option<HookSpec>,
+    pub post: Option<HookSpec>,
+}
+
+impl Pair {
+    pub fn get(&self, which: Which) -> Option<&HookSpec> {
+        match which {
+            Which::Pre => self.pre.as_ref(),
+            Which::Post => self.post.as_ref(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pre.is_none() && self.post.is_none()
+    }
+
+    /// The time of the one that may take longer.
+    pub fn longest(&self) -> Option<SignedDuration> {
+        [&self.pre, &self.post].into_iter().flatten().map(|hook| hook.timeout).max()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,7 +127,7 @@ pub struct Tried {
 /// What this process has witnessed, in the order in which it was tried. Nothing is ever taken back: a pre hook that
 /// ended after its time is added behind its own timeout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct History(BTreeMap<(RunId, u32, Which), Vec<Tried>>, BTreeMap<(RunId, u32), Place>);
+pub struct History(BTreeMap<(RunId, u32, Which), Vec<Tried>>, BTreeMap<(RunId, u32), Place>, Option<SignedDuration>);
 
 /// Whether a pod still has to be thawed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +193,16 @@ impl History {
         posts.filter_map(|(_, tried)| tried.first()).map(|tried| tried.when.begun).max()
     }
 
+    /// A freeze that we inherit has these hooks.
+    pub fn inherit(&mut self, hooks: &Pair) {
+        self.2 = self.2.max(hooks.longest());
+    }
+
+    /// The longest time that a hook of a freeze that we inherited has.
+    pub fn longest(&self) -> Option<SignedDuration> {
+        self.2
+    }
+
     /// What is owed to one pod. `pre`: the pre hook, if there is one; `own`: this process froze it, so that a pre hook
     /// it has not witnessed was not started; `hurry`: one thaw must do, the next process goes on.
     pub fn owed(
@@ -214,35 +247,6 @@ impl History {
         let due = rest.filter(|_| over).map_or(again, |rest| again.min(rest));
         if now >= due { Owed::Now } else { Owed::At(due) }
     }
-}
-
-/// Why a hook that ended so fails the run.
-pub fn refusal(exec: &Exec, end: &End, timeout: SignedDuration) -> Option<Refusal> {
-    let Place { pod, container, .. } = &exec.place;
-    let which = exec.which.name();
-    let what = format!("{which} {:?} in container {container} of pod {pod}", exec.argv);
-    let post = exec.which == Which::Post;
-    Some(match end {
-        End::Exit(0, _) | End::Gone | End::Lost(Lost::Stopped | Lost::Reply) => return None,
-        End::Exit(code, tail) => {
-            let tail = said(tail);
-            let reason = if post { Reason::ThawFailed } else { Reason::HookFailed };
-            Refusal::new(reason, format!("{what} ended with exit code {code}; {tail}"))
-        }
-        End::NotStarted(why) => {
-            let reason = if post { Reason::ThawFailed } else { Reason::HookFailed };
-            Refusal::new(reason, format!("{what} could not be started: {why}"))
-        }
-        End::Late(_) | End::Lost(Lost::Late) => {
-            let reason = if post { Reason::ThawFailed } else { Reason::HookTimeout };
-            let (seconds, tail) = (timeout.as_secs(), if let End::Late(tail) = end { said(tail) } else { said("") });
-            Refusal::new(reason, format!("{what} did not end within its timeoutSeconds ({seconds} s); {tail}"))
-        }
-    })
-}
-
-fn said(tail: &str) -> String {
-    if tail.is_empty() { "nothing on stderr".to_owned() } else { format!("stderr: {tail}") }
 }
 
 #[cfg(test)]
@@ -325,38 +329,5 @@ mod tests {
         assert_eq!(owed(&[(Post, 0, ok())], false, false, 1), Owed::At(at(11)));
         assert_eq!(owed(&[(Post, 0, ok()), (Post, 50, ok())], false, false, 51), Owed::At(at(60)));
         assert_eq!(owed(&[(Post, 0, ok()), (Post, 60, ok())], false, false, 61), Owed::Nothing);
-    }
-
-    #[test]
-    fn a_refusal_names_pod_container_command_and_the_tail_of_stderr() {
-        let place = Place {
-            ordinal: 0,
-            pod: "pg-0".into(),
-            uid: String::new(),
-            container: "db".into(),
-            container_id: String::new(),
-            restarts: 0,
-        };
-        let argv = vec!["psql".into(), "-c".into(), "CHECKPOINT".into()];
-        let exec = |which| Exec { run: run(), which, place: place.clone(), argv: argv.clone(), until: at(60) };
-        let said = |which, end: End| {
-            let refusal = refusal(&exec(which), &end, SignedDuration::from_secs(60)).unwrap();
-            format!("{}: {}", refusal.reason, refusal.message)
-        };
-        let what = "hook [\"psql\", \"-c\", \"CHECKPOINT\"] in container db of pod pg-0";
-        let code = End::Exit(2, "FATAL: no".into());
-        assert_eq!(
-            said(Which::Pre, code.clone()),
-            format!("HookFailed: pre {what} ended with exit code 2; stderr: FATAL: no")
-        );
-        assert_eq!(
-            said(Which::Post, code),
-            format!("ThawFailed: post {what} ended with exit code 2; stderr: FATAL: no")
-        );
-        assert_eq!(
-            said(Which::Pre, End::Late("waiting".into())),
-            format!("HookTimeout: pre {what} did not end within its timeoutSeconds (60 s); stderr: waiting")
-        );
-        assert!(refusal(&exec(Which::Pre), &ok(), SignedDuration::from_secs(60)).is_none());
     }
 }

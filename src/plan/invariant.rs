@@ -45,7 +45,7 @@ pub fn is_passage(from: &Journal, to: &Journal) -> bool {
 
 /// A process that froze a pod has thawed it before it freezes anything anew.
 pub fn of_view(v: &View) -> Option<&'static str> {
-    v.want.backup.post.as_ref()?; // without a post hook nothing that lasts is expected of the pre hook
+    v.want.backup.hooks.post.as_ref()?; // without a post hook nothing that lasts is expected of the pre hook
     let newest = v.hooks.begun().map(|(run, ..)| run).max()?;
     let mut frozen = v.hooks.begun().filter(|(run, _, tried)| {
         *run < newest && tried.first().is_some_and(|tried| !matches!(tried.end, End::NotStarted(_) | End::Gone))
@@ -153,7 +153,7 @@ mod tests {
         let first = id("20270115-080000");
         let freeze = |id, epoch| {
             let (holder, since) = (Holder("backup/shop/nightly/1".into()), Timestamp::UNIX_EPOCH);
-            Journal::Frozen(Freeze { id, holder, epoch, since, size: 2, pods: vec![] })
+            Journal::Frozen(Freeze { id, holder, epoch, since, size: 2, pods: vec![], hooks: None })
         };
         let consistency = crate::api::shared::Consistency::CrashPerVolume;
         let cut = Cut { id: first, epoch: 1, since: Timestamp::UNIX_EPOCH, size: 2, consistency, entry: None };

@@ -1,17 +1,20 @@
 //! The journal: what cannot be observed again, kept in `status.run` while a run is open. A flow's phase is a
 //! journal's variant and is entered by one write, so a fresh process finds itself where the dead one was.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::hook::Place;
+use super::hook::{HookSpec, Pair, Place};
 use super::name::RunId;
 use super::noun::{Holder, Open, Outcome, Refusal, Want};
 use super::roll::{Entry, Roll};
 use super::stock::{self, Owner, State, Stock, Stocked};
 use crate::api::backup::{LastRun, StatefulSetBackupStatus};
 use crate::api::condition::Reason;
-use crate::api::shared::{self, Consistency, FrozenPod, Intent, IntentPhase, RunStatus};
+use crate::api::shared::{self, Consistency, FrozenPod, Intent, IntentPhase, RecordedHook, RunStatus};
+
+/// A hook has no longer, in seconds.
+const TIMEOUT_MAX: i64 = 86_400;
 
 /// Our object as last read or written: the journal, and the status that every write sends as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +55,8 @@ pub struct Freeze {
     pub size: usize,
     /// What is frozen or may be, in the order of the ordinals; none without hooks.
     pub pods: Vec<Place>,
+    /// As they were when it began; none: not recorded.
+    pub hooks: Option<Pair>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +95,8 @@ fn open(run: &RunStatus) -> Option<Journal> {
     let (epoch, holder) = (intent.epoch, Holder(run.holder.clone()?));
     Some(match intent.phase {
         IntentPhase::Frozen => {
-            Journal::Frozen(Freeze { id, holder, epoch, since, size, pods: intent.pods.iter().map(place).collect() })
+            let pods = intent.pods.iter().map(place).collect();
+            Journal::Frozen(Freeze { id, holder, epoch, since, size, pods, hooks: hooks(intent) })
         }
         IntentPhase::Cut => {
             let consistency = intent.consistency.unwrap_or(Consistency::CrashPerVolume);
@@ -109,6 +115,7 @@ fn open(run: &RunStatus) -> Option<Journal> {
 
 /// The status of a run without an object, as the Lease and the snapshots tell it: a freeze stands in the open mark;
 /// a run that was proved says so on its snapshots, and goes on if some of them lack the word; one that was not is void.
+/// A mark may have been written by others: it tells of a freeze and of nothing else, and never with what to thaw it.
 pub fn recover(
     open: Option<&Open>,
     stock: &Stock,
@@ -116,7 +123,7 @@ pub fn recover(
     want: &Want,
     now: Timestamp,
 ) -> StatefulSetBackupStatus {
-    let marked = open.filter(|open| open.is_of(want)).and_then(|open| open.journal.as_deref().cloned());
+    let marked = open.filter(|open| open.is_of(want)).and_then(|open| frozen_run(open.journal.as_deref()?));
     let run = marked.or_else(|| {
         let ours = |run: &Stocked| run.owner == Owner::Own && run.policy.uid == want.uid;
         let newest = stock::runs(stock, roll, want).into_iter().rfind(ours)?;
@@ -144,6 +151,12 @@ pub fn recover(
     StatefulSetBackupStatus { run, last_run, ..StatefulSetBackupStatus::default() }
 }
 
+fn frozen_run(run: &RunStatus) -> Option<RunStatus> {
+    let intent = run.intent.as_ref().filter(|intent| intent.phase == IntentPhase::Frozen)?;
+    let intent = Some(Intent { pre_hook: None, post_hook: None, ..intent.clone() });
+    Some(RunStatus { intent, ..run.clone() })
+}
+
 fn closed(status: &StatefulSetBackupStatus, slot: &str) -> Option<Outcome> {
     let last = status.last_run.as_ref().filter(|last| last.slot.as_deref() == Some(slot))?;
     let refusal = || Refusal {
@@ -163,7 +176,9 @@ pub fn write(journal: &Journal, slot: &str, attempt: i64, holder: &Holder, now: 
         Journal::Idle | Journal::Closed(_) => return None,
         Journal::Frozen(f) => {
             let pods = f.pods.iter().map(frozen).collect();
-            (f.id, Intent { pods, ..intent(IntentPhase::Frozen, f.epoch, f.since, f.size) })
+            let hooks = f.hooks.clone().unwrap_or_default();
+            let (pre_hook, post_hook) = (hooks.pre.as_ref().map(recorded), hooks.post.as_ref().map(recorded));
+            (f.id, Intent { pods, pre_hook, post_hook, ..intent(IntentPhase::Frozen, f.epoch, f.since, f.size) })
         }
         Journal::Cut(cut) => {
             let consistency = Some(cut.consistency);
@@ -197,6 +212,21 @@ fn intent(phase: IntentPhase, epoch: i64, since: Timestamp, size: usize) -> Inte
         size: i32::try_from(size).unwrap_or(i32::MAX),
         ..Intent::default()
     }
+}
+
+/// A freeze of pods has at least one hook: a record without any was written by a version that did not record them.
+fn hooks(intent: &Intent) -> Option<Pair> {
+    let pair = Pair { pre: intent.pre_hook.as_ref().map(hook), post: intent.post_hook.as_ref().map(hook) };
+    (!pair.is_empty()).then_some(pair)
+}
+
+fn hook(hook: &RecordedHook) -> HookSpec {
+    let timeout = SignedDuration::from_secs(hook.timeout_seconds.clamp(1, TIMEOUT_MAX));
+    HookSpec { argv: hook.command.clone(), container: None, timeout }
+}
+
+fn recorded(hook: &HookSpec) -> RecordedHook {
+    RecordedHook { command: hook.argv.clone(), timeout_seconds: hook.timeout.as_secs() }
 }
 
 fn place(pod: &FrozenPod) -> Place {

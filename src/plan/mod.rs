@@ -1,12 +1,15 @@
 //! What to do, and nothing that does it: no clock, no client, no randomness in here. `now` is an argument.
 
 pub mod backup;
+pub mod blame;
 pub mod catalog;
 pub mod choose;
+pub mod consent;
 pub mod flow;
 pub mod freeze;
 pub mod guard;
 pub mod hook;
+pub mod inherit;
 pub mod invariant;
 pub mod job;
 pub mod journal;
@@ -25,5 +28,6 @@ pub mod retention;
 pub mod roll;
 pub mod schedule;
 pub mod stock;
+pub mod text;
 pub mod topology;
 pub mod view;

@@ -5,16 +5,15 @@ mod volume;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::volume::{Claim, ClaimRef, Marks, Volume};
-use super::hook::HookSpec;
+use super::hook::Pair;
 use super::name::{ClaimKey, RunId};
+pub use super::retention::Keep;
 use super::roll::Roll;
-use crate::api::backup::RetentionPolicy;
 use crate::api::condition::Reason;
 use crate::api::restore::{OnFailure, ReleaseOldVolumes, Strategy, Uncovered};
 use crate::api::shared::{RunStatus, Trigger};
@@ -276,8 +275,11 @@ pub struct BackupWant {
     pub class: Option<String>,
     /// spec.deletionPolicy is Delete: snapshots are owned by the object.
     pub owned: bool,
-    pub pre: Option<HookSpec>,
-    pub post: Option<HookSpec>,
+    pub hooks: Pair,
+    /// What hooks have said stands in the log alone.
+    pub quiet: bool,
+    /// The rules that the object breaks.
+    pub flaws: Vec<String>,
     /// From the first pre hook to the last post hook; without hooks it bounds the wait for the cut.
     pub max_freeze: SignedDuration,
     pub ready_timeout: SignedDuration,
@@ -285,15 +287,6 @@ pub struct BackupWant {
     pub keep: Option<Keep>,
     /// The uid of a former object of this name whose runs count as our own.
     pub adopt: Option<String>,
-}
-
-/// What retention goes by.
-#[derive(Debug, Clone)]
-pub struct Keep {
-    pub policy: RetentionPolicy,
-    pub zone_name: String,
-    /// None: the time zone database does not have it.
-    pub zone: Option<TimeZone>,
 }
 
 /// What a restore was asked to do; default in every other run.

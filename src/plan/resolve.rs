@@ -52,7 +52,7 @@ pub fn absent(v: &View) -> Refusal {
 }
 
 /// Another namespace's StatefulSet needs that namespace's consent, and cannot have snapshots owned from here.
-fn allowed(v: &View) -> Result<Result<(), Refusal>, Read> {
+pub fn allowed(v: &View) -> Result<Result<(), Refusal>, Read> {
     let want = &v.want;
     if want.namespace == want.statefulset_namespace {
         return Ok(Ok(()));
@@ -169,18 +169,22 @@ fn class<'a>(v: &View, classes: &'a [Class], pvc: &str, driver: &str) -> Result<
 /// The containers that the hooks enter, in the order of their ordinals, the pre hook's first where the two differ;
 /// none without hooks. With replicas every pod must run; without, only what has not stopped yet counts.
 pub fn places(v: &View, covered: &[Covered]) -> Result<Result<Vec<Place>, Refusal>, Read> {
-    if v.want.backup.pre.is_none() && v.want.backup.post.is_none() {
+    let hooks = &v.want.backup.hooks;
+    if hooks.is_empty() {
         return Ok(Ok(vec![]));
     }
-    let scaled_down = v.target()?.is_some_and(|target| target.replicas == 0);
+    let target = v.target()?;
+    let scaled_down = target.is_some_and(|target| target.replicas == 0);
     let ordinals: BTreeSet<u32> = covered.iter().map(|claim| claim.key.ordinal).collect();
     let mut places = vec![];
     for ordinal in ordinals {
         let name = format!("{}-{ordinal}", v.want.statefulset);
         match v.pod(&name)? {
             None if scaled_down => {}
+            Some(pod) if scaled_down && !is_member(pod, target) => {}
+            Some(pod) if !is_member(pod, target) => return Ok(Err(not_ours(v, &name))),
             found => {
-                for hook in [&v.want.backup.pre, &v.want.backup.post].into_iter().flatten() {
+                for hook in [&hooks.pre, &hooks.post].into_iter().flatten() {
                     match place(v, &name, ordinal, hook, found) {
                         Ok(place) if places.contains(&place) => {}
                         Ok(place) => places.push(place),
@@ -191,6 +195,20 @@ pub fn places(v: &View, covered: &[Covered]) -> Result<Result<Vec<Place>, Refusa
         }
     }
     Ok(Ok(places))
+}
+
+/// The `StatefulSet` is the controller of the pod: a name alone proves nothing.
+pub fn is_member(pod: &Pod, target: Option<&Target>) -> bool {
+    target.is_some_and(|target| pod.owner.as_ref() == Some(&target.uid))
+}
+
+fn not_ours(v: &View, name: &str) -> Refusal {
+    let (namespace, set) = (&v.want.statefulset_namespace, &v.want.statefulset);
+    let message = format!(
+        "pod {namespace}/{name} bears the name of a replica of StatefulSet {set} and is not controlled by it, so no hook \
+         enters it: remove it, or wait until the StatefulSet has adopted it"
+    );
+    Refusal::new(Reason::PodNotRunning, message)
 }
 
 fn place(v: &View, name: &str, ordinal: u32, hook: &HookSpec, pod: Option<&Pod>) -> Result<Place, Refusal> {

@@ -190,6 +190,12 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
             Some(hold) => one(Restore::Hold(hold), now),
             None => leave_lock(v, Outcome::Failed(leaving(v)), now),
         },
+        Journal::Idle
+            if v.refused.is_none()
+                && let Some(refusal) = begin::not_granted(v)? =>
+        {
+            close(v, End::Failed(refusal), now)
+        }
         _ if v.mine()?.is_none() => acquire(v, record, now),
         Journal::Idle => begin::begin(v, record, now),
         Journal::Open(run) | Journal::Held(run, _) => proceed(v, record, run, now),

@@ -14,6 +14,15 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::backup::RetentionPolicy;
 
+/// What retention goes by.
+#[derive(Debug, Clone)]
+pub struct Keep {
+    pub policy: RetentionPolicy,
+    pub zone_name: String,
+    /// None: the time zone database does not have it.
+    pub zone: Option<TimeZone>,
+}
+
 /// A run as retention sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run<I> {

@@ -114,6 +114,7 @@ impl View {
         match fact {
             Fact::Record(record) => {
                 self.record = *record;
+                self.inherit();
                 let open = self.record().ok().and_then(|record| record.open.as_ref());
                 self.was_open |= open.is_some_and(|(slot, _)| *slot == self.want.slot);
                 if matches!(&self.record, Seen::Known(Record { journal: Journal::Void(..), .. })) {
@@ -168,6 +169,15 @@ impl View {
             Fact::Silence(since) => self.silence = since,
             Fact::Ahead(ahead) => self.ahead = ahead,
             Fact::Acted => self.acted = true,
+        }
+    }
+
+    /// A freeze of another process is ours to thaw, and its hooks may come late.
+    fn inherit(&mut self) {
+        if let Seen::Known(Record { journal: Journal::Frozen(f), .. }) = &self.record
+            && f.holder != self.want.me
+        {
+            f.hooks.iter().for_each(|hooks| self.hooks.inherit(hooks));
         }
     }
 

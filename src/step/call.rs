@@ -95,7 +95,9 @@ fn told(error: &kube::Error, no: Option<&No>) -> String {
 const TEST_FAILED: &str = "the server rejected our request due to an error in our request";
 
 fn no(error: &kube::Error, object: &str) -> No {
-    let kube::Error::Api(status) = error else { return No::Unknown };
+    let kube::Error::Api(status) = error else {
+        return if is_definite(error) { No::Refused(refusal(error, object)) } else { No::Unknown };
+    };
     match (status.code, status.reason.as_str()) {
         (404, _) => No::Absent,
         (409, "AlreadyExists") => No::Exists,

@@ -30,6 +30,7 @@ use crate::plan::flow::{Lost, Row, When};
 use crate::plan::freeze;
 use crate::plan::hook::{End, Exec, Place, Tried, Which};
 use crate::plan::name::RunId;
+use crate::plan::text;
 use crate::plan::view::Fact;
 use crate::telemetry::{Audit, Hook};
 
@@ -286,8 +287,10 @@ impl Kept {
         }
     }
 
+    /// In one line, since it comes to stand in sentences.
     fn tail(&self) -> String {
-        String::from_utf8_lossy(&self.tail).trim().to_owned()
+        let text = String::from_utf8_lossy(&self.tail);
+        text::tail(&text::escape(text.trim()), TAIL).to_owned()
     }
 }
 
@@ -306,6 +309,23 @@ mod tests {
         assert!(kept.text().ends_with(&format!("[{} more bytes left out]", 200_007 - KEPT)));
         assert!(kept.tail().ends_with("the end"));
         assert_eq!(kept.tail.len(), TAIL);
+    }
+
+    #[test]
+    fn the_tail_is_one_line_of_at_most_512_bytes_whatever_was_written() {
+        for hostile in ["no\n{\"time\":\"now\"}\n\x1b[2J", "ü", "漢字\r\n", "\u{202e}", "\u{1f389}\0"] {
+            for odd in 0..8 {
+                let mut kept = Kept::default();
+                kept.add(&b"x".repeat(odd));
+                kept.add(hostile.repeat(300).as_bytes());
+                let tail = kept.tail();
+                assert!(tail.len() <= TAIL && tail.len() > TAIL / 2, "{} bytes", tail.len());
+                assert!(!tail.contains(text::is_control), "{tail:?}");
+            }
+        }
+        let mut kept = Kept::default();
+        kept.add(&[0xff; 2000]);
+        assert!(kept.tail().len() <= TAIL, "each is shown as three");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::{Fault, stock};
 use crate::api::backup::StatefulSetBackup;
 use crate::api::condition::{ConditionType, Reason};
 use crate::api::restore::StatefulSetRestore;
+use crate::api::shared::RunStatus;
 use crate::api::{API_VERSION, annotation, manager};
 use crate::plan::backup::Hold;
 use crate::plan::flow::Row;
@@ -29,6 +30,7 @@ use crate::plan::launch::entry::{Object, Owned, Uid};
 use crate::plan::noun::Refusal;
 use crate::plan::report::Write;
 use crate::plan::restore::{self, sight::Sight};
+use crate::plan::text::head;
 use crate::plan::view::{Fact, Seen};
 
 /// What plays the part of the object.
@@ -106,6 +108,31 @@ fn metadata(c: &Cluster, version: &str) -> ObjectMeta {
     ObjectMeta { uid, resource_version: version, ..ObjectMeta::default() }
 }
 
+/// Bytes of one text in status.
+const TEXT: usize = 4096;
+
+/// Bytes of all of it: the API server stores no object of more than 1.5 MiB.
+const WHOLE: usize = 1024 * 1024;
+
+/// The sentences of a status, each cut to what a reader can use.
+fn bound<'a>(message: &'a mut Option<String>, conditions: &'a mut [Condition], run: &'a mut Option<RunStatus>) {
+    let told = run.iter_mut().flat_map(|run| {
+        let intent = run.intent.iter_mut().flat_map(|intent| &mut intent.message);
+        run.message.iter_mut().chain(intent)
+    });
+    let of = conditions.iter_mut().map(|one| &mut one.message);
+    for text in message.iter_mut().chain(of).chain(told).filter(|text| text.len() > TEXT) {
+        *text = head(text, TEXT).into_owned();
+    }
+}
+
+/// What the API server would not store is not sent.
+fn too_large<K: Kind>(c: &Cluster, status: &impl Serialize) -> Option<No> {
+    let size = serde_json::to_string(status).map_or(usize::MAX, |text| text.len());
+    let message = || format!("{}: its status would take {size} bytes, and {WHOLE} are allowed", named::<K>(c));
+    (size > WHOLE).then(|| No::Refused(Refusal::new(Reason::InvalidSpec, message())))
+}
+
 async fn apply<K: Kind>(
     c: &Cluster,
     row: &'static Row,
@@ -113,6 +140,9 @@ async fn apply<K: Kind>(
     status: &(impl Serialize + Debug),
     message: Option<String>,
 ) -> Result<K, No> {
+    if let Some(no) = too_large::<K>(c, status) {
+        return Err(no);
+    }
     let (name, namespace) = (Some(c.want.name.clone()), Some(c.want.namespace.clone()));
     let metadata = ObjectMeta { name, namespace, ..metadata(c, version) };
     let body = Apply { api_version: API_VERSION, kind: &K::kind(&()), metadata, status };
@@ -150,10 +180,12 @@ fn answer<K: Kind>(c: &Cluster, reply: Result<K, No>, fact: fn(&Cluster, Option<
 /// Post: the status is what `write` says. Again: a conflict, since the version has moved on.
 pub async fn write(c: &Cluster, row: &'static Row, write: &Write) -> Result<Vec<Fact>, Fault> {
     c.name_run(write.run);
+    let mut status = write.status.clone();
+    bound(&mut status.message, &mut status.conditions, &mut status.run);
     let facts = if let Ledger::File(file) = &c.ledger {
-        file.change(c, |object| object.status = Some(write.status.clone()))
+        file.change(c, |object| object.status = Some(status))
     } else {
-        let reply = apply(c, row, &write.version, &write.status, write.status.message.clone()).await;
+        let reply = apply(c, row, &write.version, &status, status.message.clone()).await;
         vec![answer(c, reply, fact)?]
     };
     if !matches!(facts[..], [Fact::Mute(_)]) {
@@ -184,7 +216,9 @@ pub async fn read_restore(c: &Cluster) -> Result<Vec<Fact>, Fault> {
 /// Post: the status is what `write` says. Again: a conflict, since the version has moved on.
 pub async fn write_restore(c: &Cluster, row: &'static Row, write: &restore::Write) -> Result<Vec<Fact>, Fault> {
     c.name_run(write.run);
-    let reply = apply(c, row, &write.version, &write.status, write.status.message.clone()).await;
+    let mut status = write.status.clone();
+    bound(&mut status.message, &mut status.conditions, &mut status.run);
+    let reply = apply(c, row, &write.version, &status, status.message.clone()).await;
     let fact = answer(c, reply, restore_fact)?;
     if let (Some(note), false) = (&write.note, matches!(fact, Fact::Mute(_))) {
         tell::<StatefulSetRestore>(c, note).await;

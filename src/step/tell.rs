@@ -15,12 +15,17 @@ use super::record::Ledger;
 use crate::api::API_VERSION;
 use crate::plan::flow::Verb;
 use crate::plan::report::Note;
+use crate::plan::text::{escape, head, tail};
 
 /// What telling needs of a role.
 pub const VERBS: &[Verb] = &[("events.k8s.io", "events", "create")];
 
 /// How long a run waits for one.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes that the API server takes of a note, and of a reporting instance.
+const NOTE: usize = 1024;
+const INSTANCE: usize = 128;
 
 /// Tells it on the object and on the `StatefulSet`.
 pub(super) async fn tell<K: Resource<DynamicType = ()>>(c: &Cluster, note: &Note) {
@@ -74,10 +79,10 @@ pub async fn publish(client: &Client, teller: &Teller<'_>, note: &Note, regardin
         event_time: Some(MicroTime(now)),
         action: Some(teller.action.into()),
         reason: Some(note.reason.to_string()),
-        note: Some(note.message.chars().take(1000).collect()),
+        note: Some(head(&escape(&note.message), NOTE).into_owned()),
         regarding: Some(regarding),
         reporting_controller: Some(teller.controller.into()),
-        reporting_instance: Some(teller.instance.chars().take(128).collect()),
+        reporting_instance: Some(tail(teller.instance, INSTANCE).to_owned()),
         type_: Some(if note.warning { "Warning" } else { "Normal" }.into()),
         ..Event::default()
     };

@@ -8,6 +8,7 @@ mod conformance;
 mod draw;
 mod forged;
 mod guard;
+mod hostile;
 mod jobs;
 mod life;
 mod lift;

@@ -20,6 +20,8 @@ pub const TEMPLATES: [&str; 2] = ["data", "wal"];
 pub enum Deed {
     /// Our object is deleted, as a person does it.
     DeleteObject,
+    /// The same, and while its finalizer keeps it somebody writes commands of his own into its hooks.
+    Usurp,
     /// It is gone at once, and another has its name.
     ReplaceObject,
     /// Somebody labels it: its resourceVersion moves.
@@ -44,8 +46,12 @@ pub enum Deed {
     AddSnapshot,
 }
 
-pub const DEEDS: [Deed; 14] = [
+/// What a usurper writes into hooks.
+pub const ALIEN: &str = "alien";
+
+pub const DEEDS: [Deed; 15] = [
     Deed::DeleteObject,
+    Deed::Usurp,
     Deed::ReplaceObject,
     Deed::LabelObject,
     Deed::DeletePod,
@@ -130,7 +136,7 @@ fn set(store: &mut Store) {
     store.create(&key("statefulsets", SET), json!({ "metadata": {}, "spec": spec }), false).unwrap();
 }
 
-fn claim(store: &mut Store, name: &str) {
+pub fn claim(store: &mut Store, name: &str) {
     let volume = Key::new("persistentvolumes", "", &format!("pv-{name}"));
     if store.get(&volume).is_none() {
         let csi = json!({ "driver": DRIVER, "volumeHandle": format!("volume-{name}") });
@@ -157,7 +163,8 @@ pub fn pod(state: &mut State, ordinal: u32) {
             claim(store, &claim_name);
         }
     }
-    let owners = json!([{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": SET, "uid": owner }]);
+    let owners =
+        json!([{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": SET, "uid": owner, "controller": true }]);
     let body = json!({
         "metadata": { "ownerReferences": owners, "labels": { "app": SET } },
         "spec": { "containers": [{ "name": "app" }] },
@@ -199,6 +206,14 @@ impl Deed {
         let asked = Preconditions::default();
         match self {
             Deed::DeleteObject => drop(store.delete(&object(POLICY), &asked, false)),
+            Deed::Usurp => {
+                let _ = store.delete(&object(POLICY), &asked, false);
+                store.change(&object(POLICY), false, |object| {
+                    for hook in ["preBackupHook", "postBackupHook"] {
+                        object["spec"][hook] = json!({ "command": [ALIEN] });
+                    }
+                });
+            }
             Deed::ReplaceObject => {
                 store.purge(&object(POLICY));
                 policy(store, POLICY, state.nature.hooks);

@@ -134,6 +134,27 @@ fn everything_happens_before_every_write() {
     sweep.end("deeds before every write", 300, start);
 }
 
+/// An object is deleted and its hooks are replaced, and the process dies or loses its lock then or later: what thaws is
+/// what was frozen, and nothing is frozen anew.
+#[test]
+fn what_thaws_is_what_was_frozen_whatever_the_object_says_by_then() {
+    let (mut sweep, start) = (Sweep::default(), Instant::now());
+    let case = Case::of(true);
+    let writes = judge(&case).writes;
+    for k in 0..writes {
+        for j in k..(k + 8).min(writes) {
+            let usurped = case.deed(k, Deed::Usurp);
+            for (name, strike) in [("DieBefore", Strike::DieBefore), ("DieAfter", Strike::DieAfter)] {
+                sweep.go(format!("usurped at {k}, {name} {j}"), &usurped.strike(Class::Write, j, &strike));
+            }
+            if j > k {
+                sweep.go(format!("usurped at {k}, lock lost at {j}"), &usurped.deed(j, Deed::StealLease));
+            }
+        }
+    }
+    sweep.end("usurped objects", 200, start);
+}
+
 /// Hooks and cuts that take so long that the Lease is renewed between them.
 #[test]
 fn every_renewal_is_struck_by_everything() {

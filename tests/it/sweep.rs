@@ -13,7 +13,7 @@ use sts_backup::api::condition::Reason;
 use sts_backup::api::shared::{Consistency, Outcome, Trigger};
 use sts_backup::plan::backup::{self, Backup};
 use sts_backup::plan::flow::{Exit, Planner, Step};
-use sts_backup::plan::hook::HookSpec;
+use sts_backup::plan::hook::{HookSpec, Pair};
 use sts_backup::plan::noun::{BackupWant, Holder, Keep, Want};
 use sts_backup::plan::resolve;
 use sts_backup::plan::view::View;
@@ -72,8 +72,7 @@ pub fn want(world: &World, process: usize) -> Want {
         guarded: !world.kind.is_file(),
         backup: BackupWant {
             trigger: Trigger::Command,
-            pre: hook("freeze"),
-            post: hook("thaw"),
+            hooks: Pair { pre: hook("freeze"), post: hook("thaw") },
             max_freeze: SignedDuration::from_secs(30),
             ready_timeout: SignedDuration::from_secs(600),
             keep: world.old.is_some().then(|| Keep {

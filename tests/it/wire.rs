@@ -251,12 +251,14 @@ fn verdict(state: &crate::apiserver::State, case: &Case, exits: &[Option<Exit>])
     let late = state.nature.answered.is_some_and(|answered| answered > PROMPT);
     check(case.strikes.is_empty() && late, "SIGTERM was answered late");
     check(shop::namesakes_lost(&state.store), "a namesake was deleted");
+    let alien = format!("{:?}", [shop::ALIEN]);
+    check(state.log.iter().any(|line| line.starts_with("exec") && line.contains(&alien)), "an alien command ran");
     let snaps = truth::snaps(&state.store);
     let contents = state.store.all("volumesnapshotcontents").count();
     let torn = case.has(&[Deed::DeleteClaim, Deed::AddSnapshot]);
     check(contents != state.store.all("volumesnapshots").count() && !torn, "contents leaked");
     let Some(record) = truth::record(&state.store, shop::POLICY) else {
-        check(!case.has(&[Deed::DeleteObject]), "our object is gone");
+        check(!case.has(&[Deed::DeleteObject, Deed::Usurp]), "our object is gone");
         return bad;
     };
     let lease = truth::lease(&state.store);
@@ -278,6 +280,7 @@ fn verdict(state: &crate::apiserver::State, case: &Case, exits: &[Option<Exit>])
             Deed::ReplaceSet,
             Deed::DeletePod,
             Deed::DeleteObject,
+            Deed::Usurp,
             Deed::ReplaceObject,
             Deed::RestartContainer,
             Deed::ReplaceClaim,

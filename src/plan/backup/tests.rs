@@ -1,5 +1,7 @@
 //! What a run says of a pod that it cannot enter; when its slot is over; and when what was cut is sealed.
 
+mod inherited;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Backup, REBORN, next};
@@ -7,7 +9,7 @@ use crate::api::backup::LastRun;
 use crate::api::condition::Reason;
 use crate::api::shared::{Consistency, Outcome, Trigger};
 use crate::plan::flow::{Exit, Feed, Next, When};
-use crate::plan::hook::{End, Exec, HookSpec, Place, Tried, Which};
+use crate::plan::hook::{End, Exec, HookSpec, Pair, Place, Tried, Which};
 use crate::plan::journal::{Cut, Journal, Record, Void};
 use crate::plan::name::ClaimKey;
 use crate::plan::noun::{BackupWant, Claim, Class, Holder, Lease, Pod, Snap, Target, Volume, Want};
@@ -23,7 +25,7 @@ fn hook() -> HookSpec {
 /// A run that holds the lock, with all there that it needs but its pod, as `next` is asked.
 fn view(journal: Journal) -> View {
     let me = Holder("backup/shop/nightly/1".into());
-    let backup = BackupWant { pre: Some(hook()), post: Some(hook()), ..BackupWant::default() };
+    let backup = BackupWant { hooks: Pair { pre: Some(hook()), post: Some(hook()) }, ..BackupWant::default() };
     let (statefulset, namespace) = ("web".to_owned(), "shop".to_owned());
     let want = Want { me: me.clone(), namespace: namespace.clone(), statefulset, backup, ..Want::default() };
     let mut v = View::new(Want { statefulset_namespace: namespace, uid: "policy".into(), ..want });
@@ -47,6 +49,11 @@ fn view(journal: Journal) -> View {
     v.fold(Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false, retains: false }]));
     v.fold(Fact::Snaps(Seen::Known([].into())));
     v
+}
+
+/// The pod, which does not run.
+fn pod() -> Pod {
+    Pod { uid: "pod".into(), owner: Some("sts".into()), ..Pod::default() }
 }
 
 /// Its pod has been frozen and thawed by this process.
@@ -74,7 +81,7 @@ fn a_pod_that_does_not_run_after_its_freeze_is_asked_for_its_liveness_probe() {
     let probe = "does its liveness probe outlast the freeze?";
     let mut v = view(Journal::Void(ID.parse().unwrap(), 1, Void::Interrupted));
     froze(&mut v);
-    v.fold(Fact::Pod("web-0".into(), Some(Pod { uid: "pod".into(), ..Pod::default() })));
+    v.fold(Fact::Pod("web-0".into(), Some(pod())));
     let (reason, message) = closed(&v, "2026-01-01T00:00:00Z");
     assert_eq!(reason, Some(Reason::PodNotRunning));
     assert!(message.contains("pod shop/web-0 is not Running"), "{message}");
@@ -143,7 +150,7 @@ fn a_slot_of_the_schedule_is_over_once_a_later_one_has_had_its_run() {
 fn a_container_that_went_in_the_freeze_is_waited_for_a_minute() {
     let mut v = view(Journal::Void(ID.parse().unwrap(), 1, Void::Interrupted));
     froze(&mut v);
-    v.fold(Fact::Pod("web-0".into(), Some(Pod { uid: "pod".into(), ..Pod::default() })));
+    v.fold(Fact::Pod("web-0".into(), Some(pod())));
     let until = Timestamp::UNIX_EPOCH + REBORN;
     for seconds in [0, 59] {
         let at = Timestamp::from_second(seconds).unwrap();

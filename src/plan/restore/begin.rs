@@ -21,7 +21,7 @@ pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
         return refuse(refusal.clone());
     }
     if let Some(finding) = not_allowed(v)? {
-        return refuse(Refusal::new(finding.reason, format!("{}: {}", finding.message, finding.remedy)));
+        return refuse(refusal(&finding));
     }
     let chosen = match choose(v)? {
         Ok(chosen) => chosen,
@@ -38,17 +38,33 @@ pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
     write(v, &Journal::Open(Box::new(Run::new(plan, now))), now)
 }
 
+fn refusal(finding: &Finding) -> Refusal {
+    Refusal::new(finding.reason, format!("{}: {}", finding.message, finding.remedy))
+}
+
+fn finding(reason: Reason, object: String, message: String, remedy: String) -> Finding {
+    Finding { severity: Severity::Refuse, reason, object, message, remedy }
+}
+
+/// Another namespace must consent: before anything is written there, its lock included.
+pub fn not_granted(v: &View) -> Result<Option<Refusal>, Read> {
+    Ok(grant(v)?.as_ref().map(refusal))
+}
+
+fn grant(v: &View) -> Result<Option<Finding>, Read> {
+    let (theirs, ours) = (&v.want.statefulset_namespace, &v.want.namespace);
+    if theirs == ours || v.grant()?.contains(ours) {
+        return Ok(None);
+    }
+    let message = format!("namespace {theirs} does not let {ours} restore its StatefulSets");
+    let remedy = format!("annotate namespace {theirs} with {}: {ours:?}", annotation::ALLOW_FROM);
+    Ok(Some(finding(Reason::NotGranted, format!("Namespace {theirs}"), message, remedy)))
+}
+
 /// Another namespace must consent, and a request that was carried out is not carried out again.
 pub fn not_allowed(v: &View) -> Result<Option<Finding>, Read> {
-    let want = &v.want;
-    let (theirs, ours) = (&want.statefulset_namespace, &want.namespace);
-    let refuse = |reason, object: String, message: String, remedy: String| {
-        Some(Finding { severity: Severity::Refuse, reason, object, message, remedy })
-    };
-    if theirs != ours && !v.grant()?.contains(ours) {
-        let message = format!("namespace {theirs} does not let {ours} restore its StatefulSets");
-        let remedy = format!("annotate namespace {theirs} with {}: {ours:?}", annotation::ALLOW_FROM);
-        return Ok(refuse(Reason::NotGranted, format!("Namespace {theirs}"), message, remedy));
+    if let Some(finding) = grant(v)? {
+        return Ok(Some(finding));
     }
     let signature = signature(v);
     let is_it = |entry: &String| entry.split(' ').next() == Some(signature.as_str());
@@ -58,12 +74,12 @@ pub fn not_allowed(v: &View) -> Result<Option<Finding>, Read> {
         return Ok(None);
     }
     let message = format!(
-        "restore {ours}/{} with this spec has been carried out before, and an object that is created anew does not turn \
+        "restore {}/{} with this spec has been carried out before, and an object that is created anew does not turn \
          the data back once more",
-        want.name
+        v.want.namespace, v.want.name
     );
-    let object = format!("StatefulSetRestore {ours}/{}", want.name);
-    Ok(refuse(Reason::AlreadyRestored, object, message, "give the request another name".to_owned()))
+    let object = format!("StatefulSetRestore {}/{}", v.want.namespace, v.want.name);
+    Ok(Some(finding(Reason::AlreadyRestored, object, message, "give the request another name".to_owned())))
 }
 
 /// Each claim as it is, and what it is made from.

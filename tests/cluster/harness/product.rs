@@ -170,6 +170,13 @@ fn read(
     })
 }
 
+/// What a line of stderr says: beside a log in JSON it is a line of JSON.
+fn sentence(line: &str) -> String {
+    let read: Option<serde_json::Value> = serde_json::from_str(line).ok();
+    let said = read.filter(|read| read["level"].is_string());
+    said.and_then(|read| read["message"].as_str().map(ToOwned::to_owned)).unwrap_or_else(|| line.to_owned())
+}
+
 impl Running {
     /// By its id: `TERM`, `KILL`.
     pub async fn signal(&self, name: &str) {
@@ -185,7 +192,7 @@ impl Running {
             reader.await.unwrap();
         }
         let stdout = self.log.stdout();
-        let stderr = self.log.stderr.lock().unwrap().join("\n");
+        let stderr = self.log.stderr.lock().unwrap().iter().map(|line| sentence(line)).collect::<Vec<_>>().join("\n");
         Ended { code: status.code(), stdout, stderr, audit: self.log.audit() }
     }
 }

@@ -182,7 +182,8 @@ impl World {
         let ordinal: usize = name.rsplit_once('-')?.1.parse().ok()?;
         let id = self.pods.get(ordinal)?.id;
         let container = Container { name: "app".into(), id: Some(id.to_string()), restarts: 0 };
-        Some(Pod { uid: name.into(), running: true, containers: vec![container], ..Pod::default() })
+        let owner = Some("sts".into());
+        Some(Pod { uid: name.into(), running: true, containers: vec![container], owner, ..Pod::default() })
     }
 
     pub(super) fn snaps(&self) -> Snaps {

@@ -1,0 +1,69 @@
+//! What a freeze leaves to the process that takes it up: with what to thaw, and which of its containers may be entered.
+//!
+//! Others can write to what tells of it: people change a spec, also that of an object that is being deleted, and a mark
+//! on a Lease may be anybody's. So what thaws is what was recorded before the freeze, and nothing is run in a container
+//! that is not of a pod of the `StatefulSet`.
+
+use super::freeze::is_same;
+use super::hook::{Pair, Place};
+use super::journal::Freeze;
+use super::noun::Refusal;
+use super::resolve::is_member;
+use super::view::{Read, View};
+use crate::api::FILE_UID;
+use crate::api::condition::{self, ConditionType, Reason};
+
+/// The hooks of the freeze, as they were when it began. Where they were not recorded (an earlier version, a mark on the
+/// Lease): those of the file, or of a spec that is the same still; none: nobody knows with what to thaw.
+pub fn hooks<'a>(v: &'a View, f: &'a Freeze) -> Option<&'a Pair> {
+    f.hooks.as_ref().or_else(|| is_as_it_was(v, f).then_some(&v.want.backup.hooks))
+}
+
+fn is_as_it_was(v: &View, f: &Freeze) -> bool {
+    if f.holder == v.want.me || v.want.uid == FILE_UID {
+        return true;
+    }
+    let Ok(record) = v.record() else { return false };
+    let begun = condition::get(&record.status.conditions, ConditionType::Reconciling);
+    !record.leaving && begun.and_then(|begun| begun.observed_generation) == Some(v.want.generation)
+}
+
+/// Why something that may be frozen still is not thawed; none: all that is left of it can be.
+pub fn left_alone(v: &View, f: &Freeze) -> Result<Option<Refusal>, Read> {
+    if hooks(v, f).is_some_and(|hooks| hooks.post.is_none()) {
+        return Ok(None); // nothing is owed to any
+    }
+    for place in &f.pods {
+        if let Some(refusal) = stranger(v, place)? {
+            return Ok(Some(refusal));
+        }
+        if hooks(v, f).is_none() && is_same(v.pod(&place.pod)?, Some(place)) {
+            let why =
+                "was frozen by an earlier version, which did not record its post hook, and spec has changed since";
+            return Ok(Some(unproven(place, why)));
+        }
+    }
+    Ok(None)
+}
+
+/// Why no hook enters a container that the journal calls frozen; none: it is of a pod of the `StatefulSet`, or is not
+/// there any more.
+pub fn stranger(v: &View, place: &Place) -> Result<Option<Refusal>, Read> {
+    let set = format!("{}/{}", v.want.statefulset_namespace, v.want.statefulset);
+    let refuse = |why: &str| Ok(Some(unproven(place, &format!("{why} StatefulSet {set}"))));
+    if place.pod != format!("{}-{}", v.want.statefulset, place.ordinal) {
+        return refuse("is recorded as frozen and does not bear the name of a pod of");
+    }
+    match v.pod(&place.pod)?.filter(|pod| is_same(Some(pod), Some(place))) {
+        Some(pod) if !is_member(pod, v.target()?) => refuse("is recorded as frozen and is not controlled by"),
+        _ => Ok(None),
+    }
+}
+
+fn unproven(place: &Place, why: &str) -> Refusal {
+    let Place { pod, container, .. } = place;
+    let message = format!(
+        "pod {pod} {why}: nothing was run in its container {container}; look whether it is frozen, and thaw it by hand"
+    );
+    Refusal::new(Reason::ThawUnproven, message)
+}
