@@ -64,7 +64,7 @@
 //! | [`step::look`], `step/source.rs` | what only a restore looks at: one look, facts; what snapshots say of themselves |
 //! | `step/claim.rs`, `step/volume.rs`, `step/fence.rs` | what a restore does to claims, to volumes, to the StatefulSet and its pods: one idempotent effect each |
 //! | [`step::tell`] | Events, best effort |
-//! | `step/lock.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
+//! | `step/lock.rs`, `step/sign.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
 //! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end |
 //! | [`run`], [`run::file`], [`run::restore`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
 //! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; leader election, metrics and health |

@@ -219,9 +219,8 @@ async fn found(scope: &Scope) -> Result<Found> {
 /// Which rules of the object's retention hold its runs.
 pub fn hold(runs: &mut [Run], maker: &StatefulSetBackup) {
     let place = (maker.namespace().unwrap_or_default(), maker.name_any());
-    let is_its =
-        |run: &&mut Run| run.origin.is_none() && place == (run.maker.namespace.clone(), run.maker.name.clone());
-    let mut its: Vec<_> = runs.iter_mut().filter(is_its).collect();
+    let is_at = |maker: &Maker| (&maker.namespace, &maker.name) == (&place.0, &place.1);
+    let mut its: Vec<_> = runs.iter_mut().filter(|run| run.origin.is_none() && is_at(&run.maker)).collect();
     let zone = TimeZone::get(maker.spec.time_zone()).unwrap_or(TimeZone::UTC);
     catalog::hold(&mut its, maker.spec.retention_policy.as_ref(), &zone);
 }
@@ -233,8 +232,7 @@ pub fn judge(run: &mut Run, maker: Option<&StatefulSetBackup>, freezes: &mut BTr
         one.uid().as_deref() == Some(uid) || one.annotations().get(annotation::ADOPT).is_some_and(|old| old == uid)
     };
     let Some(maker) = maker.filter(owns) else {
-        // Runs from a file have no object.
-        run.origin = run.origin.or((uid != "file").then_some(Origin::Orphaned));
+        run.origin = run.origin.or((uid != "file").then_some(Origin::Orphaned)); // a file is no object
         return;
     };
     let history = maker.status.iter().flat_map(|status| &status.history);
@@ -246,9 +244,8 @@ pub fn judge(run: &mut Run, maker: Option<&StatefulSetBackup>, freezes: &mut BTr
 
 pub fn runs(found: &Found, sight: &Sight) -> String {
     let row = |run: &Run| {
-        // What belongs to no run is restored by its name.
-        let named = || run.snapshots.join(",");
-        let id = run.id.clone().filter(|_| run.origin != Some(Origin::Foreign)).unwrap_or_else(named);
+        let id = run.id.clone().filter(|_| run.origin != Some(Origin::Foreign));
+        let id = id.unwrap_or_else(|| run.snapshots.join(",")); // it is restored by its name
         let frozen = found.freezes.get(&(run.maker.clone(), id.clone()));
         let state = match (run.origin, run.complete) {
             (Some(Origin::Legacy), _) => "legacy",

@@ -20,12 +20,14 @@ use super::Fault;
 use super::call::{Call, No, call};
 use super::clock::Clock;
 use super::cluster::Cluster;
+use super::sign::{after, fence, restored, text};
+pub use super::sign::{open, roll};
 use crate::api::{annotation, label, manager};
 use crate::plan::flow::Row;
 use crate::plan::name;
 use crate::plan::noun::{Holder, Lease, Open, Want};
 use crate::plan::restore::Signs;
-use crate::plan::roll::{Enroll, Roll};
+use crate::plan::roll::Enroll;
 use crate::plan::view::{Fact, Seen};
 
 /// leaseDurationSeconds: how long a silent holder is left alone.
@@ -93,39 +95,6 @@ struct MarkingMeta {
     annotations: BTreeMap<&'static str, Option<String>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<&'static str, Option<&'static str>>,
-}
-
-/// The epoch of the next taking. The API server counts to 2147483647 only: whoever has set it there breaks no run.
-fn after(epoch: i64) -> i64 {
-    if (0..i64::from(i32::MAX)).contains(&epoch) { epoch + 1 } else { 1 }
-}
-
-/// The open mark.
-pub fn open(object: &Object) -> Option<Open> {
-    let text = object.annotations().get(annotation::OPEN)?;
-    // A mark that we cannot read still bars the way.
-    Some(serde_json::from_str(text).unwrap_or_else(|_| Open { kind: "unreadable".into(), ..Open::default() }))
-}
-
-fn text(open: Option<&Open>) -> Option<String> {
-    open.and_then(|open| serde_json::to_string(open).ok())
-}
-
-/// Who may pass the fence, while its label stands.
-fn fence(object: &Object) -> Option<String> {
-    let up = object.labels().get(label::FENCE).is_some_and(|value| value == label::FENCE_VALUE);
-    up.then(|| object.annotations().get(annotation::FENCE_USER).cloned().unwrap_or_default())
-}
-
-/// The annotation `/restored-by`: one entry a line.
-fn restored(object: &Object) -> Vec<String> {
-    let text = object.annotations().get(annotation::RESTORED_BY).map_or("", String::as_str);
-    text.lines().map(ToOwned::to_owned).collect()
-}
-
-/// The annotation `/runs`.
-pub fn roll(object: &Object) -> Option<Roll> {
-    object.annotations().get(annotation::RUNS).map(|text| Roll::read(text))
 }
 
 /// What a merge patch does to a field.
@@ -403,12 +372,6 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_epochs_begin_anew_where_the_api_server_has_no_more() {
-        assert_eq!([after(0), after(7), after(2_147_483_646)], [1, 8, 2_147_483_647]);
-        assert_eq!([after(2_147_483_647), after(-1), after(i64::MAX)], [1, 1, 1]);
-    }
 
     #[test]
     fn a_release_sends_null_and_a_renewal_leaves_the_holder_out() {

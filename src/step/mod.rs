@@ -12,6 +12,7 @@ pub mod look;
 pub mod observe;
 pub mod quiesce;
 pub mod record;
+mod sign;
 pub mod snapshot;
 mod source;
 pub mod stock;

@@ -10,6 +10,7 @@ use sts_backup::plan::backup::Backup;
 use sts_backup::plan::name::{ClaimKey, RunId};
 use sts_backup::plan::noun::Snap;
 use sts_backup::plan::prune::{self, Content, Purge};
+use sts_backup::plan::roll::{Entry, Roll};
 use sts_backup::plan::stock::{Piece, Policy, Stock};
 use sts_backup::plan::view::{Fact, Read, Seen};
 use sts_backup::step::Fault;
@@ -144,6 +145,18 @@ impl Old {
         };
         let contents = pieces.iter().map(content).collect();
         Old { pieces, contents, purge, refused: false, violations: vec![] }
+    }
+
+    /// What the Lease remembers of them: all were sealed, of the half one both snapshots.
+    pub fn roll() -> Roll {
+        let mut roll = Roll::default();
+        for (kind, day) in RUNS.into_iter().chain(STRANGERS) {
+            let ordinals = if kind == "scaled" { [1, 2] } else { [0, 1] };
+            let pieces = ordinals.map(|ordinal| piece(kind, day, ordinal));
+            let (claims, uids) = (pieces.iter().filter_map(|piece| piece.claim.as_ref()), pieces.iter());
+            roll.put(&policy(kind).uid, id(day), Entry::new(claims, uids.map(|piece| piece.uid.as_str())));
+        }
+        roll
     }
 
     /// What the object tells of the runs of before: the newest of them failed.

@@ -363,8 +363,10 @@ fn one_case() {
 #[test]
 fn the_table_names_every_step_with_its_verbs() {
     let names: Vec<_> = Backup::TABLE.iter().map(|row| row.name).collect();
-    let all =
-        ["Lock", "Write", "Hold", "Mark", "Pre", "Post", "Snapshot", "Seal", "Delete", "Purge", "Prune", "Unlock"];
+    let all = [
+        "Lock", "Write", "Hold", "Mark", "Pre", "Post", "Snapshot", "Enroll", "Seal", "Delete", "Purge", "Prune",
+        "Unlock",
+    ];
     assert_eq!(names, all);
     assert!(Backup::TABLE.iter().all(|row| !row.verbs.is_empty()));
 }

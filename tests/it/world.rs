@@ -157,7 +157,7 @@ impl World {
             epoch: 0,
             lease_version: 1,
             open: None,
-            roll: None,
+            roll: matches!(kind, Kind::Old { .. }).then(Old::roll),
             pods: (0..PODS).map(|id| Instance { id, frozen: false }).collect(),
             disks: BTreeMap::new(),
             thaws: 0,
