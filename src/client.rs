@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use jiff::Timestamp;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -63,7 +62,7 @@ fn dated<B>(
 ) -> MapResponseLayer<impl FnOnce(http::Response<B>) -> http::Response<B> + Clone + Send + 'static> {
     MapResponseLayer::new(move |reply: http::Response<B>| {
         if let Some(date) = reply.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()) {
-            server.note(date, Timestamp::now());
+            server.note(date);
         }
         reply
     })

@@ -154,7 +154,8 @@ async fn from_cluster(global: &Global, policy: StatefulSetBackup) -> Result<Foun
 
 /// Every run that says on all of its snapshots that it is proved.
 fn sealed(stock: &stock::Stock) -> Roll {
-    roll::sealed(&stock.iter().filter_map(|(name, piece)| Some((name.clone(), piece.snap.clone()?))).collect())
+    let snaps = stock.iter().filter_map(|(name, piece)| Some((name.clone(), piece.snap.clone()?)));
+    roll::sealed(&snaps.collect(), |_, _| true)
 }
 
 /// Those of the policy, and a word about what else is there.
@@ -185,6 +186,14 @@ fn sort(stock: &stock::Stock, roll: &Roll, want: &Want) -> Found {
     let legacy = stock.values().filter(|piece| piece.run.is_none() && !piece.stranger).count();
     let strangers = stock::strangers(stock).count();
     found.remarks = orphaned;
+    let imported = |run: &stock::Stocked| run.owner == Owner::Own && run.record == stock::Record::Imported;
+    let imported = stock::runs(stock, roll, want).iter().filter(|run| imported(run)).count();
+    if imported > 0 {
+        found.remarks.push(format!(
+            "{imported} runs were sealed before runs were put on record: they let no other go, and each goes once the rules \
+             want it no more beside those on record"
+        ));
+    }
     if strangers > 0 {
         found.remarks.push(format!(
             "{strangers} VolumeSnapshots bear the label {} of a run that they do not belong to, and are left alone",

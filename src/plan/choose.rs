@@ -9,6 +9,7 @@ use super::member::of_run;
 use super::name::{ClaimKey, RunId};
 use super::noun::Refusal;
 use super::restore::sight::Source;
+use super::roll::digest;
 use super::view::{Read, View};
 use crate::api::FORMAT;
 use crate::api::condition::Reason;
@@ -42,19 +43,25 @@ pub fn choose(v: &View) -> Result<Result<Chosen, Refusal>, Read> {
         }
     }
     let roll = v.lease()?.and_then(|lease| lease.roll.as_ref());
+    let mut known = BTreeSet::new();
     for ((run, uid), snaps) in &mut runs {
         let size = snaps.iter().filter_map(|(_, source)| Some((source.created, source.size?))).min();
         let entry = roll.zip(*uid).and_then(|(roll, uid)| roll.entry(uid, *run));
         let see = |(_, source): &Named| (source.claim.clone(), source.created);
         *snaps = of_run(std::mem::take(snaps), size.map(|(_, size)| size), entry, see);
+        let digest = digest(snaps.iter().map(|(_, source)| source.uid.as_str()));
+        if roll.is_none() || entry.is_some_and(|entry| entry.digest == digest) {
+            known.insert((*run, *uid));
+        }
     }
-    Ok(one_of(v, &runs))
+    Ok(one_of(v, &runs, &known))
 }
 
 /// By id, and by the uid of the policy that made them.
 type Runs<'a> = BTreeMap<(RunId, Option<&'a str>), Vec<Named<'a>>>;
 
-fn one_of(v: &View, runs: &Runs) -> Result<Chosen, Refusal> {
+/// Of itself it takes only what is on record; what is named it takes as it is.
+fn one_of(v: &View, runs: &Runs, known: &BTreeSet<(RunId, Option<&str>)>) -> Result<Chosen, Refusal> {
     let want = &v.want.restore;
     let backup = want.backup.as_deref().unwrap_or_default();
     let refuse = |why: String| Err(Refusal::new(Reason::RunNotFound, why));
@@ -74,7 +81,7 @@ fn one_of(v: &View, runs: &Runs) -> Result<Chosen, Refusal> {
         };
     }
     let fits = |snaps: &[Named]| want.point_in_time.is_none_or(|at| cut(snaps).is_some_and(|cut| cut <= at));
-    let complete = runs.iter().rev().filter(|(_, snaps)| incomplete(snaps).is_none());
+    let complete = runs.iter().rev().filter(|(of, snaps)| known.contains(*of) && incomplete(snaps).is_none());
     let newest = complete.filter(|(_, snaps)| fits(snaps)).max_by_key(|((run, _), snaps)| (cut(snaps), *run));
     match (newest, want.point_in_time) {
         (Some(((run, _), snaps)), _) => Ok(chosen(*run, snaps)),
@@ -82,7 +89,9 @@ fn one_of(v: &View, runs: &Runs) -> Result<Chosen, Refusal> {
         (None, None) => match runs.iter().next_back() {
             None => refuse(format!("there is no run {whose}")),
             Some(((run, _), snaps)) => {
-                let why = incomplete(snaps).map(|refusal| refusal.message).unwrap_or_default();
+                let unknown =
+                    || "it is not on record on the lock Lease: name it (spec.runId) to restore it all the same";
+                let why = incomplete(snaps).map_or_else(|| unknown().to_owned(), |refusal| refusal.message);
                 refuse(format!("no run {whose} is complete; the newest, {run}: {why}"))
             }
         },

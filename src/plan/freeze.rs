@@ -151,15 +151,15 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
     if !f.pods.is_empty() && v.lease()?.is_some_and(|lease| lease.open.is_some()) {
         return one(Backup::Mark(None), now);
     }
-    let journal = match void {
-        Some(why) => Journal::Void(f.id, f.epoch, why),
-        None => {
-            let both = inherit::hooks(v, f).is_some_and(|hooks| hooks.pre.is_some() && hooks.post.is_some());
-            let frozen = both && !f.pods.is_empty();
-            let consistency = if frozen { Consistency::Frozen } else { Consistency::CrashPerVolume };
-            let entry = Some(Entry::of(made(v, f)?.map(|(_, snap)| snap).collect::<Vec<_>>()));
-            Journal::Cut(Cut { id: f.id, epoch: f.epoch, since: now, size: f.size, consistency, entry })
-        }
+    let journal = if let Some(why) = void {
+        Journal::Void(f.id, f.epoch, why)
+    } else {
+        let both = inherit::hooks(v, f).is_some_and(|hooks| hooks.pre.is_some() && hooks.post.is_some());
+        let frozen = both && !f.pods.is_empty();
+        let consistency = if frozen { Consistency::Frozen } else { Consistency::CrashPerVolume };
+        let mut entry = Entry::of(made(v, f)?.map(|(_, snap)| snap).collect::<Vec<_>>());
+        entry.frozen = frozen;
+        Journal::Cut(Cut { id: f.id, epoch: f.epoch, since: now, size: f.size, consistency, entry: Some(entry) })
     };
     one(write(v, &journal, now)?, now)
 }

@@ -15,6 +15,10 @@ pub struct Guard {
     pub fails: Option<bool>,
     /// The binding's validationActions; none: there is no binding of that name to this policy.
     pub actions: Option<Vec<String>>,
+    /// It is of a version that guards less than is gone by now.
+    pub outdated: bool,
+    /// Why nobody knows.
+    pub unread: Option<String>,
 }
 
 const DENY: &str = "Deny";
@@ -22,13 +26,21 @@ const DENY: &str = "Deny";
 impl Guard {
     /// As it is shipped.
     pub fn whole() -> Guard {
-        Guard { fails: Some(true), actions: Some(vec![DENY.to_owned()]) }
+        Guard { fails: Some(true), actions: Some(vec![DENY.to_owned()]), ..Guard::default() }
+    }
+
+    /// Its API server would not let us see it.
+    pub fn unread(why: String) -> Guard {
+        Guard { unread: Some(why), ..Guard::default() }
     }
 
     /// Which object is amiss, and what is; none: it stands.
     fn gap(&self, policy: &str) -> Option<(String, String)> {
         let of_policy = format!("ValidatingAdmissionPolicy {policy}");
         let of_binding = format!("ValidatingAdmissionPolicyBinding {policy}");
+        if let Some(why) = &self.unread {
+            return Some((of_policy, format!("cannot be read ({why})")));
+        }
         match (self.fails, &self.actions) {
             (None, _) => Some((of_policy, "is not installed".into())),
             (Some(false), _) => Some((of_policy, "lets pass what it cannot judge (failurePolicy is not Fail)".into())),
@@ -36,6 +48,7 @@ impl Guard {
             (_, Some(actions)) if !actions.iter().any(|action| action == DENY) => {
                 Some((of_binding, format!("denies nothing (validationActions: {})", actions.join(", "))))
             }
+            _ if self.outdated => Some((of_policy, "is of an older version, which guards less".into())),
             _ => None,
         }
     }
@@ -44,7 +57,7 @@ impl Guard {
 /// What must stand beside it.
 fn beside(policy: &'static str) -> &'static [&'static str] {
     match policy {
-        BACKUP_POLICY => &[LOCK_POLICY],
+        BACKUP_POLICY => &[LOCK_POLICY, MARKS_POLICY],
         RESTORE_POLICY => &[FENCE_POLICY, LOCK_POLICY, MARKS_POLICY],
         _ => &[],
     }
@@ -96,7 +109,7 @@ mod tests {
         let mut v = View::new(Want { guarded: true, ..Want::default() });
         assert_eq!(refusal(&v, BACKUP_POLICY), Err(Read::Guard(BACKUP_POLICY)), "it is looked at first");
         v.fold(Fact::Guard(BACKUP_POLICY, guard));
-        v.fold(Fact::Guard(LOCK_POLICY, Guard::whole()));
+        v.fold_all([LOCK_POLICY, MARKS_POLICY].map(|policy| Fact::Guard(policy, Guard::whole())));
         let refusal = refusal(&v, BACKUP_POLICY).unwrap()?;
         assert_eq!(refusal.reason, Reason::PolicyMissing);
         for words in ["generate policies | kubectl apply", "SSB_ALLOW_WITHOUT_POLICY", BACKUP_POLICY] {
@@ -115,6 +128,8 @@ mod tests {
             (Guard { actions: None, ..Guard::whole() }, "ValidatingAdmissionPolicyBinding backup-author"),
             (Guard { actions: actions(&["Warn", "Audit"]), ..Guard::whole() }, "(validationActions: Warn, Audit)"),
             (Guard { actions: actions(&[]), ..Guard::whole() }, "denies nothing"),
+            (Guard { outdated: true, ..Guard::whole() }, "is of an older version"),
+            (Guard::unread("no".into()), "cannot be read (no)"),
         ] {
             let said = refused(guard.clone()).unwrap();
             assert!(said.contains(words), "{guard:?}: {said}");

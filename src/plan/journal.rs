@@ -130,7 +130,16 @@ pub fn recover(
         let (sealed, first) = (newest.snaps().filter(|snap| snap.sealed).count(), newest.snaps().next()?);
         let id = newest.id;
         let journal = match newest.state {
-            State::Broken if sealed == 0 => Journal::Void(id, first.epoch, Void::Interrupted),
+            // It was proved, and died before it said so on all of its snapshots.
+            State::Complete | State::Uploading if newest.record == stock::Record::Own && sealed < first.size => {
+                let entry = roll.entry(&want.uid, id).cloned();
+                let frozen = entry.as_ref().is_some_and(|entry| entry.frozen);
+                let consistency = if frozen { Consistency::Frozen } else { Consistency::CrashPerVolume };
+                Journal::Cut(Cut { id, epoch: first.epoch, since: now, size: first.size, consistency, entry })
+            }
+            State::Broken if sealed == 0 && newest.record == stock::Record::None => {
+                Journal::Void(id, first.epoch, Void::Interrupted)
+            }
             State::Sealing => {
                 let consistency = newest.consistency();
                 let entry = roll.entry(&want.uid, id).cloned();

@@ -13,9 +13,9 @@ use super::guard;
 use super::journal::Cut;
 use super::name::{self, RunId};
 use super::noun::{Keep, Refusal};
-use super::retention::{Fate, retain};
+use super::retention::{Fate, Run, Verdict, retain};
 use super::roll::Roll;
-use super::stock::{self, Owner, Piece, State, Stock, Stocked};
+use super::stock::{self, Owner, Piece, Record, State, Stock, Stocked};
 use super::view::{Read, Seen, View};
 use crate::api::{LOCK_POLICY, MARKS_POLICY};
 
@@ -182,14 +182,11 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
     let own: Vec<_> = stock::runs(stock, roll, &v.want).into_iter().filter(|run| run.owner == Owner::Own).collect();
     // Ages are counted from this run's own creation, by the API server's clock.
     let now = match own.iter().find(|run| run.id == id && run.state == State::Complete) {
-        Some(run) if run.recorded => run.cut(),
+        Some(run) if run.record == Record::Own => run.cut(),
         Some(_) => return Ok(Err(format!("run {id} is not on record on Lease {}", name::lease(&v.want.statefulset)))),
         None => return Ok(Err(format!("run {id} is not complete any more"))),
     };
-    let runs: Vec<_> = own.iter().map(|run| run.run(&v.want.statefulset)).collect();
-    let verdicts = retain(&runs, Some(&keep.policy), now, zone);
-    let unwanted: BTreeSet<_> =
-        verdicts.into_iter().filter(|verdict| verdict.fate == Fate::Prune).map(|verdict| verdict.id).collect();
+    let unwanted = unwanted(&own, &v.want.statefulset, |runs| retain(runs, Some(&keep.policy), now, zone));
     let mut doomed = vec![];
     for run in own {
         let there = run.pieces.iter().filter(|(_, piece)| piece.leaving.is_none()).count();
@@ -197,7 +194,9 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
             State::Complete if unwanted.contains(&run.id) => format!("no rule keeps it ({})", rules(keep)),
             // A later one may be under way. An earlier one is over, or this run would not have begun. What says that it
             // was proved and is not on record may be anybody's: it stays.
-            State::Broken if run.id < id && there > 0 && (run.listed || run.snaps().all(|snap| !snap.sealed)) => {
+            State::Broken
+                if run.id < id && there > 0 && (run.record != Record::None || run.snaps().all(|snap| !snap.sealed)) =>
+            {
                 format!("it is partial: {there} snapshots of it are there")
             }
             _ => continue,
@@ -205,6 +204,29 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
         doomed.push(Doomed { run, why });
     }
     Ok(Ok(doomed))
+}
+
+/// What the rules let go. What was imported is judged alone among those that are known: it pushes out nothing, not even its
+/// like.
+fn unwanted(
+    own: &[Stocked],
+    statefulset: &str,
+    judge: impl Fn(&[Run<RunId>]) -> Vec<Verdict<RunId>>,
+) -> BTreeSet<RunId> {
+    let pruned = |runs: &[Run<RunId>]| -> BTreeSet<RunId> {
+        let verdicts = judge(runs).into_iter().filter(|verdict| verdict.fate == Fate::Prune);
+        verdicts.map(|verdict| verdict.id).collect()
+    };
+    let mut runs: Vec<_> = own.iter().map(|run| run.run(statefulset)).collect();
+    let mut all = pruned(&runs);
+    for (at, run) in own.iter().enumerate() {
+        if run.record == Record::Imported && run.state == State::Complete {
+            runs[at].complete = true;
+            all.extend(pruned(&runs).get(&run.id));
+            runs[at].complete = false;
+        }
+    }
+    all
 }
 
 /// The policy in a line, as in its manifest.

@@ -3,7 +3,8 @@
 //! but cannot put them on record.
 //!
 //! The annotation's text is JSON, `{"POLICY-UID": {"RUN": "CLAIMS DIGEST"}}`, for example
-//! `{"3f…": {"20261125-012640": "data:0-2;wal:0-2 9f86d081884c7d65"}}`.
+//! `{"3f…": {"20261125-012640": "data:0-2;wal:0-2 9f86d081884c7d65 frozen"}}`; `frozen` if hooks held all pods. A run that was sealed before there was a record has the
+//! word `imported` behind it, unless its object's status remembers it: nobody knows who made it, so it lets no other go.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,7 @@ use super::member;
 use super::name::{ClaimKey, RunId};
 use super::noun::{Snap, Snaps};
 use super::view::{Read, View};
+use crate::api::shared::Outcome;
 
 /// All annotations of an object have 256 KiB together. What is more than this, oldest runs first, is struck off: such a
 /// run stays, and lets no other go.
@@ -30,7 +32,15 @@ pub struct Entry {
     claims: BTreeMap<String, Vec<(u32, u32)>>,
     /// Of the uids of its snapshots.
     pub digest: String,
+    /// Hooks held all pods while it was cut.
+    pub frozen: bool,
+    /// Found when the first record was made, and not remembered by status.
+    pub imported: bool,
 }
+
+/// The words for these two.
+const FROZEN: &str = "frozen";
+const IMPORTED: &str = "imported";
 
 /// Puts a run on record, on the Lease as it was seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,8 +51,8 @@ pub struct Enroll {
     pub roll: Roll,
 }
 
-/// The record that the run of `cut` lacks; none where it stands, or can stand nowhere. The first one puts all on record
-/// that were sealed before there was a roll.
+/// The record that the run of `cut` lacks; none where it stands, or can stand nowhere. The first one imports all that were
+/// sealed before there was a roll.
 pub fn enroll(v: &View, cut: &Cut) -> Result<Option<Enroll>, Read> {
     let run = of_cut(v, cut)?;
     if v.refused.is_some() || run.len() < cut.size {
@@ -54,17 +64,35 @@ pub fn enroll(v: &View, cut: &Cut) -> Result<Option<Enroll>, Read> {
         return Ok(None);
     }
     let snaps = v.snaps()?;
-    let mut roll = lease.roll.clone().unwrap_or_else(|| sealed(snaps));
+    let known = |run: RunId| remembers(v, run);
+    let mut roll = match &lease.roll {
+        Some(roll) => roll.clone(),
+        None => sealed(snaps, |uid, run| uid == v.want.uid && known(run)),
+    };
     let there: BTreeSet<(&str, RunId)> = snaps.values().map(|snap| (snap.policy_uid.as_str(), snap.run)).collect();
-    roll.keep(|uid, run| there.contains(&(uid, run)));
+    // What is newer than this run may have been made since the snapshots were seen.
+    roll.keep(|uid, run| run >= cut.id || there.contains(&(uid, run)));
     roll.put(&v.want.uid, cut.id, entry);
-    Ok(Some(Enroll { version: lease.version.clone(), run: cut.id, roll }))
+    // Where there is no room for it, it stays off the record.
+    let changes = lease.roll.as_ref() != Some(&Roll::read(&roll.text()));
+    Ok(changes.then(|| Enroll { version: lease.version.clone(), run: cut.id, roll }))
+}
+
+/// Status tells that it succeeded, which only runs may write.
+fn remembers(v: &View, run: RunId) -> bool {
+    let id = run.to_string();
+    let Ok(record) = v.record() else { return false };
+    let last = record.status.last_run.as_ref().map(|last| (last.id.as_deref().unwrap_or_default(), last.outcome));
+    let history = record.status.history.iter().map(|entry| (entry.id.as_str(), entry.outcome));
+    last.into_iter().chain(history).any(|(known, outcome)| known == id && outcome == Some(Outcome::Succeeded))
 }
 
 /// The snapshots of a run that was cut, as far as they are there: the very ones, where the journal knows them.
 pub fn of_cut<'a>(v: &'a View, cut: &Cut) -> Result<Vec<(&'a String, &'a Snap)>, Read> {
-    let all = v.run(cut.id)?.filter(|(_, snap)| !snap.leaving && snap.epoch == cut.epoch).collect();
     let entry = cut.entry.as_ref();
+    // What its annotations say counts only where the journal does not know better.
+    let is_its = |snap: &Snap| !snap.leaving && (entry.is_some() || snap.epoch == cut.epoch);
+    let all = v.run(cut.id)?.filter(|(_, snap)| is_its(snap)).collect();
     let run: Vec<(&String, &Snap)> =
         member::of_run(all, Some(cut.size), entry, |(_, snap)| (Some(snap.claim.clone()), snap.created));
     let replaced = run.len() == cut.size
@@ -72,8 +100,8 @@ pub fn of_cut<'a>(v: &'a View, cut: &Cut) -> Result<Vec<(&'a String, &'a Snap)>,
     Ok(if replaced { vec![] } else { run })
 }
 
-/// Every run that is whole, of one freeze, and says on all of its snapshots that it is proved.
-pub fn sealed(snaps: &Snaps) -> Roll {
+/// Every run that is whole, of one freeze, and says on all of its snapshots that it is proved; as imported, unless `is_known`.
+pub fn sealed(snaps: &Snaps, is_known: impl Fn(&str, RunId) -> bool) -> Roll {
     let mut runs: BTreeMap<(&str, RunId), Vec<&Snap>> = BTreeMap::new();
     for snap in snaps.values() {
         runs.entry((&snap.policy_uid, snap.run)).or_default().push(snap);
@@ -85,7 +113,7 @@ pub fn sealed(snaps: &Snaps) -> Roll {
         let claims: BTreeSet<_> = all.iter().map(|snap| &snap.claim).collect();
         let fits = |snap: &&Snap| snap.sealed && !snap.leaving && Some(snap.size) == size && snap.epoch == all[0].epoch;
         if Some(claims.len()) == size && Some(all.len()) == size && all.iter().all(fits) {
-            roll.put(uid, run, Entry::of(all));
+            roll.put(uid, run, Entry { imported: !is_known(uid, run), ..Entry::of(all) });
         }
     }
     roll
@@ -99,7 +127,7 @@ pub fn digest<'a>(uids: impl IntoIterator<Item = &'a str>) -> String {
         hash.update(uid);
         hash.update("\n");
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 impl Roll {
@@ -164,7 +192,17 @@ impl Entry {
                 None => of.push((*ordinal, *ordinal)),
             }
         }
-        Entry { claims: ranges, digest: digest(uids) }
+        Entry { claims: ranges, digest: digest(uids), frozen: false, imported: false }
+    }
+
+    /// How many claims it has.
+    pub fn len(&self) -> usize {
+        let of = |(first, last): &(u32, u32)| (last - first) as usize + 1;
+        self.claims.values().flatten().map(of).fold(0, usize::saturating_add)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.claims.is_empty()
     }
 
     pub fn of<'a>(all: impl IntoIterator<Item = &'a Snap> + Clone) -> Entry {
@@ -178,7 +216,10 @@ impl Entry {
 
     /// None: it is none of ours.
     pub fn read(text: &str) -> Option<Entry> {
-        let (claims, digest) = text.rsplit_once(' ')?;
+        let mut words = text.split(' ');
+        let (claims, digest) = (words.next()?, words.next()?);
+        let words: Vec<&str> = words.collect();
+        let (frozen, imported) = (words.contains(&FROZEN), words.contains(&IMPORTED));
         let range = |range: &str| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
@@ -188,7 +229,8 @@ impl Entry {
             let (template, ranges) = part.split_once(':')?;
             Some((template.to_owned(), ranges.split(',').map(range).collect::<Option<_>>()?))
         };
-        Some(Entry { claims: claims.split(';').map(part).collect::<Option<_>>()?, digest: digest.to_owned() })
+        let claims = claims.split(';').map(part).collect::<Option<_>>()?;
+        Some(Entry { claims, digest: digest.to_owned(), frozen, imported })
     }
 
     /// As it is stored.
@@ -199,7 +241,9 @@ impl Entry {
         let part = |(template, ranges): (&String, &Vec<(u32, u32)>)| {
             format!("{template}:{}", ranges.iter().map(range).collect::<Vec<_>>().join(","))
         };
-        format!("{} {}", self.claims.iter().map(part).collect::<Vec<_>>().join(";"), self.digest)
+        let claims = self.claims.iter().map(part).collect::<Vec<_>>().join(";");
+        let words = [(FROZEN, self.frozen), (IMPORTED, self.imported)].into_iter().filter(|(_, is_so)| *is_so);
+        words.fold(format!("{claims} {}", self.digest), |text, (word, _)| format!("{text} {word}"))
     }
 }
 
@@ -224,7 +268,12 @@ mod tests {
         let sum = digest(["a", "b"]);
         assert_eq!(text, format!(r#"{{"uid":{{"20261125-010000":"data:0-2;wal:0,2 {sum}"}}}}"#));
         assert_eq!(Roll::read(&text), roll);
+        let mut other = roll.clone();
+        other.put("uid", id(1), Entry { frozen: true, imported: true, ..Entry::new(&all, ["c"]) });
+        assert_eq!(Roll::read(&other.text()), other);
+        assert!(other.text().ends_with(" frozen imported\"}}"), "{}", other.text());
         let read = Roll::read(&text);
+        assert_eq!(read.entry("uid", id(0)).unwrap().len(), 5);
         let has = |key: &ClaimKey| read.entry("uid", id(0)).unwrap().has(key);
         assert!(all.iter().all(has) && !claims(&[("data", 3), ("wal", 1), ("log", 0)]).iter().any(has));
         assert_eq!(roll.entry("other", id(0)), None);

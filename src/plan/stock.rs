@@ -78,6 +78,19 @@ pub enum State {
     Unknown,
 }
 
+/// What the Lease's record says of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// Nothing.
+    None,
+    /// Other snapshots than those that are there.
+    Other,
+    /// These very snapshots; who made them is not known.
+    Imported,
+    /// These very snapshots, sealed by a run.
+    Own,
+}
+
 /// The snapshots of one id and one owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stocked<'a> {
@@ -85,10 +98,7 @@ pub struct Stocked<'a> {
     pub policy: &'a Policy,
     pub owner: Owner,
     pub state: State,
-    /// The very snapshots that its seal has put on record.
-    pub recorded: bool,
-    /// Something is on record under its id.
-    pub listed: bool,
+    pub record: Record,
     pub pieces: Vec<(&'a String, &'a Piece)>,
 }
 
@@ -131,7 +141,7 @@ impl Stocked<'_> {
         Run {
             id: self.id,
             cut: self.cut(),
-            complete: self.state == State::Complete && self.recorded,
+            complete: self.state == State::Complete && self.record == Record::Own,
             claims: self.claims().into_iter().map(|claim| claim.pvc(statefulset)).collect(),
         }
     }
@@ -160,14 +170,26 @@ fn stocked<'a>(
     let see = |(_, piece): &(&String, &Piece)| (piece.claim.clone(), piece.created);
     let pieces = member::of_run(all, size.map(|(_, size)| size), entry, see);
     let digest = roll::digest(pieces.iter().map(|(_, piece)| piece.uid.as_str()));
-    Stocked {
-        id,
-        policy,
-        owner: policy.owner(want),
-        state: state(&pieces),
-        recorded: entry.is_some_and(|entry| entry.digest == digest),
-        listed: entry.is_some(),
-        pieces,
+    let (record, state) = match entry {
+        None => (Record::None, state(&pieces)),
+        Some(entry) if entry.digest == digest => {
+            (if entry.imported { Record::Imported } else { Record::Own }, known(&pieces))
+        }
+        // Some of it was replaced: by whom?
+        Some(entry) if pieces.len() >= entry.len() => (Record::Other, State::Unknown),
+        Some(_) => (Record::Other, state(&pieces)),
+    };
+    Stocked { id, policy, owner: policy.owner(want), state, record, pieces }
+}
+
+/// Of what is on record by its uids no annotation says better whether it is whole.
+fn known(pieces: &[(&String, &Piece)]) -> State {
+    let snaps: Option<Vec<&Snap>> = pieces.iter().map(|(_, piece)| piece.snap.as_ref()).collect();
+    match snaps {
+        None => State::Unknown,
+        Some(snaps) if snaps.iter().any(|snap| snap.leaving) => State::Broken,
+        Some(snaps) if snaps.iter().all(|snap| snap.ready) => State::Complete,
+        Some(_) => State::Uploading,
     }
 }
 

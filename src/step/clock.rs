@@ -8,22 +8,39 @@ use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-/// The API server's clock, as the Date of its replies tells it: how many seconds it is ahead of ours. Run ids are taken
-/// from it, since what creation timestamps are compared with must be of their clock.
-#[derive(Debug, Clone, Default)]
-pub struct ServerClock(Arc<AtomicI64>);
+/// The API server's clock, as the Date of its replies tells it, carried on by the monotonic one. Run ids are taken from it,
+/// since what creation timestamps are compared with must be of their clock.
+#[derive(Debug, Clone)]
+pub struct ServerClock {
+    from: Instant,
+    /// Its second at `from`; 0 until a reply has told.
+    second: Arc<AtomicI64>,
+}
+
+impl Default for ServerClock {
+    fn default() -> ServerClock {
+        ServerClock { from: Instant::now(), second: Arc::default() }
+    }
+}
 
 impl ServerClock {
-    /// A reply bore this Date, and came at `now`. What is no date tells nothing.
-    pub fn note(&self, date: &str, now: Timestamp) {
+    /// A reply that has just come bore this Date. What is no date tells nothing.
+    pub fn note(&self, date: &str) {
         if let Ok(at) = rfc2822::parse(date) {
-            self.0.store(at.timestamp().as_second() - now.as_second(), Ordering::Relaxed);
+            self.second.store(at.timestamp().as_second() - self.elapsed(), Ordering::Relaxed);
         }
     }
 
-    /// Zero until a reply has told.
-    pub fn ahead(&self) -> SignedDuration {
-        SignedDuration::from_secs(self.0.load(Ordering::Relaxed))
+    /// How far it is ahead of a clock that says `now`; zero until a reply has told.
+    pub fn ahead(&self, now: Timestamp) -> SignedDuration {
+        match self.second.load(Ordering::Relaxed) {
+            0 => SignedDuration::ZERO,
+            second => SignedDuration::from_secs(second + self.elapsed() - now.as_second()),
+        }
+    }
+
+    fn elapsed(&self) -> i64 {
+        i64::try_from(self.from.elapsed().as_secs()).unwrap_or(i64::MAX / 2)
     }
 }
 
@@ -53,18 +70,22 @@ impl Clock {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_date_of_a_reply_tells_how_far_the_servers_clock_is_ahead() {
+    #[tokio::test(start_paused = true)]
+    async fn the_date_of_a_reply_tells_how_far_the_servers_clock_is_ahead() {
         let clock = ServerClock::default();
         let now: Timestamp = "2026-11-28T01:00:00.9Z".parse().unwrap();
-        assert_eq!(clock.ahead(), SignedDuration::ZERO);
-        clock.note("Sat, 28 Nov 2026 03:00:05 GMT", now);
-        assert_eq!(clock.clone().ahead(), SignedDuration::from_secs(7205));
+        assert_eq!(clock.ahead(now), SignedDuration::ZERO);
+        clock.note("Sat, 28 Nov 2026 03:00:05 GMT");
+        assert_eq!(clock.clone().ahead(now), SignedDuration::from_secs(7205));
         for nothing in ["", "yesterday", "2026-11-28T03:00:00Z"] {
-            clock.note(nothing, now);
-            assert_eq!(clock.ahead(), SignedDuration::from_secs(7205), "{nothing}");
+            clock.note(nothing);
+            assert_eq!(clock.ahead(now), SignedDuration::from_secs(7205), "{nothing}");
         }
-        clock.note("Fri, 27 Nov 2026 00:59:59 GMT", now);
-        assert_eq!(clock.ahead(), SignedDuration::from_secs(-86401));
+        // Time goes by for both; the wall clock may be set meanwhile.
+        tokio::time::advance(std::time::Duration::from_mins(1)).await;
+        assert_eq!(clock.ahead(now), SignedDuration::from_secs(7265));
+        assert_eq!(clock.ahead(now + SignedDuration::from_mins(1)), SignedDuration::from_secs(7205));
+        clock.note("Fri, 27 Nov 2026 00:59:59 GMT");
+        assert_eq!(clock.ahead(now), SignedDuration::from_secs(-86401));
     }
 }

@@ -97,7 +97,7 @@ impl Io for Cluster {
     }
 
     fn ahead(&self) -> SignedDuration {
-        self.server.ahead()
+        self.server.ahead(self.clock.now())
     }
 
     async fn sleep(&self, until: Timestamp) {

@@ -17,7 +17,7 @@ use super::lens::{claim, pod, target, volume};
 use super::{Fault, look, record, stock};
 use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
-use crate::api::{FORMAT, annotation, label, lean};
+use crate::api::{FORMAT, POLICY_FORMAT, annotation, label, lean};
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::guard::Guard;
@@ -133,12 +133,16 @@ async fn guard(c: &Cluster, name: &'static str) -> Result<Guard, Fault> {
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(c.client.clone());
     let policy = get(&policies, name, &format!("validatingadmissionpolicy/{name}")).await?;
     let binding = get(&bindings, name, &format!("validatingadmissionpolicybinding/{name}")).await?;
+    let written = |policy: &ValidatingAdmissionPolicy| policy.annotations().get(annotation::FORMAT).cloned();
+    let outdated = policy.as_ref().is_some_and(|policy| written(policy).as_deref() != Some(POLICY_FORMAT));
     let bound = binding.map(|binding| binding.spec).filter(|spec| spec.policy_name == name);
     Ok(Guard {
         // Absent means Fail.
         fails: policy
             .map(|policy| policy.spec.and_then(|spec| spec.failure_policy).is_none_or(|policy| policy == "Fail")),
         actions: bound.map(|spec| spec.validation_actions),
+        outdated,
+        unread: None,
     })
 }
 

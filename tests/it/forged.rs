@@ -7,13 +7,16 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sts_backup::api::condition::Reason;
-use sts_backup::api::{LOCK_POLICY, MARKS_POLICY, label};
+use sts_backup::api::{LOCK_POLICY, MARKS_POLICY, annotation, label};
 use sts_backup::plan::flow::Exit;
+use sts_backup::plan::name::ClaimKey;
 use sts_backup::plan::noun::Outcome;
+use sts_backup::plan::roll::{Entry, Roll};
 use sts_backup::step::clock::Clock;
 use tokio::time::sleep;
 
 use crate::apiserver::ApiServer;
+use crate::apiserver::fault::Class;
 use crate::apiserver::kind::Key;
 use crate::apiserver::store::Store;
 use crate::shop::{self, NAMESPACE, POLICY};
@@ -231,4 +234,87 @@ fn nothing_is_pruned_in_a_pod_where_marks_or_lock_are_not_guarded() {
             assert!(one.union(&two).all(|name| !left.contains(name)) && three.is_subset(&left), "{missing}");
         });
     }
+}
+
+/// Who may patch snapshots, where nothing guards their marks, or did not when it was done.
+#[test]
+fn marks_taken_off_a_run_that_is_on_record_delete_nothing() {
+    wire::runtime().block_on(async {
+        let (server, clock) = keeping(false, 2);
+        let (one, two) = (good(&server, clock, "one").await, good(&server, clock, "two").await);
+        let spoil = |name: &String, key: &'static str, word: Option<&str>| {
+            server.act(|state| {
+                state.store.change(&snapshot(name), false, |object| {
+                    let notes = object["metadata"]["annotations"].as_object_mut().unwrap();
+                    notes.remove(key);
+                    notes.extend(word.map(|word| (key.to_owned(), word.into())));
+                });
+            });
+        };
+        spoil(one.first().unwrap(), annotation::TRANSITIONS, Some("99"));
+        one.iter().chain(&two).for_each(|name| spoil(name, annotation::CUT, None));
+        let three = good(&server, clock, "three").await;
+        let left = names(&server.look().store);
+        assert!(two.union(&three).all(|name| left.contains(name)), "a run that is on record went as partial");
+        let four = good(&server, clock, "four").await;
+        let left = names(&server.look().store);
+        let gone = one.union(&two).all(|name| !left.contains(name));
+        assert!(gone && three.union(&four).all(|name| left.contains(name)), "they count as they did");
+    });
+}
+
+/// The record is gone (an upgrade, a Lease that was deleted), and somebody has made runs while it was not there.
+#[test]
+fn what_is_imported_into_a_new_record_pushes_no_good_run_out() {
+    wire::runtime().block_on(async {
+        let (server, clock) = keeping(false, 2);
+        let (one, two) = (good(&server, clock, "one").await, good(&server, clock, "two").await);
+        let now = clock.now();
+        let forged = |n: i64| (now + SignedDuration::from_secs(n)).strftime("%Y%m%d-%H%M%S").to_string();
+        (1..=3).for_each(|n| forge_run(&server, &two, &forged(n)));
+        server.act(|state| {
+            state.store.change(&shop::lease(), false, |object| {
+                object["metadata"]["annotations"].as_object_mut().unwrap().remove(annotation::RUNS);
+            });
+        });
+        sleep(Duration::from_secs(10)).await;
+        let three = good(&server, clock, "three").await;
+        let left = names(&server.look().store);
+        assert!(two.union(&three).all(|name| left.contains(name)), "a good run was pushed out by what was imported");
+        assert!(one.is_disjoint(&left), "status remembers one and two: keepLast: 2 keeps two and three");
+        good(&server, clock, "four").await;
+        let left = names(&server.look().store);
+        let imported = |name: &&String| (1..=3).any(|n| name.contains(&forged(n)));
+        assert_eq!(left.iter().filter(imported).count(), 0, "beside two that are known nobody wants them");
+    });
+}
+
+/// A record that has no room for one run more is no reason to try without end.
+#[test]
+fn a_full_record_ends_no_run_and_is_not_written_without_end() {
+    wire::runtime().block_on(async {
+        let (server, clock) = keeping(false, 2);
+        good(&server, clock, "one").await;
+        // All later than any run to come, so that the new one is the oldest.
+        let claim =
+            ClaimKey { ordinal: 0, template: "a-rather-long-name-of-a-template-of-claims-so-that-it-fills".into() };
+        let entry = Entry::new([&claim], ["uid"]);
+        let mut roll = Roll::default();
+        let from = clock.now() + SignedDuration::from_hours(1);
+        for n in 0..4000 {
+            let id = (from + SignedDuration::from_secs(n)).strftime("%Y%m%d-%H%M%S").to_string();
+            roll.put("somebody", id.parse().unwrap(), entry.clone());
+        }
+        let text = roll.text();
+        server.act(|state| {
+            state.store.change(&shop::lease(), false, |object| {
+                object["metadata"]["annotations"][annotation::RUNS] = text.into();
+            });
+        });
+        let writes = server.look().faults.count(Class::Write);
+        let two = good(&server, clock, "two").await;
+        assert_eq!(two.len(), 4);
+        let writes = server.look().faults.count(Class::Write) - writes;
+        assert!(writes < 40, "{writes} writes");
+    });
 }

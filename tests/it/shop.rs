@@ -2,7 +2,7 @@
 //! what people and the cluster may do to them meanwhile.
 
 use serde_json::{Value, json};
-use sts_backup::api::{BACKUP_POLICY, LOCK_POLICY, MARKS_POLICY, annotation, label};
+use sts_backup::api::{BACKUP_POLICY, LOCK_POLICY, MARKS_POLICY, POLICY_FORMAT, annotation, label};
 
 use crate::apiserver::State;
 use crate::apiserver::kind::Key;
@@ -106,7 +106,8 @@ pub fn guard(store: &mut Store, actions: &[&str]) {
 /// One of them alone.
 pub fn guard_by(store: &mut Store, name: &str, actions: &[&str]) {
     let policy = Key::new("validatingadmissionpolicies", "", name);
-    store.create(&policy, json!({ "metadata": {}, "spec": { "failurePolicy": "Fail" } }), false).unwrap();
+    let meta = json!({ "annotations": { annotation::FORMAT: POLICY_FORMAT } });
+    store.create(&policy, json!({ "metadata": meta, "spec": { "failurePolicy": "Fail" } }), false).unwrap();
     let binding = Key::new("validatingadmissionpolicybindings", "", name);
     let spec = json!({ "policyName": name, "validationActions": actions });
     store.create(&binding, json!({ "metadata": {}, "spec": spec }), false).unwrap();

@@ -51,6 +51,7 @@ impl Read {
     /// What a definite no to it means: for retention less to go by, for all else the end of the run.
     pub fn refused(&self, refusal: Refusal) -> Fact {
         match self {
+            Read::Guard(policy) => Fact::Guard(policy, Guard::unread(refusal.message)),
             Read::Stock => Fact::Prune(prune::Fact::Stock(Seen::Known(Err(refusal)))),
             Read::Content(name) => Fact::Prune(prune::Fact::Content(name.clone(), Err(refusal))),
             Read::Restores => Fact::Prune(prune::Fact::Restores(Err(refusal))),

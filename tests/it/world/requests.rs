@@ -138,7 +138,7 @@ impl World {
             Read::Grant => Fact::Grant(vec![]),
             Read::Guard(policy) => {
                 let prunes = matches!(self.kind, Kind::Old { .. }) && [MARKS_POLICY, LOCK_POLICY].contains(policy);
-                let hooks = self.hooks && [BACKUP_POLICY, LOCK_POLICY].contains(policy);
+                let hooks = self.hooks && [BACKUP_POLICY, LOCK_POLICY, MARKS_POLICY].contains(policy);
                 assert!((hooks || prunes) && !self.kind.is_file(), "nothing needs {policy}");
                 let gone = self.unguarded_at.is_some_and(|at| self.writes >= at);
                 Fact::Guard(policy, if gone { Guard::default() } else { Guard::whole() })
