@@ -42,7 +42,9 @@ pub fn choose(v: &View) -> Result<Result<Chosen, Refusal>, Read> {
             runs.entry((run, named.1.policy_uid.as_deref())).or_default().push(named);
         }
     }
-    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref());
+    // The Lease is the target's: of another's runs it says nothing.
+    let own = v.want.restore.source == v.want.statefulset;
+    let roll = if own { v.lease()?.and_then(|lease| lease.roll.as_ref()) } else { None };
     let mut known = BTreeSet::new();
     for ((run, uid), snaps) in &mut runs {
         let size = snaps.iter().filter_map(|(_, source)| Some((source.created, source.size?))).min();

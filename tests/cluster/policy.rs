@@ -5,6 +5,7 @@
 mod accounts;
 mod ci;
 mod controllers;
+mod forged;
 mod matrix;
 mod roles;
 mod stage;

@@ -173,6 +173,7 @@ fn names_that_are_taken_cost_three_freezes_at_most() {
         let gone = state.store.log.iter().filter(|change| change.key.kind.resource == "volumesnapshots");
         let ours = |object: &Value| object["metadata"]["annotations"][TOKEN].is_string();
         let lost: Vec<_> = gone.filter(|change| change.object["metadata"]["deletionTimestamp"].is_string()).collect();
+        assert!(!lost.is_empty(), "what was made beside it went");
         assert!(lost.iter().all(|change| ours(&change.object)), "deleted what it had not made");
         assert!(truth::snaps(&state.store).values().all(|snap| !snap.sealed));
     });

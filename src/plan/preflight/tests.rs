@@ -368,6 +368,20 @@ fn what_somebody_puts_on_top_of_a_run_spoils_it_for_no_restore() {
 }
 
 #[test]
+fn the_record_of_a_statefulset_says_nothing_of_the_runs_of_another() {
+    let mut cluster = cluster();
+    cluster.lease.roll = Some(Roll::default());
+    assert!(cluster.findings().unwrap_err().message.contains("is not on record"));
+    cluster.want.run_id = Some("20260101-000000".into());
+    assert_eq!(cluster.findings().unwrap(), vec![], "what is named is taken as it is");
+    cluster.want.run_id = None;
+    cluster.want.source = "other".into();
+    let source = cluster.source();
+    (source.statefulset, source.pvc) = (Some("other".into()), Some("data-other-0".into()));
+    assert_eq!(cluster.findings().unwrap(), vec![]);
+}
+
+#[test]
 fn snapshots_of_two_runs_are_no_restore() {
     let mut cluster = cluster();
     let other = Source {
