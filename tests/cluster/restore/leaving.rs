@@ -96,19 +96,25 @@ async fn a_namespace_goes_although_a_restore_is_open_in_it() {
         all.delete(&s.namespace, &DeleteParams::default()).await.unwrap();
         let ended = run.ended().await;
         println!("exit {:?}: {}", ended.code, ended.stderr);
-        // Its lock may have gone under it, and then its account has too: somebody else's next try takes it up.
-        let (admin, target) = (kubeconfig().unwrap(), format!("{}/back", s.namespace));
-        until("the end of the namespace", 180, async || {
-            let Some(left) = all.get_opt(&s.namespace).await.unwrap() else { return Ok(()) };
-            let object = s.api::<StatefulSetRestore>().get_opt("back").await.unwrap();
-            if let Some(object) = object.filter(|object| object.metadata.deletion_timestamp.is_some()) {
-                let flow = next(&object);
-                let ended = s.start_as(&admin, &["run-once", flow, &target]).ended().await;
-                println!("{flow}: exit {:?}: {}", ended.code, ended.stderr);
-            }
-            Err(format!("{:?}", left.status))
-        })
-        .await;
+        gone(s).await;
+    })
+    .await;
+}
+
+/// The namespace goes. The account that was at work there may have gone first: somebody else's next try takes up what is
+/// left, as a watcher's Job would.
+async fn gone(s: &Scene) {
+    let all: Api<Namespace> = Api::all(s.client.clone());
+    let (admin, target) = (kubeconfig().unwrap(), format!("{}/back", s.namespace));
+    until("the end of the namespace", 180, async || {
+        let Some(left) = all.get_opt(&s.namespace).await.unwrap() else { return Ok(()) };
+        let object = s.api::<StatefulSetRestore>().get_opt("back").await.unwrap();
+        if let Some(object) = object.filter(|object| object.metadata.deletion_timestamp.is_some()) {
+            let flow = next(&object);
+            let ended = s.start_as(&admin, &["run-once", flow, &target]).ended().await;
+            println!("{flow}: exit {:?}: {}", ended.code, ended.stderr);
+        }
+        Err(format!("{:?}", left.status))
     })
     .await;
 }
@@ -131,11 +137,7 @@ async fn a_namespace_goes_with_what_its_restores_have_set_aside() {
         .await;
         let ended = s.carry_out("release", "back").await;
         println!("release: exit {:?}: {}", ended.code, ended.stderr);
-        until("the end of the namespace", 180, async || match all.get_opt(&s.namespace).await.unwrap() {
-            None => Ok(()),
-            Some(left) => Err(format!("{:?}", left.status)),
-        })
-        .await;
+        gone(s).await;
         until("the end of the volume that was in use", 60, async || {
             let left: Vec<_> = s.own_volumes().await.iter().map(ResourceExt::name_any).collect();
             if left == [old.clone()] { Ok(()) } else { Err(format!("{left:?}")) }

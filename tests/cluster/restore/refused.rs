@@ -162,22 +162,22 @@ async fn snapshots(s: &Scene, before: &Before, run: &str) {
     let stranger = json!({ "metadata": { "name": "stranger", "labels": { label::CLAIM_TEMPLATE: "a", label::ORDINAL: "0" } },
         "spec": { "volumeSnapshotClassName": SIM.class, "source": { "persistentVolumeClaimName": "none" } } });
     s.create::<VolumeSnapshot>(&serde_json::from_value(stranger).unwrap()).await;
-    let said = before
-        .refused(
-            s,
-            "a snapshot of another claim, not ready",
-            "PreflightRefused",
-            &json!({ "snapshotNames": ["stranger"] }),
-        )
-        .await;
-    for part in ["is not ready", "its source is none", "its VolumeSnapshotContent is gone"] {
-        assert!(said.contains(part), "all at once: {said}");
-    }
+    let named = |name: &str| json!({ "snapshotNames": [name] });
+    before.refused(s, "a snapshot of another claim, whatever its labels say", "RunNotFound", &named("stranger")).await;
     api.delete("stranger", &DeleteParams::default()).await.unwrap();
     // One of the claim, by hand and never ready, would block the claim's deletion.
     let hangs = json!({ "metadata": { "name": "hangs" }, "spec": { "volumeSnapshotClassName": "no-such-class",
         "source": { "persistentVolumeClaimName": "a-web-0" } } });
     s.create::<VolumeSnapshot>(&serde_json::from_value(hangs).unwrap()).await;
+    until("the controller's complaint", 60, async || {
+        let status = api.get("hangs").await.unwrap().status.unwrap_or_default();
+        if status.error.is_some() { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let said = before.refused(s, "a snapshot that is not ready", "PreflightRefused", &named("hangs")).await;
+    for part in ["is in error", "is not ready", "its VolumeSnapshotContent is gone"] {
+        assert!(said.contains(part), "all at once: {said}");
+    }
     before.refused(s, "another snapshot of the claim is not ready", "PreflightRefused", &json!({})).await;
     api.delete("hangs", &DeleteParams::default()).await.unwrap();
     until("no snapshot hangs on it", 60, async || {
