@@ -43,7 +43,8 @@ impl World {
     /// A request of a process that is dead. Once the run has turned back or is over, nobody is left who could know of it:
     /// a claim, a mark or a pin that comes then stays until somebody takes it away, and takes nothing from anybody. A
     /// scale-down that comes then stops the pods: a known limit. The way back has changed nothing on a StatefulSet that it
-    /// found running, so its version is no bar; what is one is that no successor has the lock before 30 s of silence.
+    /// found running, so its version is no bar; what is one is that no successor has the lock before 30 s of silence. The same
+    /// holds for the deletion of a claim that comes when the run is over, and its volume has its own reclaim policy again.
     pub fn land(&mut self, step: &Restore) {
         if self.status.run.as_ref().is_none_or(|run| run.goal == Some(Goal::Old)) {
             let late = match step {
@@ -53,6 +54,7 @@ impl World {
                 Restore::Scale(_) => {
                     ["the StatefulSet is at 0", "wrong replicas", "pods are not ready"].map(String::from).into()
                 }
+                Restore::DropClaim(doomed) if self.status.run.is_none() => vec![format!("claim {}", doomed.name)],
                 _ => vec![],
             };
             self.forsaken.extend(late);
