@@ -161,11 +161,12 @@ fn sealed(stock: &stock::Stock) -> Roll {
 /// Those of the policy, and a word about what else is there.
 fn sort(stock: &stock::Stock, roll: &Roll, want: &Want) -> Found {
     let mut found = Found::default();
-    let mut orphaned: Vec<String> = vec![];
+    let (mut orphaned, mut imported): (Vec<String>, usize) = (vec![], 0);
     for run in stock::runs(stock, roll, want) {
         match run.owner {
             Owner::Own => {
                 let id = run.id.to_string();
+                imported += usize::from(run.record == stock::Record::Imported);
                 if run.state == State::Complete && run.pieces.iter().any(|(_, piece)| !piece.pins.is_empty()) {
                     found.pinned.insert(id.clone());
                 }
@@ -186,8 +187,6 @@ fn sort(stock: &stock::Stock, roll: &Roll, want: &Want) -> Found {
     let legacy = stock.values().filter(|piece| piece.run.is_none() && !piece.stranger).count();
     let strangers = stock::strangers(stock).count();
     found.remarks = orphaned;
-    let imported = |run: &stock::Stocked| run.owner == Owner::Own && run.record == stock::Record::Imported;
-    let imported = stock::runs(stock, roll, want).iter().filter(|run| imported(run)).count();
     if imported > 0 {
         found.remarks.push(format!(
             "{imported} runs were sealed before runs were put on record: they let no other go, and each goes once the rules \

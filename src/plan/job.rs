@@ -8,7 +8,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 
 use k8s_openapi::api::batch::v1::{
@@ -235,10 +235,7 @@ impl Run {
 /// Injective in all but the name, which the uid determines: NUL is in none of the three.
 pub fn job_name(kind: Kind, object: &str, uid: &str, slot: &str, attempt: u32) -> String {
     let hash = Sha256::digest(format!("{uid}\0{slot}\0{attempt}"));
-    let hex = hash[..5].iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let hex = super::name::hex(&hash[..5]);
     let shown: String = object.chars().take(SHOWN).map(|c| if c == '.' { '-' } else { c }).collect();
     format!("{kind}-{shown}-{hex}")
 }

@@ -101,8 +101,12 @@ pub fn snapshot(backup: &str, claim: &ClaimKey, run: RunId) -> String {
 /// What a snapshot bears so that its maker knows it again when the reply to its creation is lost. Who does not know the
 /// secret cannot make it beforehand.
 pub fn token(secret: &str, snapshot: &str) -> String {
-    let hash = Sha256::digest(format!("{secret}/{snapshot}"));
-    hash[..16].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex(&Sha256::digest(format!("{secret}/{snapshot}"))[..16])
+}
+
+/// Two lower-case digits for each byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// The lock of a `StatefulSet`, in its namespace.
@@ -121,7 +125,7 @@ pub fn label(name: &str) -> String {
         return name.to_owned();
     }
     let hash = Sha256::digest(name);
-    let hash = hash[..5].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let hash = hex(&hash[..5]);
     let front: String = name.chars().take(52).collect();
     format!("{front}-{hash}")
 }

@@ -309,28 +309,26 @@ pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
         }
     }
     if let Seen::Known(Ok(stock)) = &v.prune.stock {
-        remarks.extend(strangers(stock));
-        let overdue: Vec<_> = stock::overdue(stock).map(|(name, _)| name.as_str()).collect();
-        if let Some(first) = overdue.first() {
-            let more = if overdue.len() > 1 { format!(" and {} more", overdue.len() - 1) } else { String::new() };
-            remarks.push(format!(
-                "VolumeSnapshot {first}{more} has been Terminating for over 10 minutes: look at its finalizers and at \
-                 what was restored from it"
-            ));
-        }
+        remarks.extend(first(stock::strangers(stock)).map(|names| {
+            format!(
+                "VolumeSnapshot {names} bears the labels of a run that it does not belong to (a copy, or made by hand): it \
+                 is left alone, and restored only by its name"
+            )
+        }));
+        remarks.extend(first(stock::overdue(stock).map(|(name, _)| name)).map(|names| {
+            format!(
+                "VolumeSnapshot {names} has been Terminating for over 10 minutes: look at its finalizers and at what was \
+                 restored from it"
+            )
+        }));
     }
     Ok(Told { dropped, remarks })
 }
 
-/// What bears our labels and is none of ours.
-fn strangers(stock: &Stock) -> Option<String> {
-    let mut names = stock::strangers(stock);
+/// The first by name, and how many more.
+fn first<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<String> {
     let (first, more) = (names.next()?, names.count());
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Some(format!(
-        "VolumeSnapshot {first}{more} bears the labels of a run that it does not belong to (a copy, or made by hand): it \
-         is left alone, and restored only by its name"
-    ))
+    Some(if more > 0 { format!("{first} and {more} more") } else { first.clone() })
 }
 
 /// The first three by name, and how many more.

@@ -3,8 +3,9 @@
 //! but cannot put them on record.
 //!
 //! The annotation's text is JSON, `{"POLICY-UID": {"RUN": "CLAIMS DIGEST"}}`, for example
-//! `{"3f…": {"20261125-012640": "data:0-2;wal:0-2 9f86d081884c7d65 frozen"}}`; `frozen` if hooks held all pods. A run that was sealed before there was a record has the
-//! word `imported` behind it, unless its object's status remembers it: nobody knows who made it, so it lets no other go.
+//! `{"3f…": {"20261125-012640": "data:0-2;wal:0-2 9f86d081884c7d65 frozen"}}`; `frozen` if hooks held all pods. A run that
+//! was sealed before there was a record has the word `imported` behind it, unless its object's status remembers it: nobody
+//! knows who made it, so it lets no other go.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::journal::Cut;
 use super::member;
-use super::name::{ClaimKey, RunId};
+use super::name::{ClaimKey, RunId, hex};
 use super::noun::{Snap, Snaps};
 use super::view::{Read, View};
 use crate::api::shared::Outcome;
@@ -127,7 +128,7 @@ pub fn digest<'a>(uids: impl IntoIterator<Item = &'a str>) -> String {
         hash.update(uid);
         hash.update("\n");
     }
-    hash.finalize()[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    hex(&hash.finalize()[..8])
 }
 
 impl Roll {

@@ -181,7 +181,7 @@ fn slot(object: &StatefulSetRestore, request: &Request, now: Timestamp) -> Strin
 fn hash(object: &StatefulSetRestore) -> String {
     let text = serde_json::to_string(&object.spec).unwrap_or_default();
     let digest = Sha256::digest(text);
-    digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    plan::name::hex(&digest[..8])
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::api::lean::{self, NodeRequirement, PersistentVolume, PersistentVolumeClaim, StatefulSet};
 use crate::api::recorded::RecordedClaim;
 use crate::api::{annotation, foreign, label};
+use crate::plan::name::hex;
 use crate::plan::noun::{Claim, ClaimRef, Container, Marks, Pod, RETAIN, Retention, Target, Volume};
 use crate::plan::restore::sight::{Quota, StorageClass};
 use crate::plan::topology::{NAME, Requirement, Term};
@@ -103,10 +104,6 @@ fn governor(meta: &ObjectMeta) -> Option<String> {
         let key = gitops.iter().find(|key| has(key))?;
         Some(format!("a GitOps tool ({key})"))
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// The pod with its containers in the order of the spec; what has no status yet does not run.
