@@ -13,7 +13,7 @@
 //!    future beside the loop, never a spawned task) and Events (best effort) are not steps.
 //! 3. Every effect is preceded by a persisted intent, or has a deterministic name, so that doing it again is
 //!    harmless; every destructive request carries a uid or resourceVersion precondition.
-//! 4. One file writes status: `step/record.rs`. Everybody else hands it a value.
+//! 4. One room writes status: `step/record.rs`, and `step/record/watched.rs` for the watcher. Everybody else hands it a value.
 //! 5. Imports point one way: [`api`] ← [`plan`] ← [`step`] ← [`watch`], [`run`] ← [`cli`] ← `main`. [`generate`] reads [`api`],
 //!    [`plan`] and the verbs that [`step`] declares.
 //! 6. A file over 400 lines or a function over 60 is two things: it is split along a noun.

@@ -10,6 +10,7 @@ mod feed;
 mod lead;
 mod line;
 mod metrics;
+mod pods;
 mod serve;
 
 use std::cell::{Cell, RefCell};
@@ -32,6 +33,7 @@ pub use self::feed::{News, news};
 use self::lead::Seat;
 pub use self::lead::VERBS as LEAD_VERBS;
 use self::line::Line;
+pub use self::pods::VERBS as POD_VERBS;
 use crate::client::Connection;
 use crate::config::Watching;
 use crate::error::{Error, Result};

@@ -19,7 +19,7 @@ words! {
         Stalled,
         /// Of restores: the replaced volumes are still kept and can be swapped back.
         Undoable,
-        /// A run is due and has had no Job for 30 s: the watcher's own, as the fields that say when a run is due.
+        /// A run is due and has had no Job, or no pod at work, for 30 s: the watcher's own, as the fields that say when a run is due.
         Waiting,
     }
 }
@@ -122,13 +122,21 @@ words! {
         UndoRefused,
         /// A record was written in a format that this version does not know.
         FormatUnknown,
-        /// Event: the object says what cannot be done, or what this version cannot read; it is left alone.
+        /// The object says what cannot be done, or what this version cannot read; nothing is begun for it.
         InvalidSpec,
+        /// The spec can be acted on again, and no run has ended since.
+        SpecAccepted,
+        /// The schedule has no date to come.
+        NeverDue,
 
         /// Waiting: others have the places, or runs of the same namespace that wait themselves.
         NoPlace,
         /// Waiting: a restore of the StatefulSet is not over.
         RestoreUnderWay,
+        /// Waiting: the API server accepts neither the run's Job nor its pod, or not as they are.
+        JobRejected,
+        /// Waiting: the pod of the run's Job is not scheduled, or its image not pulled.
+        JobPending,
 
         /// In progress: an undo was asked for.
         UndoRequested,

@@ -48,6 +48,8 @@ pub const FORMAT: &str = "1";
 pub mod manager {
     /// Owns nextScheduleTime, lastScheduleTime, lastRequest and managedBy.
     pub const WATCHER: &str = "sts-backup/watcher";
+    /// Says that a spec cannot be acted on, or can again, where no run says anything.
+    pub const VERDICT: &str = "sts-backup/verdict";
     /// Owns all the rest of status.
     pub const RUNNER: &str = "sts-backup/runner";
 }

@@ -198,6 +198,7 @@ pub struct Condition {
     pub reason: Option<Box<str>>,
     pub message: Option<Box<str>>,
     pub last_transition_time: Option<Timestamp>,
+    pub observed_generation: Option<i64>,
 }
 
 /// The lock Lease.

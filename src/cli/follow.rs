@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
@@ -65,6 +66,9 @@ pub trait Follow:
     /// What is typed after `run-once` where no watcher runs.
     fn by_hand(object: &str, asked: Option<&str>) -> String;
 
+    /// Its conditions, and the generation of its spec.
+    fn conditions(&self) -> &[Condition];
+
     /// Why what was asked for will never come.
     fn lost(&self, _asked: Option<&str>) -> Option<String> {
         None
@@ -119,7 +123,10 @@ pub async fn follow<K: Follow>(global: &Global, client: &Client, object: &K, ask
             }
             Some(Err(_)) => continue,
         };
-        let news = seen.line(asked);
+        if let Some(why) = invalid(&seen) {
+            return Err(Error::Refused(Refusal::new(Reason::InvalidSpec, format!("{kind} {namespace}/{name}: {why}"))));
+        }
+        let news = waits(&seen).or_else(|| seen.line(asked));
         hint &= news.is_none();
         if let Some((phase, message)) = news.filter(|news| told.as_ref() != Some(news)) {
             let time = format!("{:.3}", Timestamp::now());
@@ -135,8 +142,26 @@ pub async fn follow<K: Follow>(global: &Global, client: &Client, object: &K, ask
     }
 }
 
+/// Its spec as it is cannot be acted on, so nothing will come.
+fn invalid<K: Follow>(object: &K) -> Option<String> {
+    let stalled = condition::get(object.conditions(), ConditionType::Stalled)?;
+    let now = stalled.observed_generation == object.meta().generation;
+    let holds = stalled.status == "True" && stalled.reason == Reason::InvalidSpec.as_str();
+    (now && holds).then(|| stalled.message.clone())
+}
+
+/// Why nobody is at it although it is due.
+fn waits<K: Follow>(object: &K) -> Option<(String, String)> {
+    let waiting = condition::get(object.conditions(), ConditionType::Waiting).filter(|one| one.status == "True")?;
+    Some((waiting.type_.clone(), format!("{}: {}", waiting.reason, waiting.message)))
+}
+
 impl Follow for StatefulSetBackup {
     const REQUEST: (&'static str, &'static str) = (annotation::REQUESTED_AT, "backup");
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
 
     fn line(&self, asked: Option<&str>) -> Option<(String, String)> {
         let status = self.status.as_ref().filter(|status| is_run_of(status, asked))?;
@@ -192,6 +217,10 @@ fn is_run_of(status: &StatefulSetBackupStatus, asked: Option<&str>) -> bool {
 impl Follow for StatefulSetRestore {
     const REQUEST: (&'static str, &'static str) = (annotation::UNDO, "undo");
 
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
+
     fn line(&self, undo: Option<&str>) -> Option<(String, String)> {
         let status = self.status.as_ref().filter(|_| is_begun(self, undo))?;
         let phase = status.phase?.to_string();
@@ -224,8 +253,7 @@ fn is_begun(object: &StatefulSetRestore, undo: Option<&str>) -> bool {
 }
 
 fn was_refused(object: &StatefulSetRestore, undo: Option<&str>) -> bool {
-    let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let undoable = condition::get(conditions, ConditionType::Undoable);
+    let undoable = condition::get(object.conditions(), ConditionType::Undoable);
     undo.is_some() && undoable.is_some_and(|one| one.reason == Reason::UndoRefused.as_str())
 }
 
@@ -301,6 +329,23 @@ mod tests {
             assert_eq!(backup(asked, slot, outcome, open).over(asked), code, "{slot} {outcome:?} {open}");
         }
         assert_eq!(backup(asked, "before", Some("Succeeded"), false).line(asked), None);
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_acted_on_is_not_waited_for_and_a_job_that_does_not_come_is_told() {
+        let with = |kind: &str, reason: &str, judged: i64| {
+            let mut object = backup(None, "before", Some("Succeeded"), false);
+            object.metadata.generation = Some(2);
+            let condition = json!({ "type": kind, "status": "True", "reason": reason, "message": "no",
+                "observedGeneration": judged, "lastTransitionTime": "2026-01-01T00:00:00Z" });
+            object.status.as_mut().unwrap().conditions = vec![serde_json::from_value(condition).unwrap()];
+            object
+        };
+        assert_eq!(invalid(&with("Stalled", "InvalidSpec", 2)), Some("no".into()));
+        assert_eq!(invalid(&with("Stalled", "InvalidSpec", 1)), None, "it has been edited since");
+        assert_eq!(invalid(&with("Stalled", "HookFailed", 2)), None);
+        let waits = waits(&with("Waiting", "JobRejected", 2));
+        assert_eq!(waits, Some(("Waiting".into(), "JobRejected: no".into())));
     }
 
     #[test]

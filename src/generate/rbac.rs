@@ -100,7 +100,7 @@ pub fn watcher() -> ClusterRole {
     role(WATCHER, &rules(&watcher_verbs(false)))
 }
 
-/// What it may do in its own namespace beside: Jobs, and the Lease of the leader.
+/// What it may do in its own namespace beside: Jobs, what is the matter with their pods, and the Lease of the leader.
 #[must_use]
 pub fn watcher_jobs() -> Role {
     let ClusterRole { metadata, rules, .. } = role(JOBS, &rules(&watcher_verbs(true)));
@@ -111,8 +111,8 @@ pub fn watcher_jobs() -> Role {
 #[must_use]
 pub fn watcher_verbs(own: bool) -> Vec<Verb> {
     let all = watch::FEED_VERBS.iter().chain(watch::ACT_VERBS).copied();
-    let lead: &[Verb] = if own { watch::LEAD_VERBS } else { &[] };
-    all.filter(|(group, ..)| (*group == "batch") == own).chain(lead.iter().copied()).collect()
+    let here: &[&[Verb]] = if own { &[watch::LEAD_VERBS, watch::POD_VERBS] } else { &[] };
+    all.filter(|(group, ..)| (*group == "batch") == own).chain(here.iter().copied().flatten().copied()).collect()
 }
 
 /// What carries out runs: on what lies in the namespaces that it serves, and on what lies in none.
@@ -208,6 +208,8 @@ mod tests {
 
     #[test]
     fn the_watcher_may_touch_nothing_but_jobs_and_status() {
+        // Pods only of its own namespace, and only to say what is the matter with a Job.
+        assert!(watcher_verbs(false).iter().all(|(_, resource, _)| *resource != "pods"));
         for (group, resource, verb) in watcher_verbs(false).into_iter().chain(watcher_verbs(true)) {
             let reads = ["get", "list", "watch"].contains(&verb);
             let writes = resource.ends_with("/status") || ["jobs", "events"].contains(&resource);
@@ -215,7 +217,7 @@ mod tests {
             let writes = writes || resource == "leases" && watcher_verbs(true).contains(&(group, resource, verb));
             assert!(reads || writes, "{verb} {resource}");
             assert!(![group, resource, verb].contains(&"*"));
-            assert!(!["secrets", "pods/exec", "pods", "persistentvolumeclaims"].contains(&resource), "{resource}");
+            assert!(!["secrets", "pods/exec", "persistentvolumeclaims"].contains(&resource), "{resource}");
         }
     }
 

@@ -11,10 +11,12 @@ mod index;
 mod instant;
 pub mod pace;
 mod packed;
+pub mod plight;
 mod restore;
 mod share;
 #[cfg(test)]
 mod tests;
+pub mod verdict;
 
 use std::fmt;
 use std::time::Duration;
@@ -26,6 +28,8 @@ use self::entry::{Job, Object, Owned, Uid};
 pub use self::index::Index;
 use self::instant::optional;
 use self::pace::{Lease, Turn};
+use self::plight::Plight;
+use self::verdict::Verdict;
 use super::job::Run;
 use super::report::Note;
 
@@ -61,6 +65,8 @@ pub struct Act {
 pub enum What {
     /// Write the watcher's fields of status, as whole; the version that it was decided on is the precondition.
     Status(Owned),
+    /// Write of the spec what no run can.
+    Judge(Box<Verdict>),
     Launch {
         run: Box<Run>,
         note: Option<Note>,
@@ -68,6 +74,16 @@ pub enum What {
     /// Read the lock Lease of the object's StatefulSet.
     Look,
     Prune {
+        name: String,
+        job: Uid,
+    },
+    /// Look at the pod of a Job that is not at work.
+    Inspect {
+        name: String,
+        job: Uid,
+    },
+    /// Delete a Job whose runner has ended in a pod that has not.
+    Remove {
         name: String,
         job: Uid,
     },
@@ -80,10 +96,15 @@ pub enum What {
 pub enum Answer {
     /// The object as it is now.
     Status(Option<Box<Object>>),
+    /// The same, after a verdict.
+    Judged(Option<Box<Object>>),
     /// The Job as it is now; none: it was there, and is gone.
     Launched(Option<Job>),
     Lease(Lease),
     Pruned(Uid),
+    /// The API server accepts no such Job: its sentence.
+    Rejected(String),
+    Inspected(Uid, Plight),
     /// An Event was sent, or dropped.
     Told,
     /// Not done, or not known to be.

@@ -1,17 +1,20 @@
 //! The only writer of status: server-side apply of a typed body that carries the resourceVersion it was decided
-//! on. Any other write to the object makes it a conflict, which is a lost reply: read again, decide again.
+//! on. Any other write to the object makes it a conflict, which is a lost reply: read again, decide again. The
+//! watcher's writes are in a room of their own.
+
+mod watched;
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::watched::{Judged, Watched, judged, watched};
 use super::call::{Call, No, call};
 use super::cluster::Cluster;
 use super::lock::{open, roll};
@@ -19,14 +22,13 @@ use super::observe::get;
 use super::tell::tell;
 use super::{Fault, stock};
 use crate::api::backup::StatefulSetBackup;
-use crate::api::condition::{ConditionType, Reason};
+use crate::api::condition::Reason;
 use crate::api::restore::StatefulSetRestore;
 use crate::api::shared::RunStatus;
 use crate::api::{API_VERSION, annotation, manager};
 use crate::plan::backup::Hold;
 use crate::plan::flow::Row;
 use crate::plan::journal::{self, Record};
-use crate::plan::launch::entry::{Object, Owned, Uid};
 use crate::plan::noun::Refusal;
 use crate::plan::report::Write;
 use crate::plan::restore::{self, sight::Sight};
@@ -282,81 +284,4 @@ pub fn record(object: &StatefulSetBackup, slot: &str) -> Record {
         open,
         status,
     }
-}
-
-/// The watcher's fields of one object's status.
-#[derive(Debug)]
-pub struct Watched<'a> {
-    pub object: &'a Object,
-    pub uid: Uid,
-    pub owned: &'a Owned,
-    /// `managedBy`
-    pub install: &'a str,
-}
-
-#[derive(Serialize, Debug)]
-#[serde(rename_all = "camelCase")]
-struct WatchedApply<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    metadata: ObjectMeta,
-    status: WatchedStatus<'a>,
-}
-
-#[derive(Serialize, Debug)]
-#[serde(rename_all = "camelCase")]
-struct WatchedStatus<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_schedule_time: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_schedule_time: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_request: Option<&'a str>,
-    managed_by: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    conditions: Option<[Condition; 1]>,
-}
-
-impl Watched<'_> {
-    /// One that is over is said to be False: whoever else has come to own it cannot keep it True.
-    fn waiting(&self) -> Option<[Condition; 1]> {
-        let waiting = self.owned.waiting.as_ref()?;
-        Some([Condition {
-            type_: ConditionType::Waiting.to_string(),
-            status: if waiting.why.is_some() { "True" } else { "False" }.into(),
-            reason: waiting.why.unwrap_or(Reason::NoPlace).to_string(),
-            message: waiting.message.to_string(),
-            observed_generation: Some(self.object.generation),
-            last_transition_time: Time(waiting.since),
-        }])
-    }
-}
-
-/// Post: the watcher's fields are these. Again: a conflict, since the version has moved on.
-pub async fn watched<K>(client: Client, fields: &Watched<'_>, kind: &'static str) -> kube::Result<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-{
-    let (object, owned) = (fields.object, fields.owned);
-    let body = WatchedApply {
-        api_version: API_VERSION,
-        kind,
-        metadata: ObjectMeta {
-            name: Some(object.name.to_string()),
-            namespace: Some(object.namespace.to_string()),
-            uid: Some(fields.uid.to_string()),
-            resource_version: Some(object.version.to_string()),
-            ..ObjectMeta::default()
-        },
-        status: WatchedStatus {
-            next_schedule_time: owned.next,
-            last_schedule_time: owned.last,
-            last_request: owned.request.as_deref(),
-            managed_by: fields.install,
-            conditions: fields.waiting(),
-        },
-    };
-    let params = PatchParams::apply(manager::WATCHER).force();
-    let api: Api<K> = Api::namespaced(client, &object.namespace);
-    api.patch_status(&object.name, &params, &Patch::Apply(&body)).await
 }

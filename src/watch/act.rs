@@ -1,6 +1,7 @@
 //! What is done: one request for each act, and what came of it. A reply that is lost is a failure here and no more:
 //! what was done shows, and doing it again is harmless.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
@@ -9,17 +10,20 @@ use futures::future::LocalBoxFuture;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{DeleteParams, PostParams, Preconditions, PropagationPolicy, Request};
+use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-use super::{State, decode};
+use super::{State, decode, pods};
 use crate::api::slim::{SlimJob, SlimLease};
 use crate::api::{API_VERSION, manager};
-use crate::error::sentence;
+use crate::error::{is_definite, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::job::Run;
-use crate::plan::launch::entry::{Object, Owned, Subject, Uid};
+use crate::plan::launch::entry::{Object, Subject, Uid};
 use crate::plan::launch::pace::Lease;
+use crate::plan::launch::plight::Plight;
 use crate::plan::launch::{Act, Answer, What};
 use crate::plan::name;
 use crate::plan::report::Note;
@@ -45,10 +49,32 @@ pub fn carry_out(state: &State, act: Act) -> Option<LocalBoxFuture<'_, (Uid, Ans
     let answer = async move {
         let doing = async {
             match act.what {
-                What::Status(owned) => status(state, act.uid, &object, &owned).await,
+                What::Status(owned) => {
+                    let (install, owned) = (&state.settings.install, &owned);
+                    let fields = record::Watched { object: &object, uid: act.uid, owned, install };
+                    status(state, &object, &Fields::Watched(fields)).await
+                }
+                What::Judge(verdict) => {
+                    let fields = record::Judged { object: &object, uid: act.uid, verdict: &verdict };
+                    status(state, &object, &Fields::Judged(fields)).await
+                }
                 What::Launch { run, .. } => launch(state, &run).await,
                 What::Look => look(state, &object).await,
-                What::Prune { name, job } => prune(state, &object, &name, job).await,
+                What::Prune { name, job } => {
+                    let why = format!("beyond the history limits of {}/{}", object.namespace, object.name);
+                    remove(state, ("Prune", &why), &name, job).await
+                }
+                What::Inspect { name, job } => Answer::Inspected(
+                    job,
+                    match pods::plight(state, &name, job).await {
+                        Ok(plight) => plight,
+                        Err(_) => Plight::None,
+                    },
+                ),
+                What::Remove { name, job } => {
+                    let why = "its runner has ended, and another container of its pod has not";
+                    remove(state, ("Remove", why), &name, job).await
+                }
                 What::Tell(note) => {
                     tell(state, act.uid, &object, note).await;
                     return None;
@@ -100,28 +126,49 @@ fn is(code: u16, error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
-async fn status(state: &State, uid: Uid, object: &Object, owned: &Owned) -> Answer {
-    let (install, client) = (&state.settings.install, state.client.clone());
-    let path = |kind: &str| format!("{kind}/{}/{}", object.namespace, object.name);
-    let fields = record::Watched { object, uid, owned, install };
+/// One of our two writes of a status.
+enum Fields<'a> {
+    Watched(record::Watched<'a>),
+    Judged(record::Judged<'a>),
+}
+
+impl Fields<'_> {
+    async fn write<K>(&self, state: &State, object: &Object, kind: &'static str) -> kube::Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let client = state.client.clone();
+        let path = format!("{}/{}/{}", kind.to_lowercase(), object.namespace, object.name);
+        match self {
+            Fields::Watched(fields) => {
+                audited("Status", "patch", path, None, record::watched(client, fields, kind)).await
+            }
+            Fields::Judged(fields) => {
+                let message = Some(fields.verdict.message.clone());
+                audited("Judge", "patch", path, message, record::judged(client, fields, kind)).await
+            }
+        }
+    }
+}
+
+async fn status(state: &State, object: &Object, fields: &Fields<'_>) -> Answer {
+    let install = &state.settings.install;
     let reply = match &object.subject {
         Subject::Backup(_) => {
-            let request = record::watched(client, &fields, "StatefulSetBackup");
-            audited("Status", "patch", path("statefulsetbackup"), None, request)
-                .await
-                .map(|o| decode::backup(install, o))
+            fields.write(state, object, "StatefulSetBackup").await.map(|o| decode::backup(install, o))
         }
         Subject::Restore(_) => {
-            let request = record::watched(client, &fields, "StatefulSetRestore");
-            audited("Status", "patch", path("statefulsetrestore"), None, request)
-                .await
-                .map(|o| decode::restore(install, o))
+            fields.write(state, object, "StatefulSetRestore").await.map(|o| decode::restore(install, o))
         }
     };
-    match reply {
-        Ok(found) => Answer::Status(found.map(|(_, object)| Box::new(object))),
-        Err(error) if is(404, &error) => Answer::Status(None),
-        Err(_) => Answer::Failed,
+    let found = match reply {
+        Ok(found) => found.map(|(_, object)| Box::new(object)),
+        Err(error) if is(404, &error) => None,
+        Err(_) => return Answer::Failed,
+    };
+    match fields {
+        Fields::Watched(_) => Answer::Status(found),
+        Fields::Judged(_) => Answer::Judged(found),
     }
 }
 
@@ -148,6 +195,7 @@ async fn launch(state: &State, run: &Run) -> Answer {
                 Err(_) => return Answer::Failed,
             }
         }
+        Err(error) if is_definite(&error) => return Answer::Rejected(format!("no Job {name}: {}", sentence(&error))),
         Err(_) => return Answer::Failed,
     };
     let job = found.and_then(|job| decode::job(&job)).map(|(_, job)| job);
@@ -167,16 +215,15 @@ async fn look(state: &State, object: &Object) -> Answer {
     }
 }
 
-async fn prune(state: &State, object: &Object, name: &str, job: Uid) -> Answer {
+async fn remove(state: &State, (step, why): (&'static str, &str), name: &str, job: Uid) -> Answer {
     let api: Api<SlimJob> = Api::namespaced(state.client.clone(), &state.settings.namespace);
     let params = DeleteParams {
         preconditions: Some(Preconditions { uid: Some(job.to_string()), resource_version: None }),
         propagation_policy: Some(PropagationPolicy::Background),
         ..DeleteParams::default()
     };
-    let message = format!("beyond the history limits of {}/{}", object.namespace, object.name);
     let path = format!("job/{}/{name}", state.settings.namespace);
-    match audited("Prune", "delete", path, Some(message), api.delete(name, &params)).await {
+    match audited(step, "delete", path, Some(why.to_owned()), api.delete(name, &params)).await {
         Ok(_) => Answer::Pruned(job),
         // Gone, or another of its name.
         Err(error) if is(404, &error) || is(409, &error) => Answer::Pruned(job),

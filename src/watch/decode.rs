@@ -17,6 +17,7 @@ use crate::plan::job::Kind;
 use crate::plan::launch::entry::{
     Job, Last, Manager, Object, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Uid, Waiting,
 };
+use crate::plan::launch::verdict::{Flip, Standing};
 
 /// A request is passed on as an argument and kept in names, annotations and status.
 const REQUEST_MAX: usize = 256;
@@ -37,8 +38,11 @@ pub fn backup(install: &str, object: SlimBackup) -> Option<(Uid, Object)> {
     let (spec, status) = (spec.good().unwrap_or_default(), status.good().unwrap_or_default());
     let request = request(&object.metadata, annotation::REQUESTED_AT);
     let manager = manager(install, status.managed_by.as_deref());
+    let standing = standing(&status.conditions);
     let policy = policy(&spec, status, request);
-    object_of(object.metadata, spec.stateful_set_ref, manager, readable, Subject::Backup(Box::new(policy)))
+    let object =
+        object_of(object.metadata, spec.stateful_set_ref, manager, readable, Subject::Backup(Box::new(policy)))?;
+    Some(with(object, standing))
 }
 
 pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
@@ -47,6 +51,7 @@ pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
     let target = spec.and_then(slim::Leaf::good).map(|spec| spec.stateful_set_ref).unwrap_or_default();
     let status = status.good().unwrap_or_default();
     let manager = manager(install, status.managed_by.as_deref());
+    let standing = standing(&status.conditions);
     let restore = Restore {
         phase: status.phase,
         run: status.run.map(run),
@@ -55,7 +60,34 @@ pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
         undo_deadline: status.undo_deadline,
         owned: Owned { request: status.last_request, waiting: waiting(status.conditions), ..Owned::default() },
     };
-    object_of(object.metadata, target, manager, readable, Subject::Restore(Box::new(restore)))
+    let object = object_of(object.metadata, target, manager, readable, Subject::Restore(Box::new(restore)))?;
+    Some(with(object, standing))
+}
+
+fn with((uid, object): (Uid, Object), standing: Vec<Flip>) -> (Uid, Object) {
+    (uid, Object { standing, ..object })
+}
+
+/// Ready and Stalled, where they are True or False.
+fn standing(conditions: &[slim::Condition]) -> Vec<Flip> {
+    let flip = |c: &slim::Condition| {
+        let kind = match &*c.r#type {
+            "Ready" => Standing::Ready,
+            "Stalled" => {
+                let reason: Option<Reason> = c.reason.as_deref().and_then(|reason| reason.parse().ok());
+                let ours = reason.filter(|reason| matches!(reason, Reason::InvalidSpec | Reason::NeverDue));
+                Standing::Stalled(ours.zip(c.observed_generation))
+            }
+            _ => return None,
+        };
+        let on = match &*c.status {
+            "True" => true,
+            "False" => false,
+            _ => return None,
+        };
+        Some(Flip { kind, on, since: c.last_transition_time? })
+    };
+    conditions.iter().filter_map(flip).take(2).collect()
 }
 
 /// None for a Job that lacks what each of ours has.
@@ -214,6 +246,7 @@ fn object_of(
         statefulset: target.name,
         manager,
         problem: problem.map(Into::into),
+        standing: vec![],
         subject,
         namespace,
         name,

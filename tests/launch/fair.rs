@@ -11,6 +11,7 @@ use sts_backup::api::shared::{Outcome, Trigger};
 use sts_backup::plan::job::{Kind, Run};
 use sts_backup::plan::launch::entry::{Job, Last, Manager, Object, OpenRun, Owned, Policy, Stage, State, Subject, Uid};
 use sts_backup::plan::launch::pace::Lease;
+use sts_backup::plan::launch::plight::Plight;
 use sts_backup::plan::launch::{Act, Answer, Context, Feed, Index, Now, What};
 
 use self::judge::Judge;
@@ -94,6 +95,7 @@ fn object(namespace: &str, name: &str, schedule: &str) -> Object {
         statefulset_namespace: None,
         manager: Manager::Us,
         problem: None,
+        standing: vec![],
         subject: Subject::Backup(Box::new(Policy {
             schedule: Some(schedule.into()).filter(|_| !schedule.is_empty()),
             keep_succeeded: 3,
@@ -194,6 +196,8 @@ impl World {
             What::Launch { run, .. } => Answer::Launched(Some(self.launch(act.uid, &run))),
             What::Look => Answer::Lease(Lease::default()),
             What::Prune { job, .. } => Answer::Pruned(job),
+            What::Inspect { job, .. } => Answer::Inspected(job, Plight::None),
+            What::Judge(_) | What::Remove { .. } => panic!("every spec is sound, and every runner is alone"),
             What::Tell(_) => return,
         };
         self.index.answer(act.uid, answer, self.now());

@@ -83,6 +83,7 @@ fn create(world: &mut World, lives: &mut BTreeMap<Uid, Life>, name: usize) {
         statefulset_namespace: None,
         manager: Manager::Nobody,
         problem: None,
+        standing: vec![],
         subject: Subject::Backup(Box::new(Policy { keep_succeeded: 3, keep_failed: 1, ..Policy::default() })),
     };
     write(policy(&mut object), &wish);

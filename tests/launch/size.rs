@@ -65,6 +65,7 @@ fn object(number: usize) -> (Uid, Object) {
         statefulset_namespace: None,
         manager: Manager::Us,
         problem: None,
+        standing: vec![],
         subject: Subject::Backup(Box::new(policy)),
     };
     // Uids are random.

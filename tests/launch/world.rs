@@ -12,6 +12,7 @@ use sts_backup::api::shared::{Outcome, Trigger};
 use sts_backup::plan::job::{Kind, Run};
 use sts_backup::plan::launch::entry::{Job, Last, Manager, Object, OpenRun, Policy, Stage, State, Subject, Uid};
 use sts_backup::plan::launch::pace::Lease;
+use sts_backup::plan::launch::plight::Plight;
 use sts_backup::plan::launch::{Act, Answer, Context, Feed, Index, Now, What};
 
 use super::chance::Chance;
@@ -306,6 +307,8 @@ impl World {
                 self.remove((uid, job));
                 Answer::Pruned(job)
             }
+            What::Inspect { job, .. } => Answer::Inspected(job, Plight::None),
+            What::Judge(_) | What::Remove { .. } => panic!("every spec is sound, and every runner is alone"),
             What::Tell(_) => Answer::Failed,
         }
     }

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::entry::{Job, Last, Object, Owned, Policy, Stage, State, Uid, is_clock};
 use super::pace::{Mark, Pace, Question};
+use super::verdict::{self, Verdict};
 use super::{Choice, Context, Now, Wake, What};
 use crate::api::backup::TIME_ZONE;
 use crate::api::condition::Reason;
@@ -93,6 +94,9 @@ pub(super) fn decide(g: &Given, pace: &mut Pace, now: Now) -> Choice {
     }
     if let Some(problem) = problem {
         return Choice::Bad(problem);
+    }
+    if let Some(verdict) = case.verdict(now) {
+        return Choice::Act(What::Judge(Box::new(verdict)));
     }
     case.begin(g.wanting, pace, now)
 }
@@ -236,6 +240,23 @@ impl Case<'_> {
         let handled = self.p.request.as_ref().filter(|_| self.request().is_none());
         let request = handled.or(self.p.owned.request.as_ref()).cloned();
         Owned { next, last, request, ..self.p.owned.clone() }
+    }
+
+    /// What status is to say of the spec where it does not: that no slot of it will ever come, or that it is sound again.
+    fn verdict(&self, now: Now) -> Option<Verdict> {
+        let said = verdict::said(self.o);
+        let asks = !self.p.suspend && self.o.leaving.is_none() && self.served().is_some();
+        let never = self.decision(now).filter(|decision| asks && *decision == Decision::Never);
+        if never.is_some() {
+            let why = self.schedule.as_ref()?.never(now.wall)?;
+            let known = said == Some((Reason::NeverDue, self.o.generation));
+            return (!known).then(|| verdict::never(self.o, self.last(), &why, now.wall));
+        }
+        // That a run has ended so is the runner's to say, until another one ends.
+        let ended = self
+            .last()
+            .is_some_and(|last| last.reason.is_some_and(|reason| said.is_some_and(|(why, _)| why == reason)));
+        (said.is_some() && !ended).then(|| verdict::accepted(self.o, self.last(), now.wall))
     }
 
     /// The slot that comes next; one that has come and waits for its turn stays the next.

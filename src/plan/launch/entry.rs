@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::instant::{optional, required};
+use super::verdict::Flip;
 use crate::api::condition::Reason;
 use crate::api::restore::RestorePhase;
 use crate::api::shared::{Outcome, Trigger};
@@ -59,6 +60,8 @@ pub struct Object {
     pub manager: Manager,
     /// Why it cannot be acted on.
     pub problem: Option<Box<str>>,
+    /// Its conditions Ready and Stalled.
+    pub standing: Vec<Flip>,
     pub subject: Subject,
 }
 

@@ -5,8 +5,9 @@ use super::entry::{Job, Object, Subject, Uid};
 use super::index::{Index, aim};
 use super::packed::Entry;
 use super::share::Hold;
-use super::{Answer, Feed, List, Now, backup};
+use super::{Act, Answer, Feed, List, Now, What, backup};
 use crate::api::condition::Reason;
+use crate::plan::report::Note;
 
 impl Index {
     /// A list begins: what it does not name is gone when it ends.
@@ -116,28 +117,46 @@ impl Index {
             entry.busy = false;
             let making = entry.making.take();
             match &answer {
-                Answer::Failed => entry.pace.failed(now.tick),
+                Answer::Failed | Answer::Rejected(_) => entry.pace.failed(now.tick),
                 _ => entry.pace.succeeded(),
             }
+            let mut news = false;
             match &answer {
                 Answer::Launched(_) => {
                     if let Some((_, mark)) = making {
                         entry.pace.launched(mark, now.tick);
                     }
                     entry.wanting = None;
+                    entry.care.made();
                 }
+                Answer::Rejected(why) => news = entry.care.refused(why.clone()),
+                Answer::Inspected(job, plight) => news = entry.care.saw(*job, plight.clone(), now.tick),
                 Answer::Lease(lease) => entry.pace.saw(lease.clone(), now.tick),
+                Answer::Judged(object) => {
+                    let generation = object.as_ref().map(|object| object.generation);
+                    entry.judged = entry.told.filter(|told| generation == Some(*told));
+                }
                 Answer::Status(_) | Answer::Pruned(_) | Answer::Failed | Answer::Told => {}
             }
+            entry.care.told.clone().filter(|_| news)
         });
-        if known.is_none() {
-            return;
-        }
+        let Some(told) = known else { return };
+        self.notes.extend(told.map(|told| {
+            let note = Note { warning: true, reason: told.why, message: told.message.into() };
+            Act { uid, what: What::Tell(note) }
+        }));
         match answer {
             Answer::Launched(Some(job)) => self.see_job(uid, job),
-            Answer::Status(Some(object)) => self.see(uid, *object),
+            Answer::Status(Some(object)) | Answer::Judged(Some(object)) => self.see(uid, *object),
             Answer::Pruned(job) => self.forget_job(uid, job),
-            Answer::Launched(None) | Answer::Status(None) | Answer::Lease(_) | Answer::Failed | Answer::Told => {}
+            Answer::Launched(None)
+            | Answer::Status(None)
+            | Answer::Judged(None)
+            | Answer::Lease(_)
+            | Answer::Rejected(_)
+            | Answer::Inspected(..)
+            | Answer::Failed
+            | Answer::Told => {}
         }
         self.touched.insert(uid);
     }

@@ -10,14 +10,18 @@ use super::backup::{self, Given};
 use super::entry::{Job, Manager, Object, Owned, Subject, Uid, Waiting};
 use super::pace::Mark;
 use super::packed::{Entries, Entry};
+use super::plight;
 use super::restore;
 use super::share::Shares;
+use super::verdict::{self, Verdict};
 use super::{Act, Choice, Context, Feed, Now, Wake, What};
 use crate::api::condition::Reason;
 use crate::plan::report::Note;
 
 /// Who has had no place for so long is told so in its status.
 const TELL: Duration = Duration::from_secs(30);
+/// A status that the API server does not store is not sent for ever.
+const TRIES: u32 = 8;
 
 #[derive(Debug)]
 pub struct Index {
@@ -156,12 +160,15 @@ impl Index {
             return None;
         }
         let choice = self.choose(uid, entry, now);
+        let choice = care(uid, entry, choice, now);
         let barred = matches!(choice, Choice::Place { .. }) && self.is_barred(&entry.object);
         let waits = matches!(choice, Choice::Place { .. }) && (barred || pass != Pass::Place);
         let waiting = self.waiting(entry, waits, barred, now);
         let untold = waiting.as_deref() != told(&entry.object) && entry.object.manager == Manager::Us;
+        let untold_care = untold && entry.care.told.is_some() && !entry.object.is_frozen();
         let what = match choice {
             Choice::Act(What::Status(owned)) => What::Status(Owned { waiting, ..owned }),
+            _ if untold_care => What::Status(Owned { waiting, ..entry.object.owned().clone() }),
             Choice::Act(what) => what,
             Choice::Place { run, note, .. } if !waits => {
                 self.shares(&entry.object).serve(&entry.object.namespace);
@@ -177,7 +184,7 @@ impl Index {
             }
             Choice::Bad(problem) => {
                 self.tell_once(uid, entry, &problem);
-                return None;
+                What::Judge(Box::new(judge(entry, &problem, now)?))
             }
             Choice::Place { order, .. } => {
                 entry.wake.tick = entry.hungry.map(|since| since + TELL).filter(|at| *at > now.tick);
@@ -235,14 +242,18 @@ impl Index {
             entry.hungry = None;
         }
         let since = waits.then(|| *entry.hungry.get_or_insert(now.tick));
-        if since.is_none_or(|since| now.tick < since + TELL) {
-            return told.map(|_| Box::new(Waiting { since: now.wall, why: None, message: "".into() }));
-        }
-        let (why, message) = self.why(&entry.object, barred);
+        let (why, message) = match &entry.care.told {
+            Some(told) => (told.why, told.message.to_string()),
+            None if since.is_none_or(|since| now.tick < since + TELL) => {
+                return told.map(|_| Box::new(Waiting { since: now.wall, why: None, message: "".into() }));
+            }
+            None => self.why(&entry.object, barred),
+        };
         match told {
             // Which of two sentences is true may change with every run of others: that is no news.
             Some(told) if told.why == Some(why) => Some(Box::new(told)),
-            _ => Some(Box::new(Waiting { since: now.wall, why: Some(why), message: message.into() })),
+            Some(told) => Some(Box::new(Waiting { since: told.since, why: Some(why), message: message.into() })),
+            None => Some(Box::new(Waiting { since: now.wall, why: Some(why), message: message.into() })),
         }
     }
 
@@ -300,6 +311,38 @@ impl Index {
     pub fn failures(&self) -> &BTreeMap<Reason, u64> {
         &self.failures
     }
+}
+
+/// Beside all else: a Job that comes to nothing.
+fn care(uid: Uid, entry: &mut Entry, choice: Choice, now: Now) -> Choice {
+    let next = entry.care.next(&entry.jobs, now.tick);
+    let Choice::Rest(wake) = choice else { return choice };
+    // Nothing is to be made any more.
+    if !entry.jobs.iter().any(Job::is_active) {
+        entry.care.told = None;
+    }
+    let of = |job| plight::name(entry, uid, job);
+    let what = match next {
+        _ if entry.object.manager != Manager::Us => None,
+        plight::Next::Inspect(job) => of(job).map(|name| What::Inspect { name, job }),
+        plight::Next::Remove(job) => of(job).map(|name| What::Remove { name, job }),
+        plight::Next::Wait(at) => {
+            let tick = wake.tick.into_iter().chain([at]).min();
+            return Choice::Rest(Wake { tick, ..wake });
+        }
+        plight::Next::Nothing => None,
+    };
+    what.map_or(Choice::Rest(wake), Choice::Act)
+}
+
+/// What status does not say yet of a spec that cannot be acted on.
+fn judge(entry: &Entry, problem: &str, now: Now) -> Option<Verdict> {
+    let o = &entry.object;
+    let said = verdict::said(o) == Some((Reason::InvalidSpec, o.generation)) || entry.judged == Some(o.generation);
+    let works = o.run().is_some() || entry.jobs.iter().any(Job::is_active);
+    let ours = !matches!(o.manager, Manager::Another(_));
+    let may = ours && !works && o.leaving.is_none() && entry.pace.failures() < TRIES;
+    (may && !said).then(|| verdict::invalid(o, problem, now.wall))
 }
 
 /// That it waits, as far as status tells.

@@ -176,6 +176,11 @@ impl Pace {
         self.not_before = tick + pause;
     }
 
+    /// Requests that came to nothing, one after the other.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     pub fn not_before(&self) -> Duration {
         self.not_before
     }

@@ -12,6 +12,7 @@ use super::Wake;
 use super::entry::{Job, Object, Uid, Work};
 use super::instant::optional;
 use super::pace::{Mark, Pace};
+use super::plight::Care;
 use super::share::{Hold, START};
 use crate::plan::job::Kind;
 
@@ -31,6 +32,8 @@ pub struct Entry {
     pub(super) idle: Option<Duration>,
     /// Since when it has been due and had no place.
     pub(super) hungry: Option<Duration>,
+    /// Its Job that comes to nothing.
+    pub(super) care: Care,
     /// Since when it has waited for a place because somebody asked.
     #[serde(with = "optional")]
     pub(super) wanting: Option<Timestamp>,
@@ -40,6 +43,8 @@ pub struct Entry {
     pub(super) queued: Option<Timestamp>,
     /// The generation whose problem was told.
     pub(super) told: Option<i64>,
+    /// The generation of which status says so.
+    pub(super) judged: Option<i64>,
     pub(super) epoch: u32,
 }
 
@@ -54,10 +59,12 @@ impl Entry {
             hold: Hold::Nothing,
             idle: None,
             hungry: None,
+            care: Care::default(),
             wanting: None,
             wake: Wake::default(),
             queued: None,
             told: None,
+            judged: None,
             epoch,
         }
     }
@@ -140,6 +147,7 @@ mod tests {
     use crate::api::shared::{Outcome, Trigger};
     use crate::plan::launch::entry::{Last, Manager, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Waiting};
     use crate::plan::launch::pace::Lease;
+    use crate::plan::launch::plight::Plight;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::new(seconds, 123_456_789).unwrap()
@@ -158,6 +166,7 @@ mod tests {
             statefulset_namespace: Some("other".into()),
             manager: Manager::Another("a/b".into()),
             problem: Some("no".into()),
+            standing: vec![],
             subject,
         }
     }
@@ -171,6 +180,10 @@ mod tests {
     fn entry(subject: Subject) -> Entry {
         let mut pace = Pace::default();
         let mark = Mark::of(Kind::Backup, "x");
+        let mut care = Care::default();
+        care.next(&[Job { state: State::Pending, ..job() }], Duration::from_secs(2));
+        care.refused("no".into());
+        care.saw(Uid(9), Plight::Ended(3), Duration::from_secs(3));
         pace.launched(mark, Duration::from_millis(7));
         pace.saw(Lease { holder: Some("backup/shop/nightly/x".into()), renewed: Some(at(5)) }, Duration::from_secs(8));
         pace.failed(Duration::from_secs(9));
@@ -181,10 +194,12 @@ mod tests {
             hold: Hold::Waits,
             idle: Some(Duration::from_nanos(1_000_000_007)),
             hungry: Some(Duration::from_secs(3)),
+            care,
             wanting: Some(Timestamp::MIN),
             wake: Wake { wall: Some(Timestamp::MAX), tick: Some(Duration::MAX) },
             queued: Some(at(1)),
             told: Some(-3),
+            judged: Some(4),
             ..Entry::new(object(subject), vec![job(), job()], 7)
         }
     }

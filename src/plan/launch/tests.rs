@@ -1,6 +1,7 @@
 //! Tables of what is decided; what many decisions come to is simulated in `tests/launch`.
 
 mod places;
+mod told;
 
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ fn object(subject: Subject) -> Object {
         statefulset_namespace: None,
         manager: Manager::Us,
         problem: None,
+        standing: vec![],
         subject,
     }
 }
@@ -162,8 +164,10 @@ fn anothers_object_and_a_bad_one_are_left_alone() {
     assert_eq!(index.plan(now("2026-03-05T12:00:01Z")), []);
     let mut index = backup(Policy { schedule: Some("61 * * * *".into()), ..daily() });
     let told = index.plan(now("2026-03-05T12:00:01Z"));
-    assert!(matches!(&told[..], [Act { what: What::Tell(_), .. }]), "{told:?}");
-    index.see(UID, object(Subject::Backup(Box::new(Policy { schedule: Some("61 * * * *".into()), ..daily() }))));
+    assert!(matches!(&told[..], [Act { what: What::Judge(_), .. }, Act { what: What::Tell(_), .. }]), "{told:?}");
+    let bad = object(Subject::Backup(Box::new(Policy { schedule: Some("61 * * * *".into()), ..daily() })));
+    index.answer(UID, Answer::Judged(Some(Box::new(bad.clone()))), now("2026-03-05T12:00:02Z"));
+    index.see(UID, bad);
     assert_eq!(index.plan(now("2026-03-05T12:00:02Z")), [], "told once");
 }
 

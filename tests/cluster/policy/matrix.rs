@@ -112,6 +112,12 @@ fn backups(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
         patch("backup: with hooks and retention, schedule changed", full, json!({ "spec": { "schedule": "@daily" } })),
         patch("backup: plain one, schedule added", plain, json!({ "spec": { "schedule": "* * * * *" } })),
         patch("backup: suspended", full, json!({ "spec": { "suspend": true } })),
+        patch(
+            "backup: with hooks and retention, no longer suspended",
+            &on.resting,
+            json!({ "spec": { "suspend": false } }),
+        ),
+        patch("backup: the same by removing the field", &on.resting, json!({ "spec": { "suspend": null } })),
         patch("backup: hook added", plain, json!({ "spec": { "postBackupHook": HOOK("a") } })),
         patch("backup: hook removed", full, json!({ "spec": { "preBackupHook": null } })),
         patch(

@@ -82,6 +82,8 @@ pub fn mark(kind: &str) -> Value {
 pub struct Stage {
     pub plain: Value,
     pub full: Value,
+    /// The same, suspended.
+    pub resting: Value,
     pub going: Value,
     pub owning: Value,
     pub held: Value,
@@ -115,9 +117,12 @@ impl Stage {
         backing["backup.sts-backup.io/runs"] = "a record".into();
         let labels = json!({ "labels": { "backup.sts-backup.io/run": "20260101-000000" },
             "annotations": { "backup.sts-backup.io/cut": "1" } });
+        let mut resting = whole.clone();
+        resting.insert("suspend".into(), true.into());
         let stage = Stage {
             plain: backup(s, "plain", json!({})),
             full: backup(s, "full", Value::Object(whole)),
+            resting: backup(s, "resting", Value::Object(resting)),
             going: with(backup(s, "going", hooks), json!({ "finalizers": [HELD] })),
             owning: backup(s, "owning", json!({ "deletionPolicy": "Delete" })),
             held: with(restore(s, "held", &s.namespace), json!({ "finalizers": [HELD] })),
@@ -137,10 +142,11 @@ impl Stage {
         stage
     }
 
-    fn all(&self) -> [&Value; 12] {
+    fn all(&self) -> [&Value; 13] {
         [
             &self.plain,
             &self.full,
+            &self.resting,
             &self.going,
             &self.owning,
             &self.held,

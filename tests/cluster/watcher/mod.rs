@@ -7,6 +7,7 @@ mod lead;
 mod lost;
 mod pages;
 mod scale;
+mod silence;
 mod story;
 mod upgrade;
 

@@ -104,7 +104,7 @@ pub fn befall(state: &mut State, ask: &Ask, life: &Life) -> Option<Strike> {
     let count = state.faults.counts.entry(class).or_default();
     let k = *count;
     *count += 1;
-    if k > ENDLESS && class == Class::Write || k > 10 * ENDLESS + state.faults.crowd {
+    if k > ENDLESS + state.faults.crowd && class == Class::Write || k > 10 * ENDLESS + state.faults.crowd {
         state.violations.push("never ends".into());
         return Some(Strike::DieBefore);
     }

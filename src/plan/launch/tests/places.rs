@@ -32,6 +32,7 @@ fn jobs(index: &mut Index, time: &str) -> Vec<u128> {
                 What::Look => index.answer(uid, Answer::Lease(Lease::default()), now(time)),
                 What::Tell(_) => {}
                 What::Prune { .. } => panic!("no Job is too old here"),
+                What::Judge(_) | What::Inspect { .. } | What::Remove { .. } => panic!("nothing is wrong here"),
             }
         }
     }
@@ -238,7 +239,10 @@ fn a_run_of_a_broken_spec_is_not_begun_but_one_that_has_begun_is_ended() {
     let slot = "2026-03-03T02:00:00Z";
     let broken = Policy { problem: Some("maxFreezeSeconds is 0".into()), ..settled() };
     let acts = backup(broken.clone()).plan(now(slot));
-    assert!(matches!(&acts[..], [Act { what: What::Tell(note), .. }] if note.message.contains("is 0")), "{acts:?}");
+    let [Act { what: What::Judge(verdict), .. }, Act { what: What::Tell(note), .. }] = &acts[..] else {
+        panic!("{acts:?}")
+    };
+    assert!(verdict.message.contains("is 0") && note.message.contains("is 0"), "{acts:?}");
     let run = Some(OpenRun { slot: slot.into(), attempt: 1, stage: Stage::Other });
     let last = Some(Box::new(last(slot, Trigger::Schedule, None)));
     let mut index = backup(Policy { owned: owned("2026-03-04T02:00:00Z", slot), run, last, ..broken });

@@ -1,0 +1,67 @@
+//! What the watcher writes into a status beside its own fields, and what the runner's next status makes of it.
+
+use super::*;
+use crate::apiserver::store::Store;
+
+fn status(store: &Store, name: &str) -> Value {
+    store.get(&shop::object(name)).map(|object| object["status"].clone()).unwrap_or_default()
+}
+
+fn condition(status: &Value, kind: &str) -> (String, String, i64) {
+    let all = status["conditions"].as_array().into_iter().flatten();
+    let found = all.into_iter().find(|one| one["type"] == kind).unwrap_or(&Value::Null);
+    let generation = found["observedGeneration"].as_i64().unwrap_or_default();
+    (text(found, "/status").to_owned(), text(found, "/reason").to_owned(), generation)
+}
+
+/// The edit of a policy that was Ready, and its mending; then a run, whose status has no trace of it.
+#[test]
+fn a_spec_that_cannot_be_acted_on_says_so_until_it_is_mended() {
+    const NAME: &str = "other";
+    let rt = runtime();
+    LocalSet::new().block_on(&rt, async {
+        let (clock, case) = (clock(), Case::default());
+        let server = world(&case, clock);
+        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
+        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        let look = |schedule: Option<&str>| {
+            server.act(|state| {
+                if let Some(schedule) = schedule {
+                    state
+                        .store
+                        .change(&shop::object(NAME), false, |object| object["spec"]["schedule"] = schedule.into());
+                }
+            });
+        };
+        sleep(Duration::from_secs(30)).await;
+        let before = status(&server.look().store, NAME);
+        assert_eq!(before["phase"], "Ready", "its first run is over: {before}");
+
+        look(Some("61 3 * * *"));
+        sleep(Duration::from_secs(5)).await;
+        let generation =
+            server.look().store.get(&shop::object(NAME)).unwrap()["metadata"]["generation"].as_i64().unwrap();
+        let bad = status(&server.look().store, NAME);
+        assert_eq!(bad["phase"], "Failed", "{bad}");
+        assert!(text(&bad, "/message").contains("61"), "{bad}");
+        assert_eq!(condition(&bad, "Ready"), ("False".into(), "InvalidSpec".into(), generation));
+        assert_eq!(condition(&bad, "Stalled"), ("True".into(), "InvalidSpec".into(), generation));
+        assert_eq!(bad["lastRun"], before["lastRun"], "what the runner wrote is there");
+        assert!(bad["nextScheduleTime"].is_null(), "{bad}");
+
+        look(Some("*/2 * * * *"));
+        sleep(Duration::from_secs(5)).await;
+        let sound = status(&server.look().store, NAME);
+        assert_eq!(sound["phase"], "Ready", "{sound}");
+        assert_eq!(condition(&sound, "Ready").0, "True");
+        assert_eq!(condition(&sound, "Stalled").0, "False");
+        assert!(text(&sound, "/message").contains("accepted again"), "{sound}");
+
+        sleep(MINUTE * 2).await;
+        let after = status(&server.look().store, NAME);
+        assert_ne!(after["lastRun"]["slot"], before["lastRun"]["slot"], "it has run since: {after}");
+        assert_eq!(condition(&after, "Ready"), ("True".into(), "BackupCompleted".into(), generation + 1));
+        assert!(!text(&after, "/message").contains("accepted again"), "{after}");
+        server.act(|state| assert_eq!(state.violations, [] as [String; 0]));
+    });
+}
