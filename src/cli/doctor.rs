@@ -97,7 +97,7 @@ mod tests {
     fn the_report_names_whose_it_was_and_which_pods_may_be_frozen() {
         let (kind, namespace, name) = ("StatefulSetBackup".into(), "shop".into(), "nightly".into());
         let (uid, run, pods) = ("1".into(), "20260101-000000".into(), vec!["web-0".into(), "web-1".into()]);
-        let found = Found::Orphan(Some(Open { kind, namespace, name, uid, run, pods, journal: None }));
+        let found = Found::Orphan(Some(Open { kind, namespace, name, uid, run, pods, hooks: None, journal: None }));
         let text = did(&found, "Lease shop/sts-backup-web");
         for words in
             ["Lease shop/sts-backup-web", "run 20260101-000000 of StatefulSetBackup shop/nightly", "web-0, web-1"]

@@ -346,12 +346,12 @@ fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
 }
 
 /// All of the run that was made under this epoch and is still there: what another attempt has made under the same id is
-/// not ours to delete. Of epoch 0, which older versions wrote, nothing that was proved.
+/// not ours to delete. Nothing that was proved: a run that is void never was, whatever its status has been made to say.
 fn doom(v: &View, run: RunId, epoch: i64) -> Result<Vec<Backup>, Read> {
     let doomed = |(name, snap): (&String, &Snap)| {
         Backup::Delete(Doomed { name: name.clone(), uid: snap.uid.clone(), run, why: "partial" })
     };
-    let made = |snap: &Snap| snap.epoch == epoch || (epoch == 0 && !snap.sealed);
+    let made = |snap: &Snap| (snap.epoch == epoch || epoch == 0) && !snap.sealed;
     Ok(v.run(run)?.filter(|(_, snap)| !snap.leaving && made(snap)).map(doomed).collect())
 }
 

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::backup::{Backup, CALL, LASTING, NewSnapshot, leave, one, write};
 use super::blame;
 use super::flow::{Feed, Lost, Plan, act, wait};
-use super::hook::{self, Exec, HookSpec, Owed, Place, Which};
+use super::hook::{self, Exec, HookSpec, Owed, Pair, Place, Which};
 use super::inherit;
 use super::journal::{self, Cut, Freeze, Journal, Void};
 use super::name;
@@ -31,6 +31,9 @@ const HEARD: SignedDuration = SignedDuration::from_secs(2);
 pub fn freeze(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
     if v.stop == Some(Stop::LeaseLost) && !still_open(v, f)? {
         return leave(v, Stop::LeaseLost, now);
+    }
+    if !own(v, f) {
+        v.lease()?; // what its mark says of the hooks decides what may be run
     }
     match void(v, f, now)? {
         None if !is_cut(v, f)? => take(v, f, now),
@@ -88,6 +91,7 @@ fn mark(v: &View, f: &Freeze) -> Open {
         uid: v.want.uid.clone(),
         run: f.id.to_string(),
         pods: f.pods.iter().map(|place| place.pod.clone()).collect(),
+        hooks: f.hooks.as_ref().map(Pair::digest),
         journal: journal.flatten().map(Box::new),
     }
 }

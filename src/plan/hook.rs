@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
 
 use super::flow::{Lost, When};
-use super::name::RunId;
+use super::name::{RunId, hex};
 
 /// Between two thaws of a pod whose pre hook may still be at work.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
@@ -45,6 +46,21 @@ impl Pair {
 
     pub fn is_empty(&self) -> bool {
         self.pre.is_none() && self.post.is_none()
+    }
+
+    /// Stands for commands and times, and for which hook has them.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for hook in [&self.pre, &self.post] {
+            let Some(HookSpec { argv, timeout, .. }) = hook else {
+                hash.update("none");
+                continue;
+            };
+            hash.update(format!("{} {}", timeout.as_secs(), argv.len()));
+            argv.iter().for_each(|word| hash.update(format!(" {} {word}", word.len())));
+            hash.update("\n");
+        }
+        hex(&hash.finalize()[..16])
     }
 
     /// The time of the one that may take longer.

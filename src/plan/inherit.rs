@@ -13,16 +13,29 @@ use super::view::{Read, View};
 use crate::api::FILE_UID;
 use crate::api::condition::{self, ConditionType, Reason};
 
-/// The hooks of the freeze, as they were when it began. Where they were not recorded (an earlier version, a mark on the
-/// Lease): those of the file, or of a spec that is the same still; none: nobody knows with what to thaw.
+/// The hooks of the freeze, as they were when it began: our own, those of the file, or those that were recorded. Where
+/// none were recorded (an earlier version): those of a spec that is the same still. None: nobody knows with what to thaw.
 pub fn hooks<'a>(v: &'a View, f: &'a Freeze) -> Option<&'a Pair> {
-    f.hooks.as_ref().or_else(|| is_as_it_was(v, f).then_some(&v.want.backup.hooks))
+    let ours = f.holder == v.want.me || v.want.uid == FILE_UID;
+    match &f.hooks {
+        _ if ours => Some(&v.want.backup.hooks),
+        Some(recorded) => is_believed(v, f, recorded).then_some(recorded),
+        None => is_as_it_was(v).then_some(&v.want.backup.hooks),
+    }
 }
 
-fn is_as_it_was(v: &View, f: &Freeze) -> bool {
-    if f.holder == v.want.me || v.want.uid == FILE_UID {
-        return true;
+/// A status is written by whoever may write there. So what it says of the hooks must agree with the mark on the Lease, or
+/// with the spec, whose author was asked for the right to enter pods.
+fn is_believed(v: &View, f: &Freeze, recorded: &Pair) -> bool {
+    match v.mark_of(&f.id.to_string()) {
+        Some(Some(digest)) => *digest == recorded.digest(),
+        // Of an earlier version.
+        Some(None) => true,
+        None => recorded.digest() == v.want.backup.hooks.digest(),
     }
+}
+
+fn is_as_it_was(v: &View) -> bool {
     let Ok(record) = v.record() else { return false };
     let begun = condition::get(&record.status.conditions, ConditionType::Reconciling);
     !record.leaving && begun.and_then(|begun| begun.observed_generation) == Some(v.want.generation)
@@ -38,8 +51,14 @@ pub fn left_alone(v: &View, f: &Freeze) -> Result<Option<Refusal>, Read> {
             return Ok(Some(refusal));
         }
         if hooks(v, f).is_none() && is_same(v.pod(&place.pod)?, Some(place)) {
-            let why =
-                "was frozen by an earlier version, which did not record its post hook, and spec has changed since";
+            let why = match f.hooks {
+                None => {
+                    "was frozen by an earlier version, which did not record its post hook, and spec has changed since"
+                }
+                Some(_) => {
+                    "is recorded as frozen, with hooks that are neither those of spec nor those of which the lock's Lease tells"
+                }
+            };
             return Ok(Some(unproven(place, why)));
         }
     }

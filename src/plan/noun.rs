@@ -66,6 +66,10 @@ pub struct Open {
     pub uid: String,
     pub run: String,
     pub pods: Vec<String>,
+    /// Stands for the commands and times of both hooks. What a status says of them counts only if it agrees: whoever may
+    /// write there is not for that reason let into pods. None: no hooks, or written by an earlier version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<String>,
     /// Of a run without an object only: its journal, since there is no status to hold it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal: Option<Box<RunStatus>>,

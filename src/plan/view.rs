@@ -45,7 +45,7 @@ pub struct View {
     pub lease: Seen<Option<Lease>>,
     /// The epoch at which we held the Lease: what is known was seen under it.
     held: Option<i64>,
-    marked: Option<String>,
+    marked: Option<(String, Option<String>)>,
     target: Seen<Option<Target>>,
     grant: Seen<Vec<String>>,
     guards: BTreeMap<&'static str, Guard>,
@@ -187,8 +187,10 @@ impl View {
 
     fn fold_lease(&mut self, lease: Seen<Option<Lease>>) {
         self.lease = lease;
-        if let Seen::Known(Some(Lease { open: Some(open), .. })) = &self.lease {
-            self.marked = Some(open.run.clone());
+        if let Seen::Known(Some(Lease { open: Some(open), .. })) = &self.lease
+            && open.is_of(&self.want)
+        {
+            self.marked = Some((open.run.clone(), open.hooks.clone()));
         }
         if let Seen::Known(Some(lease)) = &self.lease
             && lease.holder.as_ref() == Some(&self.want.me)
@@ -318,7 +320,11 @@ impl View {
     }
     /// The Lease says that this run's freeze is open, as far as we know. Asks for no read: a freeze may be waiting.
     pub fn marked(&self, run: &str) -> bool {
-        self.marked.as_deref() == Some(run)
+        self.mark_of(run).is_some()
+    }
+    /// The same, and what the mark says of the hooks.
+    pub fn mark_of(&self, run: &str) -> Option<Option<&String>> {
+        self.marked.as_ref().filter(|(marked, _)| marked == run).map(|(_, hooks)| hooks.as_ref())
     }
     /// When the storage cut it. An instant that cannot be (before 2000, or over an hour from its creation) is
     /// taken for unknown, and the creation serves.

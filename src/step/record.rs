@@ -13,6 +13,7 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 pub use self::watched::{Judged, Watched, judged, watched};
 use super::call::{Call, No, call};
@@ -93,7 +94,10 @@ struct Apply<'a, S> {
 }
 
 /// One of our two kinds.
-trait Kind: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug {}
+trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + Debug
+{
+}
 impl Kind for StatefulSetBackup {}
 impl Kind for StatefulSetRestore {}
 
@@ -151,7 +155,38 @@ async fn apply<K: Kind>(
     let asked = Call { step: row.name, verb: "patch", object: named::<K>(c), uid: Some(&c.want.uid), message };
     let params = PatchParams::apply(manager::RUNNER).force();
     let api = api::<K>(c);
-    call(c, asked, async { api.patch_status(&c.want.name, &params, &Patch::Apply(&body)).await }).await
+    let object: K =
+        call(c, asked, async { api.patch_status(&c.want.name, &params, &Patch::Apply(&body)).await }).await?;
+    let Some(nulls) = leftover(status, &object) else { return Ok(object) };
+    // An apply takes nothing away that somebody else has put there, and whoever reads it would take it for ours.
+    let message = Some("takes off what is not ours".to_owned());
+    let asked = Call { step: row.name, verb: "patch", object: named::<K>(c), uid: Some(&c.want.uid), message };
+    let metadata = self::metadata(c, object.meta().resource_version.as_deref().unwrap_or_default());
+    let body = serde_json::json!({ "metadata": metadata, "status": nulls });
+    let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
+    call(c, asked, async { api.patch_status(&c.want.name, &params, &Patch::Merge(&body)).await }).await
+}
+
+/// The fields of status that are the watcher's, and the conditions, which are told apart by their types.
+const NOT_OURS: [&str; 5] = ["conditions", "lastRequest", "lastScheduleTime", "managedBy", "nextScheduleTime"];
+
+/// A merge patch that takes away what the object's status has and ours has not; none: there is nothing of the kind.
+fn leftover(sent: &impl Serialize, stored: &impl Serialize) -> Option<Value> {
+    let sent = serde_json::to_value(sent).ok()?;
+    let mut stored = serde_json::to_value(stored).ok()?["status"].take();
+    let fields = stored.as_object_mut()?;
+    NOT_OURS.iter().for_each(|field| drop(fields.remove(*field)));
+    nulls(&sent, &stored)
+}
+
+fn nulls(sent: &Value, stored: &Value) -> Option<Value> {
+    let (sent, stored) = (sent.as_object()?, stored.as_object()?);
+    let gone = stored.iter().filter(|(_, value)| !value.is_null()).filter_map(|(key, value)| match sent.get(key) {
+        None | Some(Value::Null) => Some((key.clone(), Value::Null)),
+        Some(sent) => Some((key.clone(), nulls(sent, value)?)),
+    });
+    let gone: serde_json::Map<_, _> = gone.collect();
+    (!gone.is_empty()).then_some(Value::Object(gone))
 }
 
 #[derive(Serialize, Debug)]
@@ -283,5 +318,27 @@ pub fn record(object: &StatefulSetBackup, slot: &str) -> Record {
         journal: journal::read(&status, slot),
         open,
         status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_others_have_left_in_a_status_is_found_at_any_depth() {
+        let sent = json!({ "phase": "Ready", "lastRun": { "id": "1", "outcome": null }, "history": [] });
+        let stored = |status: Value| json!({ "spec": {}, "status": status });
+        let mine = json!({ "phase": "Ready", "lastRun": { "id": "1" }, "history": [{ "id": "0" }],
+            "managedBy": "ops/x", "conditions": [{}], "lastRequest": "now" });
+        assert_eq!(leftover(&sent, &stored(mine.clone())), None, "the watcher's fields stay");
+        let mut forged = mine;
+        forged["run"] = json!({ "id": "1" });
+        forged["lastRun"]["outcome"] = "Succeeded".into();
+        let gone = json!({ "run": null, "lastRun": { "outcome": null } });
+        assert_eq!(leftover(&sent, &stored(forged)), Some(gone));
+        assert_eq!(leftover(&sent, &json!({})), None);
     }
 }

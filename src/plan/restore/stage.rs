@@ -34,6 +34,7 @@ pub fn mark(v: &View, run: &Run, _: Timestamp) -> Holds {
         uid: v.want.uid.clone(),
         run: id,
         pods: vec![],
+        hooks: None,
         journal: None,
     };
     Ok(steps(vec![Restore::Mark(Box::new(Signs { open: Some(open), ..signs(lease) }))]))

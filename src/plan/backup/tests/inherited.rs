@@ -46,6 +46,31 @@ fn running(owner: Option<&str>) -> Pod {
     Pod { uid: "pod".into(), running: true, containers: vec![container], owner, ..Pod::default() }
 }
 
+/// What the mark says of these hooks.
+fn digest(hooks: &Value) -> String {
+    let spec = |hook: &str| {
+        let argv = hooks.get(hook)?.as_array()?.iter().map(|word| word.as_str().unwrap().to_owned()).collect();
+        Some(HookSpec { argv, container: None, timeout: SignedDuration::from_secs(7) })
+    };
+    Pair { pre: spec("preHook"), post: spec("postHook") }.digest()
+}
+
+/// With the mark that the dead one has left, if it has.
+fn bearing(mut v: View, mark: Option<(&str, Option<String>)>) -> View {
+    let known = v.lease().unwrap().cloned().unwrap_or_default();
+    let open = mark.map(|(run, hooks)| Open {
+        kind: "StatefulSetBackup".into(),
+        namespace: v.want.namespace.clone(),
+        name: v.want.name.clone(),
+        uid: v.want.uid.clone(),
+        run: run.into(),
+        hooks,
+        ..Open::default()
+    });
+    v.fold(Fact::Lease(Seen::Known(Some(Lease { open, ..known }))));
+    v
+}
+
 /// A process that has taken the lock of a dead one, with an object whose hooks are others by now.
 fn heir(status: StatefulSetBackupStatus, leaving: bool) -> View {
     let mut v = view(Journal::Idle);
@@ -67,6 +92,7 @@ fn now() -> Timestamp {
 fn thaws(v: &View) -> Result<(Vec<String>, i64), String> {
     let Next::Do { batch, .. } = next(v, now()).unwrap() else { panic!("it waits") };
     match &batch[..] {
+        [Backup::Mark(None)] => thaws(&bearing(v.clone(), None)),
         [Backup::Post(exec)] => Ok((exec.argv.clone(), exec.until.duration_since(now()).as_secs())),
         [Backup::Write(write)] => {
             let intent = write.status.run.as_ref().unwrap().intent.clone().unwrap();
@@ -80,9 +106,29 @@ fn thaws(v: &View) -> Result<(Vec<String>, i64), String> {
 fn a_freeze_is_thawed_with_the_command_that_it_recorded() {
     let hooks = json!({ "preHook": ["freeze"], "postHook": ["thaw", "-v"] });
     for leaving in [false, true] {
-        let v = heir(status("web-0", &hooks, 1), leaving);
+        let v = bearing(heir(status("web-0", &hooks, 1), leaving), Some((ID, Some(digest(&hooks)))));
         assert_eq!(thaws(&v), Ok((vec!["thaw".into(), "-v".into()], 7)), "leaving: {leaving}");
     }
+}
+
+/// Whoever may write a status is not for that reason let into pods: the Lease or the spec must agree with it.
+#[test]
+fn hooks_that_only_the_status_tells_of_are_not_run() {
+    let (forged, spec) = (json!({ "postHook": ["cat", "token"] }), json!({ "postHook": ["other"] }));
+    let honest = json!({ "preHook": ["freeze"], "postHook": ["thaw"] });
+    for mark in [None, Some((ID, Some(digest(&honest)))), Some(("20251231-000000", Some(digest(&forged))))] {
+        for leaving in [false, true] {
+            let said = thaws(&bearing(heir(status("web-0", &forged, 3), leaving), mark.clone())).unwrap_err();
+            assert!(said.starts_with("ThawUnproven: pod web-0 is recorded as frozen, with hooks that"), "{said}");
+        }
+    }
+    // What spec says was asked of its author; a mark of an earlier version says nothing of hooks.
+    let mut same = heir(status("web-0", &spec, 3), false);
+    same.want.backup.hooks.pre = None;
+    same.want.backup.hooks.post.as_mut().unwrap().timeout = SignedDuration::from_secs(7);
+    assert_eq!(thaws(&bearing(same, None)).unwrap().0, ["other"]);
+    let earlier = bearing(heir(status("web-0", &honest, 3), false), Some((ID, None)));
+    assert_eq!(thaws(&earlier).unwrap().0, ["thaw"]);
 }
 
 #[test]
