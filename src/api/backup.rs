@@ -127,10 +127,11 @@ pub struct StatefulSetBackupSpec {
     )]
     pub claim_templates: Vec<String>,
     /// What deleting this object does to its snapshots: Retain keeps them, Delete takes them along by owner reference.
+    /// It cannot be changed back from Delete to Retain; to keep the snapshots, delete the object with --cascade=orphan.
     /// Delete is refused by the admission policy and by the runner if statefulSetRef names another namespace, because
     /// an owner in another namespace would make the garbage collector delete the snapshots at once. Default: Retain.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("default" = "Retain"))]
+    #[schemars(extend("default" = "Retain", "x-kubernetes-validations" = rules::deletion_policy()))]
     pub deletion_policy: Option<DeletionPolicy>,
     /// How many Jobs of succeeded runs are kept, as in a CronJob. Default: 3.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -57,6 +57,9 @@ pub(super) const BACKUP_NAME: &str =
 pub(super) const RUN_ID: &str = "runId must be the id of a run, YYYYMMDD-HHMMSS, as `sts-backup list runs` prints it";
 pub(super) const POINT_IN_TIME: &str =
     "pointInTime must be an instant of RFC 3339 since 2000, such as 2026-03-29T00:30:00Z";
+pub(super) const KEEP_OWNED: &str = "deletionPolicy cannot be changed from Delete to Retain, because the snapshots made so far \
+    would still go with this object. To keep them: kubectl delete statefulsetbackup NAME --cascade=orphan, then create it \
+    anew with Retain and the annotation backup.sts-backup.io/adopt: UID-OF-THE-FORMER-ONE";
 pub(super) const SNAPSHOT_NAMES: &str =
     "snapshotNames must hold names of VolumeSnapshots: lower-case letters, digits, '-' and '.'";
 
@@ -153,6 +156,12 @@ pub(crate) fn container() -> Value {
 /// claimTemplates; that no item comes twice is the list type's part.
 pub(crate) fn claim_templates() -> Value {
     json!([rule(format!("self.all(name, name.matches('{LABEL}'))"), CLAIM_TEMPLATES,)])
+}
+
+/// deletionPolicy: snapshots that were made under Delete have the object as their owner, and go with it whatever the
+/// field says by then.
+pub(crate) fn deletion_policy() -> Value {
+    json!([rule("!(oldSelf == 'Delete' && self == 'Retain')", KEEP_OWNED)])
 }
 
 /// The whole spec of a restore.

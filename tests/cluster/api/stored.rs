@@ -15,8 +15,8 @@ use sts_backup::api::snapshot::{
 use sts_backup::generate;
 
 use super::{
-    RESTORES, assert_snapshot, backup, cluster, collection, create, delete, force, install, plural_of, restore, send,
-    text, there_and_back,
+    BACKUPS, RESTORES, assert_snapshot, backup, cluster, collection, create, delete, force, install, plural_of,
+    restore, send, text, there_and_back,
 };
 
 #[tokio::test]
@@ -41,6 +41,25 @@ async fn the_spec_of_a_restore_is_fixed() {
     assert_eq!(send(&client, same).await.refusal(), "accepted");
     delete(&client, GROUP, &object).await;
     assert_snapshot("fixed_restore", &answers.join("\n"));
+}
+
+/// Snapshots that were made under Delete go with the object: nobody may believe that they are kept.
+#[tokio::test]
+async fn what_takes_its_snapshots_along_cannot_be_made_to_look_as_if_it_kept_them() {
+    let Some(client) = cluster().await else { return };
+    let object = backup("api-owning", &json!({ "statefulSetRef": { "name": "no-such" }, "suspend": true }));
+    create(&client, GROUP, &object).await;
+    let answer = async |policy: Value| {
+        let change = Patch::Merge(json!({ "spec": { "deletionPolicy": policy } }));
+        let request = collection(GROUP, BACKUPS).patch("api-owning", &PatchParams::default(), &change).unwrap();
+        send(&client, request).await.refusal()
+    };
+    assert_eq!(answer(json!("Delete")).await, "accepted");
+    for kept in [json!("Retain"), Value::Null] {
+        let said = answer(kept).await;
+        assert!(said.contains("--cascade=orphan") && said.contains("backup.sts-backup.io/adopt"), "{said}");
+    }
+    delete(&client, GROUP, &object).await;
 }
 
 fn full_backup_status() -> Value {
