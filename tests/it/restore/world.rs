@@ -87,6 +87,11 @@ pub struct World {
     pub lease: Lease,
     pub target: Target,
     pub no_target: bool,
+    /// The replicas that somebody scales it to, and those that it is meant to have.
+    pub rescale: u32,
+    /// The snapshot that somebody takes meanwhile.
+    pub late: Option<Source>,
+    pub meant: u32,
     pub pods: BTreeMap<String, Instance>,
     pub claims: BTreeMap<String, Claim>,
     made: BTreeMap<String, Timestamp>,
@@ -151,7 +156,7 @@ fn target(setting: Setting) -> Target {
         observed: true,
         pods: PODS,
         retention,
-        manifest: json!({ "spec": {
+        manifest: json!({ "metadata": { "uid": "sts" }, "spec": {
             "persistentVolumeClaimRetentionPolicy": policy,
             "volumeClaimTemplates": TEMPLATES.map(|name| json!({ "metadata": { "name": name } })),
         } }),
@@ -176,6 +181,9 @@ impl World {
             lease: Lease { version: "1".into(), ..Lease::default() },
             target: target(setting),
             no_target: false,
+            rescale: 1,
+            late: None,
+            meant: PODS,
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             made: BTreeMap::new(),

@@ -34,7 +34,8 @@ impl World {
         let ordinal = |name: &str| name.strip_prefix("web-")?.parse::<u32>().ok();
         let lowest = self.pods.keys().find(|name| ordinal(name).is_some()).cloned();
         let surplus = |name: &String| ordinal(name).is_some_and(|ordinal| ordinal >= wanted);
-        let top = self.pods.iter_mut().rev().find(|(name, _)| surplus(name));
+        let its = |instance: &Instance| instance.pod.owner.is_some();
+        let top = self.pods.iter_mut().rev().find(|(name, instance)| surplus(name) && its(instance));
         if let Some((name, instance)) = top
             && instance.gone_at.is_none()
             && (instance.pod.ready_since.is_some() || lowest.as_ref() == Some(name))
