@@ -23,6 +23,7 @@ use crate::life;
 
 pub use blow::Blow;
 use deed::Other;
+pub use nature::PULL;
 
 /// What kind of cluster it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

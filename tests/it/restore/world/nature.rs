@@ -87,6 +87,7 @@ impl World {
                 _ => true,
             };
             instance.pod.ready_since = (up && well).then_some(instance.born + second(2));
+            instance.pod.waits = (odd == Odd::Broken && !well).then(|| PULL.into());
         }
     }
 
@@ -180,6 +181,9 @@ impl World {
         self.disks.retain(|_, disk| disk.gone_at.is_none_or(|at| at > now));
     }
 }
+
+/// What the kubelet says of a pod that does not start.
+pub const PULL: &str = "container app waits, ErrImagePull: no such image";
 
 /// The volume controller takes such a claim for one that has lost its volume.
 fn is_bound_by_note(claim: &Claim) -> bool {
