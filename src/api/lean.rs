@@ -27,6 +27,9 @@ pub struct StatefulSet {
 pub struct StatefulSetStatus {
     pub observed_generation: i64,
     pub replicas: u32,
+    pub updated_replicas: u32,
+    pub current_revision: String,
+    pub update_revision: String,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -139,6 +142,7 @@ pub struct PlainCondition {
     #[serde(rename = "type")]
     pub kind: String,
     pub status: String,
+    pub message: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -156,6 +160,15 @@ pub struct ContainerStatus {
 pub struct ContainerState {
     /// Present while it runs.
     pub running: Option<Value>,
+    /// Present until it does.
+    pub waiting: Option<Waiting>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Waiting {
+    pub reason: String,
+    pub message: String,
 }
 
 /// v1 `PersistentVolumeClaim`.

@@ -18,8 +18,10 @@ use super::word::words;
 
 /// Default of `spec.pvcDeletionTimeoutSeconds`.
 pub const PVC_DELETION_TIMEOUT_SECONDS: i64 = 60;
-/// What is added to the longest terminationGracePeriodSeconds as default of `spec.stopTimeoutSeconds`.
+/// What is added to the pods' terminationGracePeriodSeconds as default of `spec.stopTimeoutSeconds`.
 pub const STOP_TIMEOUT_MARGIN_SECONDS: i64 = 120;
+/// The largest `spec.stopTimeoutSeconds`.
+pub const STOP_TIMEOUT_MOST_SECONDS: i64 = 604_800;
 /// Default of `spec.stageTimeoutSeconds`.
 pub const STAGE_TIMEOUT_SECONDS: i64 = 3600;
 /// Default of `spec.readyTimeoutSeconds`.
@@ -69,7 +71,9 @@ pub struct StatefulSetRestoreSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63), extend("x-kubernetes-validations" = rules::run_id()))]
     pub run_id: Option<String>,
-    /// Restore the newest complete run of backupName that was cut at or before this instant, RFC 3339.
+    /// Restore the newest complete run of backupName that was cut at or before this instant, RFC 3339. An instant
+    /// without a fraction is its whole second, so that the cut time of a run, as tables and status have it, selects that
+    /// run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "Time",
@@ -117,9 +121,10 @@ pub struct StatefulSetRestoreSpec {
     #[schemars(extend("default" = "Refuse"))]
     pub uncovered: Option<Uncovered>,
     /// How long the pods may take to stop after the scale to 0, in seconds, 1 to 604800. Then the StatefulSet is scaled
-    /// up again and the restore fails. Default: the longest terminationGracePeriodSeconds of the pods plus 120.
+    /// up again and the restore fails. Default: 120 plus the terminationGracePeriodSeconds of the pods; with
+    /// podManagementPolicy OrderedReady, where they stop one after the other, that of each of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 604_800))]
+    #[schemars(range(min = 1, max = STOP_TIMEOUT_MOST_SECONDS))]
     pub stop_timeout_seconds: Option<i64>,
     /// How long the new volumes may take from the first staging claim until all are Bound, in seconds, 1 to 604800.
     /// Default: 3600.
@@ -236,13 +241,6 @@ impl StatefulSetRestoreSpec {
     #[must_use]
     pub fn uncovered(&self) -> Uncovered {
         self.uncovered.unwrap_or_default()
-    }
-
-    /// `stopTimeoutSeconds`, or its default for pods of that longest terminationGracePeriodSeconds.
-    #[must_use]
-    pub fn stop_timeout_seconds(&self, longest_grace_seconds: i64) -> i64 {
-        let default = longest_grace_seconds.saturating_add(STOP_TIMEOUT_MARGIN_SECONDS);
-        self.stop_timeout_seconds.unwrap_or(default)
     }
 
     /// `stageTimeoutSeconds`, or its default.

@@ -1,5 +1,8 @@
 //! `restore`: makes the object that asks for a restore; or, as a dry run, says what would come of it.
 
+#[cfg(test)]
+mod flags;
+
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -13,7 +16,9 @@ use kube::{Api, ResourceExt};
 use super::output::{self, Output};
 use super::{Global, Target, block_on, follow};
 use crate::api::condition::Reason;
-use crate::api::restore::{OnFailure, StatefulSetRestore, StatefulSetRestoreSpec, Strategy, Uncovered};
+use crate::api::restore::{
+    OnFailure, ReleaseOldVolumes, StatefulSetRestore, StatefulSetRestoreSpec, Strategy, Uncovered,
+};
 use crate::api::shared::StatefulSetRef;
 use crate::client::{self, Connection};
 use crate::config::Settings;
@@ -34,10 +39,11 @@ pub struct Restore {
     /// The StatefulSet whose claims get the restored volumes
     #[arg(long, value_name = "[NAMESPACE/]NAME")]
     statefulset: Target,
-    /// The StatefulSetBackup whose newest complete run is restored; it need not exist any more
-    #[arg(long, value_name = "NAME")]
-    backup: Option<String>,
-    /// Of its complete runs the newest that was cut at or before this instant, RFC 3339
+    /// The StatefulSetBackup whose newest complete run is restored, as `list runs` prints it; it need not exist any more
+    #[arg(long, value_name = "[NAMESPACE/]NAME")]
+    backup: Option<Target>,
+    /// Of its complete runs the newest that was cut at or before this instant, RFC 3339; a second without a fraction is
+    /// all of it, so that the CUT of a run selects that run
     #[arg(long, value_name = "TIME", requires = "backup", conflicts_with = "run")]
     at: Option<Timestamp>,
     /// Of its runs this one, YYYYMMDD-HHMMSS
@@ -58,6 +64,18 @@ pub struct Restore {
     /// What a failure leads to once claims have been replaced [default: Rollback]
     #[arg(long, value_name = "WORD", value_parser = words::<OnFailure>(OnFailure::ALL.iter().map(|word| word.as_str())))]
     on_failure: Option<OnFailure>,
+    /// Whether the StatefulSet is scaled to 0 for the swap; false is refused while a pod uses a claim [default: true]
+    #[arg(long, value_name = "BOOL")]
+    scale_down: Option<bool>,
+    /// How long the pods may take to stop [default: 2m and their grace period, in turn or at once as they stop]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    stop_timeout: Option<i64>,
+    /// How long a claim may take to disappear once it is deleted [default: 1m]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pvc_deletion_timeout: Option<i64>,
+    /// When the old volumes are freed after the undo window [default: Auto]
+    #[arg(long, value_name = "WORD", value_parser = words::<ReleaseOldVolumes>(ReleaseOldVolumes::ALL.iter().map(|word| word.as_str())))]
+    release_old_volumes: Option<ReleaseOldVolumes>,
     /// How long the old volumes are kept for an undo: seconds, or a duration such as 36h [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     undo_window: Option<i64>,
@@ -99,13 +117,17 @@ pub fn seconds(text: &str) -> std::result::Result<i64, String> {
 }
 
 impl Restore {
-    fn object(&self, namespace: &str, statefulset: String) -> StatefulSetRestore {
+    /// In the namespace of the backup, where that is written with it: its runs are restored by an object beside it.
+    fn object(&self, place: &str, statefulset: String) -> StatefulSetRestore {
+        let written = self.backup.as_ref().and_then(|backup| backup.namespace.clone());
+        let namespace = written.unwrap_or_else(|| place.to_owned());
+        let elsewhere = (namespace != place).then(|| place.to_owned());
         let prefix: String = statefulset.chars().take(NAME - GENERATED - 1).collect();
         let mut object = StatefulSetRestore::new(
             "",
             StatefulSetRestoreSpec {
-                stateful_set_ref: StatefulSetRef { name: statefulset, namespace: None },
-                backup_name: self.backup.clone(),
+                stateful_set_ref: StatefulSetRef { name: statefulset, namespace: elsewhere },
+                backup_name: self.backup.as_ref().map(|backup| backup.name.clone()),
                 run_id: self.run.clone(),
                 point_in_time: self.at,
                 snapshot_names: self.snapshots.clone(),
@@ -116,13 +138,16 @@ impl Restore {
                 undo_window_seconds: self.undo_window,
                 ready_timeout_seconds: self.ready_timeout,
                 stage_timeout_seconds: self.stage_timeout,
-                ..StatefulSetRestoreSpec::default()
+                scale_down: self.scale_down,
+                stop_timeout_seconds: self.stop_timeout,
+                pvc_deletion_timeout_seconds: self.pvc_deletion_timeout,
+                release_old_volumes: self.release_old_volumes,
             },
         );
         object.metadata = ObjectMeta {
             name: self.name.clone(),
             generate_name: self.name.is_none().then(|| format!("{}-", prefix.trim_end_matches(['-', '.']))),
-            namespace: Some(namespace.to_owned()),
+            namespace: Some(namespace),
             ..ObjectMeta::default()
         };
         object
@@ -132,8 +157,9 @@ impl Restore {
 pub fn run(global: &Global, asked: &Restore) -> Result<ExitCode> {
     block_on(async {
         let connection = client::connect(&global.access()).await?;
-        let (namespace, statefulset) = asked.statefulset.resolve(global, &connection.namespace)?;
-        let object = asked.object(&namespace, statefulset);
+        let (place, statefulset) = asked.statefulset.resolve(global, &connection.namespace)?;
+        let object = asked.object(&place, statefulset);
+        let namespace = object.namespace().unwrap_or_default();
         if asked.dry_run {
             return Box::pin(dry_run(&connection, asked.output, object)).await;
         }
@@ -142,6 +168,7 @@ pub fn run(global: &Global, asked: &Restore) -> Result<ExitCode> {
         made.metadata.managed_fields = None;
         let name = format!("statefulsetrestore.{}/{}", crate::api::GROUP, made.name_any());
         output::print(&match asked.output {
+            Output::Table if namespace != place => format!("{name} created in namespace {namespace}\n"),
             Output::Table => format!("{name} created\n"),
             Output::Name => format!("{name}\n"),
             Output::Json => output::json(&made)?,

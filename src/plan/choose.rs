@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::member::of_run;
 use super::name::{ClaimKey, RunId};
@@ -82,7 +82,7 @@ fn one_of(v: &View, runs: &Runs, known: &BTreeSet<(RunId, Option<&str>)>) -> Res
             }
         };
     }
-    let fits = |snaps: &[Named]| want.point_in_time.is_none_or(|at| cut(snaps).is_some_and(|cut| cut <= at));
+    let fits = |snaps: &[Named]| want.point_in_time.is_none_or(|at| is_by(snaps, at));
     let complete = runs.iter().rev().filter(|(of, snaps)| known.contains(*of) && incomplete(snaps).is_none());
     let newest = complete.filter(|(_, snaps)| fits(snaps)).max_by_key(|((run, _), snaps)| (cut(snaps), *run));
     match (newest, want.point_in_time) {
@@ -109,6 +109,18 @@ fn chosen(run: RunId, snaps: &[Named]) -> Chosen {
 pub fn cut(snaps: &[Named]) -> Option<Timestamp> {
     snaps.iter().filter_map(|(_, source)| source.cut).max()
 }
+
+/// Cut at or before that instant; or at that instant, where it is that of one of its claims. Tables leave fractions out:
+/// an instant without one is its whole second.
+fn is_by(snaps: &[Named], at: Timestamp) -> bool {
+    let rest = if at.subsec_nanosecond() == 0 { SECOND } else { SignedDuration::ZERO };
+    let end = at.checked_add(rest).unwrap_or(Timestamp::MAX);
+    let mut cuts = snaps.iter().filter_map(|(_, source)| source.cut);
+    cut(snaps).is_some_and(|cut| cut <= end) || cuts.any(|cut| at <= cut && cut <= end)
+}
+
+/// But its last nanosecond.
+const SECOND: SignedDuration = SignedDuration::from_nanos(999_999_999);
 
 /// Why a run is not whole: complete are `/run-size` snapshots of one `/transitions`, each with `/cut`, ready, staying.
 pub fn incomplete(snaps: &[Named]) -> Option<Refusal> {
@@ -180,7 +192,7 @@ fn named(v: &View, sources: &BTreeMap<String, Source>) -> Result<Chosen, Refusal
 }
 
 /// `{template}-{statefulset}-{ordinal}`
-fn split(pvc: &str, statefulset: &str) -> Option<ClaimKey> {
+pub fn split(pvc: &str, statefulset: &str) -> Option<ClaimKey> {
     let (front, _) = pvc.rsplit_once('-')?;
     let template = front.strip_suffix(statefulset)?.strip_suffix('-').filter(|template| !template.is_empty())?;
     ClaimKey::of(pvc, statefulset, &[template.to_owned()])

@@ -103,6 +103,10 @@ pub struct Pod {
     /// Uid of its controller.
     pub owner: Option<String>,
     pub node: Option<String>,
+    /// They keep it there after it has ended.
+    pub finalizers: Vec<String>,
+    /// Why it is not started, as the end of a sentence: its container's waiting reason, or why no node takes it.
+    pub waits: Option<String>,
 }
 
 impl Pod {
@@ -143,6 +147,8 @@ pub struct Target {
     pub pods: u32,
     pub retention: Retention,
     pub node_selector: BTreeMap<String, String>,
+    /// Its pods run revision .0, or some of them; once they are at 0 all start with .1.
+    pub pending: Option<(String, String)>,
     /// Who else may write its replicas: a parent operator, a GitOps tool; as a word for people.
     pub governor: Option<String>,
     /// The whole object as it is to be recorded.

@@ -4,7 +4,9 @@
 
 mod claim;
 mod cluster;
+mod parameter;
 mod source;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -71,17 +73,32 @@ pub fn judge(v: &View, chosen: &Chosen, plan: &Plan) -> Result<Vec<Finding>, Rea
     let mut found = Findings::default();
     source::check(v, chosen, plan, &mut found)?;
     claim::check(v, chosen, plan, &mut found)?;
+    template::check(v, chosen, &mut found)?;
     cluster::check(v, plan, &mut found)?;
     Ok(found.0)
 }
 
-/// All that refuses, in one sentence each. Where all have one reason it is the reason.
+/// What is judged once more right before the stop.
+pub fn again(v: &View, chosen: &Chosen, plan: &Plan) -> Result<Vec<Finding>, Read> {
+    let mut found = Findings::default();
+    claim::again(v, chosen, plan, &mut found)?;
+    if let Some(target) = v.target()? {
+        template::lacking(v, target, chosen, &mut found);
+    }
+    Ok(found.0)
+}
+
 pub fn verdict(findings: &[Finding]) -> Option<Refusal> {
+    refusal(findings, "nothing was touched")
+}
+
+/// All that refuses, in one sentence each. Where all have one reason it is the reason.
+pub fn refusal(findings: &[Finding], lead: &str) -> Option<Refusal> {
     let refusing: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Refuse).collect();
     let reasons: BTreeSet<_> = refusing.iter().map(|finding| finding.reason).collect();
     let first = refusing.first()?;
     let reason = if reasons.len() == 1 { first.reason } else { Reason::PreflightRefused };
     let sentence = |finding: &&Finding| format!("{}: {} ({})", finding.object, finding.message, finding.remedy);
     let message = refusing.iter().map(sentence).collect::<Vec<_>>().join("; ");
-    Some(Refusal::new(reason, format!("nothing was touched: {message}")))
+    Some(Refusal::new(reason, format!("{lead}: {message}")))
 }

@@ -13,7 +13,7 @@
 //! | goal | phase | stages | and then |
 //! |---|---|---|---|
 //! | New | New | mark, pin, stage, prove | journal `staged`, phase ScalingDown |
-//! | New | ScalingDown | mark, unpin, protect, fence, stop, sign | phase Restoring: from here on claims are deleted |
+//! | New | ScalingDown | mark, again, unpin, protect, fence, stop, sign | phase Restoring: from here on claims are deleted |
 //! | New | Restoring | mark, fence, stop, swap | phase ScalingUp (InPlace: journal `staged`) |
 //! | New | ScalingUp | scale, unfence, serve, ready, relax, settle, unpin, unmark | Completed |
 //! | Old | ScalingDown | mark, protect, fence, stop | phase Restoring |
@@ -49,6 +49,7 @@
 //! | Scale | merge patch `statefulsets/scale` spec.replicas, metadata.uid and resourceVersion | to 0: protected and fenced; up: every claim stands | | 409 |
 //! | Evict | delete `pods`, preconditions.uid | the StatefulSet is at 0 and observed; the pod is not Ready | gone or Terminating | 404 |
 
+mod again;
 pub(super) mod begin;
 mod clean;
 mod finish;
@@ -57,6 +58,7 @@ pub mod journal;
 pub mod lift;
 pub mod own;
 pub mod preview;
+mod recorded;
 pub mod release;
 mod report;
 pub mod sight;
@@ -142,13 +144,15 @@ fn stages(run: &Run, strategy: Strategy) -> &'static [Stage] {
         (_, Restoring) => &[stage::mark, stop::fence, stop::stop, swap::swap],
         (Goal::Old, _) if undo => UNDONE,
         (Goal::Old, _) => ROLLED_BACK,
-        (_, ScalingDown) => &[stage::mark, stage::unpin_staged, stop::protect, stop::fence, stop::stop, stop::sign],
+        (_, ScalingDown) => STOPPED,
         (_, ScalingUp) => COMPLETED,
         _ if strategy == Strategy::InPlace => &[stage::mark, stage::pin],
         _ => &[stage::mark, stage::pin, stage::stage, stage::prove],
     }
 }
 
+const STOPPED: &[Stage] =
+    &[stage::mark, again::again, stage::unpin_staged, stop::protect, stop::fence, stop::stop, stop::sign];
 const COMPLETED: &[Stage] = &[
     finish::scale,
     finish::unfence,

@@ -17,6 +17,7 @@ use crate::api::{annotation, foreign, label};
 use crate::plan::name::hex;
 use crate::plan::noun::{Claim, ClaimRef, Container, Marks, Pod, RETAIN, Retention, Target, Volume};
 use crate::plan::restore::sight::{Quota, StorageClass};
+use crate::plan::text::head;
 use crate::plan::topology::{NAME, Requirement, Term};
 
 /// Finalizers by which Kubernetes protects what is in use: they go by themselves.
@@ -57,9 +58,18 @@ pub fn target(object: &StatefulSet) -> Target {
         pods: object.status.replicas,
         retention: Retention { scaled: word(retention.when_scaled), deleted: word(retention.when_deleted) },
         node_selector: selector.and_then(|map| serde_json::from_value(map).ok()).unwrap_or_default(),
+        pending: pending(&object.status),
         governor: governor(&object.metadata),
         manifest: manifest(object),
     }
+}
+
+/// A rollout that is not done: partition, OnDelete, or pods of the newest revision that do not become ready. After one by
+/// hand (OnDelete) the controller goes on telling of two revisions, but all pods are of the newer one.
+fn pending(status: &lean::StatefulSetStatus) -> Option<(String, String)> {
+    let (runs, waits) = (&status.current_revision, &status.update_revision);
+    let both = !runs.is_empty() && !waits.is_empty() && runs != waits;
+    (both && status.updated_replicas < status.replicas).then(|| (runs.clone(), waits.clone()))
 }
 
 /// The claims that a pod template names itself.
@@ -137,8 +147,30 @@ pub fn pod(object: &lean::Pod, now: Timestamp) -> Pod {
         claims: spec.volumes.iter().filter_map(own).collect(),
         owner: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()),
         node: spec.node_name.clone().filter(|name| !name.is_empty()),
+        finalizers: foreign_finalizers(&object.metadata),
+        waits: waits(status),
     }
 }
+
+/// What keeps its containers from running, as far as it says so. Of those that only wait for another it says nothing.
+fn waits(status: &lean::PodStatus) -> Option<String> {
+    let unscheduled = status.conditions.iter().find(|of| of.kind == "PodScheduled" && of.status == "False");
+    if let Some(condition) = unscheduled {
+        return Some(format!("no node takes it{}", said(condition.message.as_deref())));
+    }
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let waiting = |one: &lean::ContainerStatus| Some((one.name.clone(), one.state.waiting.clone()?));
+    let (name, waiting) = all.filter_map(waiting).find(|(_, waiting)| waiting.reason != "PodInitializing")?;
+    Some(format!("container {name} waits, {}{}", waiting.reason, said(Some(&waiting.message))))
+}
+
+fn said(message: Option<&str>) -> String {
+    let message = message.filter(|message| !message.is_empty());
+    message.map(|message| format!(": {}", head(message, SAID))).unwrap_or_default()
+}
+
+/// Of a message of others so many bytes.
+const SAID: usize = 256;
 
 /// `now`: since when it is known to go.
 pub fn claim(object: &PersistentVolumeClaim, now: Timestamp) -> Claim {
@@ -271,6 +303,61 @@ pub fn quota(object: &ResourceQuota) -> Quota {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As the kubelet and the scheduler write it.
+    #[test]
+    fn a_pod_that_does_not_start_says_what_it_waits_for() {
+        let of = |status: Value| {
+            let object =
+                json!({ "metadata": { "name": "web-0", "finalizers": ["x/y"] }, "spec": {}, "status": status });
+            let pod = pod(&serde_json::from_value(object).unwrap(), Timestamp::UNIX_EPOCH);
+            assert_eq!(pod.finalizers, ["x/y"]);
+            pod.waits
+        };
+        let waiting = |name: &str, reason: &str, message: &str| {
+            json!({ "name": name, "restartCount": 0,
+            "state": { "waiting": { "reason": reason, "message": message } } })
+        };
+        let image = waiting("app", "ErrImagePull", "manifest unknown");
+        let init = waiting("app", "PodInitializing", "");
+        let done = json!({ "name": "first", "state": { "terminated": { "exitCode": 0 } } });
+        let crash = waiting("first", "CrashLoopBackOff", "back-off 10s");
+        let runs = json!({ "name": "app", "state": { "running": { "startedAt": "2026-01-01T00:00:00Z" } } });
+        let no_node = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": "0/3 nodes are available" });
+        for (status, expected) in [
+            (json!({ "containerStatuses": [image] }), Some("container app waits, ErrImagePull: manifest unknown")),
+            (
+                json!({ "initContainerStatuses": [crash], "containerStatuses": [init] }),
+                Some("container first waits, CrashLoopBackOff: back-off 10s"),
+            ),
+            (json!({ "initContainerStatuses": [done], "containerStatuses": [init] }), None),
+            (json!({ "containerStatuses": [runs] }), None),
+            (json!({ "conditions": [no_node] }), Some("no node takes it: 0/3 nodes are available")),
+            (json!({}), None),
+        ] {
+            assert_eq!(of(status.clone()).as_deref(), expected, "{status}");
+        }
+        let long = of(json!({ "containerStatuses": [waiting("app", "ErrImagePull", &"x".repeat(9000))] })).unwrap();
+        assert!(long.len() < 400, "{} bytes", long.len());
+    }
+
+    #[test]
+    fn a_rollout_that_is_not_done_is_known_by_its_two_revisions() {
+        let pending = |status: Value| {
+            let object = json!({ "metadata": { "name": "web" }, "spec": { "template": {} }, "status": status });
+            target(&serde_json::from_value(object).unwrap()).pending
+        };
+        let both = |replicas: u32, updated: u32| {
+            json!({ "replicas": replicas, "updatedReplicas": updated,
+            "currentRevision": "web-a", "updateRevision": "web-b" })
+        };
+        assert_eq!(pending(both(3, 1)), Some(("web-a".into(), "web-b".into())));
+        assert_eq!(pending(both(3, 3)), None, "rolled out by hand");
+        assert_eq!(pending(both(0, 0)), None, "nothing runs");
+        assert_eq!(pending(json!({ "replicas": 3, "currentRevision": "web-a", "updateRevision": "web-a" })), None);
+        assert_eq!(pending(json!({ "replicas": 3 })), None);
+    }
 
     #[test]
     fn a_claim_is_made_from_a_snapshot_only_where_its_source_is_just_that() {

@@ -4,6 +4,7 @@ mod after;
 mod broken;
 mod end;
 mod forged;
+mod meanwhile;
 mod mutants;
 mod namesake;
 pub mod process;

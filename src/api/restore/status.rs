@@ -105,7 +105,7 @@ pub struct RestorePlan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "manifest")]
     pub stateful_set: Option<Value>,
-    /// Replicas of the StatefulSet as it was.
+    /// Replicas of the StatefulSet as it was when it was scaled to 0; until then as it was when the plan was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub original_replicas: Option<i32>,
     /// The claims, one entry each.

@@ -1,7 +1,6 @@
 //! The claims as they are, their volumes, and the pods on them.
 
 use super::Findings;
-use crate::api::condition::Reason;
 use crate::api::restore::Uncovered;
 use crate::plan::choose::Chosen;
 use crate::plan::noun::{Claim, RETAIN};
@@ -12,16 +11,32 @@ use crate::plan::view::{Read, View};
 
 pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Result<(), Read> {
     for item in &plan.items {
-        let object = format!("PersistentVolumeClaim {}/{}", v.want.statefulset_namespace, item.pvc);
-        if let Some(claim) = v.claims()?.get(&item.pvc) {
-            state(claim, &object, found);
-            volume(v, &item.pvc, claim, &object, found)?;
-        }
-        snapshots(v, item, &object, found)?;
-        pods(v, item, &object, found)?;
+        one(v, item, found)?;
+        pods(v, item, found)?;
     }
-    lacking(v, chosen, found)?;
-    unsaved(v, chosen, found)
+    finalizers(v, found)?;
+    lacking(v, chosen, plan, found)
+}
+
+/// What may have come while the new volumes were made. Pods of others the stop waits for.
+pub fn again(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Result<(), Read> {
+    for item in &plan.items {
+        one(v, item, found)?;
+    }
+    lacking(v, chosen, plan, found)
+}
+
+fn object(v: &View, pvc: &str) -> String {
+    format!("PersistentVolumeClaim {}/{pvc}", v.want.statefulset_namespace)
+}
+
+fn one(v: &View, item: &Item, found: &mut Findings) -> Result<(), Read> {
+    let object = object(v, &item.pvc);
+    if let Some(claim) = v.claims()?.get(&item.pvc) {
+        state(claim, &object, found);
+        volume(v, &item.pvc, claim, &object, found)?;
+    }
+    snapshots(v, item, &object, found)
 }
 
 fn state(claim: &Claim, object: &str, found: &mut Findings) {
@@ -66,20 +81,26 @@ fn volume(v: &View, pvc: &str, claim: &Claim, object: &str, found: &mut Findings
     Ok(())
 }
 
-/// Any snapshot of the claim that is not ready protects it from deletion.
+/// Any snapshot of the claim that is not ready protects it from deletion, also one that is being deleted itself.
 fn snapshots(v: &View, item: &Item, object: &str, found: &mut Findings) -> Result<(), Read> {
     for (name, source) in v.restore.sources()? {
-        let hangs = source.pvc.as_ref() == Some(&item.pvc) && !source.ready && !source.leaving;
+        let hangs = source.pvc.as_ref() == Some(&item.pvc) && !source.ready;
         if hangs && item.snapshot.as_ref() != Some(name) {
-            let message = format!("VolumeSnapshot {name} of it is not ready: it would block the claim's deletion");
-            found.refuse(object, message, "wait until it is ready, or delete it");
+            let (goes, remedy) = if source.leaving {
+                (" and is being deleted", "it has to go first: look at its VolumeSnapshotContent and its driver")
+            } else {
+                ("", "wait until it is ready, or delete it")
+            };
+            let message =
+                format!("VolumeSnapshot {name} of it is not ready{goes}: it would block the claim's deletion");
+            found.refuse(object, message, remedy);
         }
     }
     Ok(())
 }
 
-fn pods(v: &View, item: &Item, object: &str, found: &mut Findings) -> Result<(), Read> {
-    let target = v.target()?;
+fn pods(v: &View, item: &Item, found: &mut Findings) -> Result<(), Read> {
+    let (target, object) = (v.target()?, &object(v, &item.pvc));
     for (name, pod) in v.roster()? {
         if pod.finished || !pod.claims.contains(&item.pvc) {
             continue;
@@ -101,12 +122,29 @@ fn pods(v: &View, item: &Item, object: &str, found: &mut Findings) -> Result<(),
     Ok(())
 }
 
+/// A pod with a finalizer of somebody's is there until that is taken off, however long ago it has ended.
+fn finalizers(v: &View, found: &mut Findings) -> Result<(), Read> {
+    let Some(target) = v.target()? else { return Ok(()) };
+    let its = v.roster()?.iter().filter(|(_, pod)| pod.owner.as_ref() == Some(&target.uid));
+    for (name, pod) in its.filter(|(_, pod)| !pod.finalizers.is_empty()) {
+        let object = format!("Pod {}/{name}", v.want.statefulset_namespace);
+        let message = format!("has finalizers of others: {}", pod.finalizers.join(", "));
+        found.warn(&object, message, "see that they are taken off when it stops: until then it counts as running");
+    }
+    Ok(())
+}
+
 /// Ordinals that run now and that the run lacks.
-fn lacking(v: &View, chosen: &Chosen, found: &mut Findings) -> Result<(), Read> {
+fn lacking(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Result<(), Read> {
     for key in uncovered(v, chosen)? {
         let pvc = key.pvc(&v.want.statefulset);
-        let object = format!("PersistentVolumeClaim {}/{pvc}", v.want.statefulset_namespace);
+        let object = object(v, &pvc);
         match v.want.restore.uncovered {
+            Uncovered::Fresh if !plan.items.iter().any(|item| item.pvc == pvc) => found.refuse(
+                &object,
+                format!("replica {} runs now and did not when the plan was made", key.ordinal),
+                "restore once more, so that it starts empty as well",
+            ),
             Uncovered::Refuse | Uncovered::Unknown => found.refuse(
                 &object,
                 format!("replica {} runs now and is not in the run", key.ordinal),
@@ -115,20 +153,6 @@ fn lacking(v: &View, chosen: &Chosen, found: &mut Findings) -> Result<(), Read> 
             Uncovered::Keep => found.warn(&object, "is not in the run and stays as it is", "spec.uncovered is Keep"),
             Uncovered::Fresh => found.warn(&object, "is not in the run and starts empty", "spec.uncovered is Fresh"),
         }
-    }
-    Ok(())
-}
-
-/// Templates that the policy does not snapshot.
-fn unsaved(v: &View, chosen: &Chosen, found: &mut Findings) -> Result<(), Read> {
-    let Some(target) = v.target()?.filter(|_| !chosen.partial) else { return Ok(()) };
-    let object = format!("StatefulSet {}/{}", v.want.statefulset_namespace, v.want.statefulset);
-    for template in target.templates.iter().filter(|of| !chosen.claims.keys().any(|key| key.template == **of)) {
-        let message = format!("volumeClaimTemplate {template} is not in the run: its claims stay as they are");
-        found.warn(&object, message, "look at spec.claimTemplates of the backup");
-    }
-    if chosen.claims.is_empty() {
-        found.refuse_as(Reason::NoClaims, &object, "the run holds no claim", "choose another run");
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! The snapshots, their contents, and the classes that are to make volumes from them.
 
-use super::Findings;
+use super::{Findings, parameter};
 use crate::api::condition::Reason;
-use crate::api::restore::Strategy;
 use crate::plan::choose::Chosen;
 use crate::plan::name::ClaimKey;
 use crate::plan::quantity;
@@ -43,8 +42,14 @@ fn state(source: &Source, object: &str, found: &mut Findings) {
     if source.leaving {
         found.refuse(object, "is being deleted", "choose another run");
     }
-    if let Some(error) = &source.error {
-        found.refuse(object, format!("is in error: {error}"), "choose another run, or heal the driver");
+    match &source.error {
+        // Ready is ready: what the driver could not do at first it has done since.
+        Some(error) if source.ready => {
+            let message = format!("is ready, and its status has an error all the same: {error}");
+            found.warn(object, message, "nothing to do: the error is from before it became ready");
+        }
+        Some(error) => found.refuse(object, format!("is in error: {error}"), "choose another run, or fix the driver"),
+        None => {}
     }
     if !source.ready {
         found.refuse(object, "is not ready", "wait until readyToUse is true, or choose another run");
@@ -125,22 +130,21 @@ fn class(v: &View, item: &Item, found: &mut Findings) -> Result<(), Read> {
             );
         }
     }
-    if v.want.restore.strategy != Strategy::InPlace
-        && let Some(parameter) = named_parameter(class, item)
-    {
-        let message = format!("parameter {parameter} of StorageClass {} depends on the claim's name", class.name);
-        found.refuse(&object, message, "use spec.strategy: InPlace");
+    if item.staging.is_some() {
+        named(class, item, &object, found);
     }
     Ok(())
 }
 
-/// A parameter whose value would differ under a staging name. Annotations are carried over, names cannot be.
-fn named_parameter<'a>(class: &'a StorageClass, item: &Item) -> Option<&'a String> {
-    let annotation = |value: &str| {
-        let keys =
-            value.split("${pvc.annotations['").skip(1).filter_map(|rest| rest.split_once("']").map(|(key, _)| key));
-        keys.into_iter().any(|key| !item.manifest.annotations.contains_key(key))
-    };
-    let depends = |value: &str| value.contains("${pvc.name}") || annotation(value);
-    class.parameters.iter().find(|(_, value)| depends(value)).map(|(key, _)| key)
+/// Annotations and labels are carried over to a staging claim, its name cannot be.
+fn named(class: &StorageClass, item: &Item, object: &str, found: &mut Findings) {
+    for key in parameter::named(class, &item.manifest) {
+        let message = format!("parameter {key} of StorageClass {} depends on the claim's name", class.name);
+        if parameter::is_tag(key) {
+            let message = message + ": the new volume is tagged with the name of its staging claim";
+            found.warn(object, message, "nothing to do if only people read these tags");
+        } else {
+            found.refuse(object, message, "use spec.strategy: InPlace");
+        }
+    }
 }

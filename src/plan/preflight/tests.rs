@@ -1,7 +1,10 @@
 //! A cluster in which nothing speaks against the restore, and one thing after another that does.
 
+mod choice;
+mod class;
 mod preview;
 mod record;
+mod template;
 
 use std::collections::BTreeMap;
 
@@ -11,7 +14,7 @@ use super::{Finding, Severity, preflight, verdict};
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
 use crate::api::restore::{Strategy, Uncovered};
-use crate::plan::choose::choose;
+use crate::plan::choose::{Chosen, choose};
 use crate::plan::flow::{Exit, Next};
 use crate::plan::guard::Guard;
 use crate::plan::name::ClaimKey;
@@ -27,6 +30,8 @@ use crate::plan::view::{Fact, Read, Seen, View};
 struct Cluster {
     want: RestoreWant,
     target: Target,
+    /// There is no StatefulSet.
+    absent: bool,
     claims: BTreeMap<String, Claim>,
     volumes: BTreeMap<String, Volume>,
     pods: BTreeMap<String, Pod>,
@@ -86,6 +91,7 @@ fn cluster() -> Cluster {
             ..RestoreWant::default()
         },
         target: Target { uid: "sts".into(), replicas: 1, templates: vec!["data".into()], ..Target::default() },
+        absent: false,
         claims: [(pvc, claim)].into(),
         volumes: [("pv".into(), volume)].into(),
         pods: [("web-0".into(), pod())].into(),
@@ -127,7 +133,7 @@ impl Cluster {
         let sight = |sight| Fact::Restore(Box::new(sight));
         match read {
             Read::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
-            Read::Target => Fact::Target(Some(self.target.clone())),
+            Read::Target => Fact::Target((!self.absent).then(|| self.target.clone())),
             Read::Claims => Fact::Claims(self.claims.clone()),
             Read::Guard(policy) => Fact::Guard(policy, self.guard.clone()),
             Read::Volume(name) => Fact::Volume(name.clone(), self.volumes.get(name).cloned()),
@@ -177,6 +183,17 @@ impl Cluster {
         }
     }
 
+    /// Which run it is, by what is read for that.
+    fn chosen(&self) -> Result<Chosen, Refusal> {
+        let mut view = self.view();
+        loop {
+            match choose(&view) {
+                Ok(chosen) => return chosen,
+                Err(read) => view.fold(self.answer(&read)),
+            }
+        }
+    }
+
     /// Reads what is asked for until there is an answer.
     fn findings(&self) -> Result<Vec<Finding>, Refusal> {
         let mut view = self.view();
@@ -211,7 +228,10 @@ const REFUSED: &[Case] = &[
     ("no snapshotHandle", |c| c.content.handle = None),
     ("does not point back", |c| c.content.snapshot_uid = Some("other".into())),
     ("VolumeSnapshotContent is being deleted", |c| c.content.leaving = true),
-    ("is in error: boom", |c| c.source().error = Some("boom".into())),
+    ("is in error: boom", |c| {
+        (c.source().ready, c.source().error) = (false, Some("boom".into()));
+        c.want.snapshot_names = vec!["snap".into()];
+    }),
     ("not claim data-web-0", |c| c.source().pvc = Some("data-other-0".into())),
     ("no claim (an imported content)", |c| c.source().pvc = None),
     ("of driver other", |c| c.content.driver = "other".into()),
@@ -232,6 +252,10 @@ const REFUSED: &[Case] = &[
     ("VolumeSnapshot fresh of it is not ready", |c| {
         let source = Source { pvc: Some("data-web-0".into()), ..Source::default() };
         c.sources.insert("fresh".into(), source);
+    }),
+    ("VolumeSnapshot stuck of it is not ready and is being deleted", |c| {
+        let source = Source { pvc: Some("data-web-0".into()), leaving: true, ..Source::default() };
+        c.sources.insert("stuck".into(), source);
     }),
     ("which is not of the StatefulSet", |c| c.pod().owner = Some("other".into())),
     ("spec.scaleDown is false", |c| c.want.scale_down = false),
@@ -291,6 +315,11 @@ fn warnings_do_not_refuse() {
             let source = c.source();
             source.manifest.as_mut().unwrap().storage = "9000Ti".into();
             source.restore_size = Some("1Gi".into());
+        }),
+        ("is ready, and its status has an error all the same: boom", |c| c.source().error = Some("boom".into())),
+        ("Pod shop/web-0: has finalizers of others: x/y", |c| c.pod().finalizers = vec!["x/y".into()]),
+        ("revision web-1 runs and web-2 is pending", |c| {
+            c.target.pending = Some(("web-1".into(), "web-2".into()));
         }),
         ("its own reclaim policy is Retain", |c| c.volume().policy = "Retain".into()),
         ("HorizontalPodAutoscaler web scales it", |c| c.scalers = vec!["HorizontalPodAutoscaler web".into()]),

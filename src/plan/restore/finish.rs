@@ -12,11 +12,18 @@ use crate::plan::flow::Feed;
 use crate::plan::noun::{Marks, Pod, RETAIN, Refusal, Volume};
 use crate::plan::view::{Read, View};
 
-/// The replicas to go back to: read once, never from a StatefulSet that is scaled down.
-fn before(run: &Run) -> &Plan {
+/// The replicas to go back to: never read from a StatefulSet that is scaled down.
+pub fn before(run: &Run) -> &Plan {
     match (&run.cause, &run.deed.undo) {
         (Cause::Undo(_), Some(undo)) => undo,
         _ => &run.deed.plan,
+    }
+}
+
+pub fn before_mut(run: &mut Run) -> &mut Plan {
+    match (&run.cause, &mut run.deed.undo) {
+        (Cause::Undo(_), Some(undo)) => undo,
+        _ => &mut run.deed.plan,
     }
 }
 
@@ -59,13 +66,22 @@ pub fn ready(v: &View, run: &Run, now: Timestamp) -> Holds {
     if now < by {
         return Ok(Some(Go::Wait(vec![Feed::Pods], by)));
     }
-    let seconds = v.want.restore.ready_timeout.as_secs();
-    let message = format!(
-        "pod {} was not ready within spec.readyTimeoutSeconds ({seconds} s): look at its log (a database that refuses its \
-         directory may need fsGroupChangePolicy: OnRootMismatch)",
-        name(missing)
-    );
+    let (name, seconds) = (name(missing), v.want.restore.ready_timeout.as_secs());
+    let why = unready(roster.get(&name).filter(its));
+    let message = format!("pod {name} was not ready within spec.readyTimeoutSeconds ({seconds} s): {why}");
     Ok(Some(Go::Fail(Refusal::new(Reason::ReadyTimeout, message))))
+}
+
+/// Where a pod that runs and is not ready is not yet started, its kubelet or the scheduler knows why; else its log does.
+fn unready(pod: Option<&Pod>) -> String {
+    const LOG: &str = "look at its log (a database that refuses its directory may need fsGroupChangePolicy: \
+                       OnRootMismatch)";
+    match pod.map(|pod| pod.waits.as_ref()) {
+        None => "there is no such pod: look at the events of the StatefulSet".to_owned(),
+        Some(Some(waits)) if waits.contains("CrashLoopBackOff") => format!("{waits}; {LOG}"),
+        Some(Some(waits)) => waits.clone(),
+        Some(None) => LOG.to_owned(),
+    }
 }
 
 /// The StatefulSet's own persistentVolumeClaimRetentionPolicy.

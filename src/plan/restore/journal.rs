@@ -13,7 +13,7 @@ use crate::api::recorded::RecordedClaim;
 use crate::api::restore::{ReplacedClaim, RestorePhase, RestorePlan, StagedClaim, StatefulSetRestoreStatus};
 use crate::api::shared::{Goal, RunStatus};
 use crate::plan::name::RunId;
-use crate::plan::noun::{Holder, Refusal, Retention};
+use crate::plan::noun::{Holder, Refusal};
 
 /// Our object as last read or written.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +104,7 @@ pub struct Plan {
     pub run: Option<RunId>,
     /// The `StatefulSet` as it was; none if there was none.
     pub statefulset: Option<Value>,
+    /// To go back to: as it was when the plan was made, and then as it was when it was scaled to 0.
     pub replicas: u32,
     pub items: Vec<Item>,
 }
@@ -138,37 +139,6 @@ impl Item {
     /// The replica that it belongs to.
     pub fn ordinal(&self) -> &str {
         self.pvc.rsplit_once('-').map_or("", |(_, ordinal)| ordinal)
-    }
-}
-
-impl Plan {
-    fn at(&self, pointer: &str) -> Option<&Value> {
-        self.statefulset.as_ref()?.pointer(pointer)
-    }
-
-    /// spec.persistentVolumeClaimRetentionPolicy as it was.
-    pub fn retention(&self) -> Retention {
-        let word = |field: &str| {
-            let found = self.at(&format!("/spec/persistentVolumeClaimRetentionPolicy/{field}")).and_then(Value::as_str);
-            found.map(ToOwned::to_owned)
-        };
-        let default = Retention::default();
-        Retention {
-            scaled: word("whenScaled").unwrap_or(default.scaled),
-            deleted: word("whenDeleted").unwrap_or(default.deleted),
-        }
-    }
-
-    /// Names of its volumeClaimTemplates.
-    pub fn templates(&self) -> Vec<String> {
-        let all = self.at("/spec/volumeClaimTemplates").and_then(Value::as_array);
-        let name = |template: &Value| Some(template.pointer("/metadata/name")?.as_str()?.to_owned());
-        all.into_iter().flatten().filter_map(name).collect()
-    }
-
-    /// terminationGracePeriodSeconds of its pods.
-    pub fn grace(&self) -> i64 {
-        self.at("/spec/template/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(30)
     }
 }
 
@@ -327,7 +297,8 @@ fn placed_new(staged: &StagedClaim) -> Placed {
     }
 }
 
-/// Puts the journal of an open run into the status. Plans are written once: what stands is never written over.
+/// Puts the journal of an open run into the status. Plans are written once: what stands is never written over, but for
+/// the replicas, which are those of the last stop.
 pub fn write(status: &mut StatefulSetRestoreStatus, run: &Run, holder: &Holder, attempt: i64) {
     let (reason, message) = match &run.cause {
         Cause::Failed(refusal) => (Some(refusal.reason), Some(refusal.message.clone())),
@@ -349,9 +320,11 @@ pub fn write(status: &mut StatefulSetRestoreStatus, run: &Run, holder: &Holder, 
         message,
         ..RunStatus::default()
     });
-    status.plan.get_or_insert_with(|| stored(&run.deed.plan));
-    if let (None, Some(undo)) = (&status.undo_plan, &run.deed.undo) {
-        status.undo_plan = Some(stored(undo));
+    let plan = status.plan.get_or_insert_with(|| stored(&run.deed.plan));
+    plan.original_replicas = i32::try_from(run.deed.plan.replicas).ok();
+    if let Some(undo) = &run.deed.undo {
+        let plan = status.undo_plan.get_or_insert_with(|| stored(undo));
+        plan.original_replicas = i32::try_from(undo.replicas).ok();
     }
     status.made_claims.extend(run.deed.made.clone());
     if status.staged.is_empty() {

@@ -8,7 +8,7 @@ use super::volume::{find, is_marked, tend};
 use super::{Restore, acquire, closed, depart, gate, held, leave_lock, leaving, one, outcome, report};
 use crate::api::restore::ReleaseOldVolumes;
 use crate::plan::flow::{Exit, Next, Plan, act, end};
-use crate::plan::noun::{Marks, Outcome, Volume};
+use crate::plan::noun::{Marks, Outcome, RETAIN, Volume};
 use crate::plan::view::{Read, View};
 
 pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
@@ -46,7 +46,8 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         return act(batch, now + super::CALL);
     }
     if waits.is_empty() && record.status.undo_deadline.is_some() && !record.leaving {
-        return one(Restore::Write(Box::new(report::released(v, now)?)), now);
+        let stay = staying(v, deed.as_deref())?;
+        return one(Restore::Write(Box::new(report::released(v, &stay, now)?)), now);
     }
     match held(record) {
         Some(hold) => one(Restore::Hold(hold), now),
@@ -74,6 +75,19 @@ fn free(v: &View, deed: Option<&Deed>) -> Result<(Vec<Restore>, Vec<String>), Re
         }
     }
     Ok((batch, waits))
+}
+
+/// Those that are given back and that nobody frees: their own policy is Retain.
+fn staying<'a>(v: &View, deed: Option<&'a Deed>) -> Result<Vec<&'a str>, Read> {
+    let mut all = vec![];
+    for (deed, item, placed) in deed.into_iter().flat_map(|deed| volumes(deed).map(move |(item, of)| (deed, item, of)))
+    {
+        let stays = |volume: &Volume| volume.phase == "Released" && volume.policy == RETAIN;
+        if find(v, deed, item, placed)?.is_some_and(stays) {
+            all.push(placed.pv.as_str());
+        }
+    }
+    Ok(all)
 }
 
 fn waiting(v: &View, waits: &[String]) -> String {

@@ -42,12 +42,19 @@ pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read>
 }
 
 /// After the undo window: nothing is kept any more.
-pub fn released(v: &View, now: Timestamp) -> Result<Write, Read> {
+pub fn released(v: &View, stay: &[&str], now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;
-    let message = "the replaced volumes were given up: there is nothing to undo any more";
+    let stay = match stay {
+        [] => String::new(),
+        stay => format!(
+            "; these stay until they are deleted by hand, because their own reclaim policy is Retain: {}",
+            stay.join(", ")
+        ),
+    };
+    let message = format!("the replaced volumes were given up: there is nothing to undo any more{stay}");
     scribe.status.undo_deadline = None;
-    scribe.set(ConditionType::Undoable, false, Reason::OldVolumesReleased, message);
-    let note = Note { warning: false, reason: Reason::OldVolumesReleased, message: message.into() };
+    scribe.set(ConditionType::Undoable, false, Reason::OldVolumesReleased, &message);
+    let note = Note { warning: false, reason: Reason::OldVolumesReleased, message };
     scribe.finish(Some(note))
 }
 

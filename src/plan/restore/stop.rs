@@ -5,9 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::journal::{Plan, Run};
 use super::sight::Fence;
 use super::volume::{self, behind, claims, find, protect as guard};
-use super::{Doomed, Go, Holds, Keep, Restore, Scale, Signs, stage, steps};
+use super::{Doomed, Go, Holds, Keep, Restore, Scale, Signs, again, finish, stage, steps};
 use crate::api::condition::Reason;
-use crate::api::restore::{STOP_TIMEOUT_MARGIN_SECONDS, Strategy};
+use crate::api::restore::{STOP_TIMEOUT_MARGIN_SECONDS, STOP_TIMEOUT_MOST_SECONDS, Strategy};
 use crate::api::shared::Goal;
 use crate::plan::flow::Feed;
 use crate::plan::noun::{Pod, Refusal, RestoreWant, Retention, Target};
@@ -75,13 +75,14 @@ pub fn keep(target: &Target, retention: Retention) -> Keep {
 }
 
 pub fn stop_timeout(v: &View, run: &Run) -> SignedDuration {
-    patience(&v.want.restore, &run.deed.plan)
+    patience(&v.want.restore, finish::before(run))
 }
 
-/// How long the pods may take to stop.
+/// How long the pods may take to stop: by default each its grace period, one after the other or all at once.
 pub fn patience(want: &RestoreWant, plan: &Plan) -> SignedDuration {
-    let default = || SignedDuration::from_secs(plan.grace().saturating_add(STOP_TIMEOUT_MARGIN_SECONDS));
-    want.stop_timeout.unwrap_or_else(default)
+    let turns = if plan.is_parallel() { 1 } else { i64::from(plan.replicas.max(1)) };
+    let default = plan.grace().saturating_mul(turns).saturating_add(STOP_TIMEOUT_MARGIN_SECONDS);
+    want.stop_timeout.unwrap_or(SignedDuration::from_secs(default.min(STOP_TIMEOUT_MOST_SECONDS)))
 }
 
 /// Nobody but us scales up: the label stands, and a scale-up of our own is refused.
@@ -108,6 +109,9 @@ pub fn fence(v: &View, run: &Run, now: Timestamp) -> Holds {
 pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
     let target = v.target()?;
     if let Some(target) = target.filter(|target| target.replicas > 0 && v.want.restore.scale_down) {
+        if let Some(go) = again::before_stop(v, run, target, now)? {
+            return Ok(Some(go));
+        }
         return Ok(steps(vec![Restore::Scale(Scale {
             uid: target.uid.clone(),
             version: target.version.clone(),
@@ -131,12 +135,16 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
     if !doomed.is_empty() && v.want.restore.scale_down {
         return Ok(steps(doomed));
     }
-    if let Some((name, _)) = v.roster()?.iter().find(|(_, pod)| !pod.finished && uses(run, pod)) {
-        return Ok(Some(late(v, run, by, now, &format!("pod {name} still uses a claim"))));
+    if let Some((name, pod)) = v.roster()?.iter().find(|(_, pod)| !pod.finished && uses(run, pod)) {
+        let alone = target.is_none() && again::orphans(v, &run.deed.plan)?.contains(&name.as_str());
+        if alone && run.deed.plan.statefulset.is_some() {
+            return Ok(Some(Go::Fail(orphaned(v, name))));
+        }
+        return Ok(Some(late(v, run, by, now, &format!("pod {name}{} still uses a claim", kept(pod)))));
     }
     if let Some(target) = target.filter(|target| target.pods > 0) {
         let its = v.roster()?.iter().filter(|(_, pod)| pod.owner.as_ref() == Some(&target.uid));
-        let names = its.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        let names = its.map(|(name, pod)| format!("{name}{}", kept(pod))).collect::<Vec<_>>().join(", ");
         return Ok(Some(late(v, run, by, now, &format!("{} pods are left ({names})", target.pods))));
     }
     if v.want.restore.strategy == Strategy::InPlace || run.goal == Goal::Old {
@@ -148,6 +156,20 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
         }
     }
     Ok(None)
+}
+
+/// What keeps a pod there that has been told to go.
+fn kept(pod: &Pod) -> String {
+    let kept = pod.leaving && !pod.finalizers.is_empty();
+    if kept { format!(", which has finalizers of others ({}),", pod.finalizers.join(", ")) } else { String::new() }
+}
+
+/// Without the fence's policy a StatefulSet can be deleted at any time.
+fn orphaned(v: &View, pod: &str) -> Refusal {
+    let (namespace, name) = (&v.want.statefulset_namespace, &v.want.statefulset);
+    let message =
+        format!("StatefulSet {namespace}/{name} was deleted, and pod {pod} was left running: nobody stops it");
+    Refusal::new(Reason::StatefulSetNotFound, message)
 }
 
 fn uses(run: &Run, pod: &Pod) -> bool {

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Read, Seen, View};
+use crate::api::restore::RestorePhase;
+use crate::api::shared::Goal;
 use crate::plan::noun::{Claim, Pod};
 use crate::plan::restore::sight::{Look, Sight};
 
@@ -96,6 +98,10 @@ impl View {
                 self.roster = Seen::Unknown;
                 self.target = Seen::Unknown;
                 self.restore.stale(&Look::Attached);
+                // What would keep a claim from going may have come while the new volumes were made.
+                if course.1 == Some((Goal::New, RestorePhase::ScalingDown)) {
+                    self.restore.stale(&Look::Sources);
+                }
             }
         }
         self.restore.fold(sight);

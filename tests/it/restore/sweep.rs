@@ -38,13 +38,14 @@ pub const BLOWS: [Blow; 10] = [
 ];
 
 /// What others do right before a write.
-pub const DEEDS: [Blow; 15] = [
+pub const DEEDS: [Blow; 16] = [
     Blow::Deleted,
     Blow::AskUndo,
     Blow::DeletePod,
     Blow::Guest,
     Blow::Rescale,
     Blow::DeleteTarget,
+    Blow::Orphan,
     Blow::ReplaceTarget,
     Blow::DeleteClaim,
     Blow::ReplaceClaim,

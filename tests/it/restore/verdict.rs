@@ -8,9 +8,10 @@ use super::sweep::Blows;
 use super::world::{Blow, Odd, PODS, World, keys};
 
 /// Deeds after which a restore may fail, or be held for people to decide.
-const HARD: [Blow; 8] = [
+const HARD: [Blow; 9] = [
     Blow::Rescale,
     Blow::DeleteTarget,
+    Blow::Orphan,
     Blow::ReplaceTarget,
     Blow::DeleteClaim,
     Blow::ReplaceClaim,
@@ -20,7 +21,7 @@ const HARD: [Blow; 8] = [
 ];
 
 /// Deeds after which a restore may fail before anything is stopped.
-const SQUATS: [Blow; 2] = [Blow::Squat, Blow::Bend];
+const SQUATS: [Blow; 3] = [Blow::Squat, Blow::Bend, Blow::Snapshot];
 
 pub fn verdict(world: &mut World, blows: &Blows) {
     let struck = |kinds: &[Blow]| blows.iter().any(|(_, blow)| kinds.contains(blow));
@@ -77,8 +78,7 @@ fn closed(world: &World, blows: &Blows, check: &mut impl FnMut(bool, &str)) {
     check(world.lease.fence.is_some(), "fence left");
     check(world.lease.holder.is_some() && !struck(&[Blow::Refuse]), "Lease still held");
     let same = !world.no_target && world.target.uid == "sts";
-    let scaled = struck(&[Blow::Rescale]) && world.target.replicas == 1;
-    check(same && !scaled && world.target.replicas != PODS, "wrong replicas");
+    check(same && world.target.replicas != world.meant, "wrong replicas");
     let ready = world.pods.values().filter(|instance| instance.pod.ready_since.is_some()).count();
     check(ready != PODS as usize && odd != Odd::Sick && !hard, "pods are not ready");
     check(same && (odd != Odd::Scaled) == (world.target.retention.scaled == DELETE), "retention policy not put back");

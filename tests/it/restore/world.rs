@@ -23,6 +23,7 @@ use crate::life;
 
 pub use blow::Blow;
 use deed::Other;
+pub use nature::PULL;
 
 /// What kind of cluster it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,6 +88,11 @@ pub struct World {
     pub lease: Lease,
     pub target: Target,
     pub no_target: bool,
+    /// The replicas that somebody scales it to, and those that it is meant to have.
+    pub rescale: u32,
+    /// The snapshot that somebody takes meanwhile.
+    pub late: Option<Source>,
+    pub meant: u32,
     pub pods: BTreeMap<String, Instance>,
     pub claims: BTreeMap<String, Claim>,
     made: BTreeMap<String, Timestamp>,
@@ -151,7 +157,7 @@ fn target(setting: Setting) -> Target {
         observed: true,
         pods: PODS,
         retention,
-        manifest: json!({ "spec": {
+        manifest: json!({ "metadata": { "uid": "sts" }, "spec": {
             "persistentVolumeClaimRetentionPolicy": policy,
             "volumeClaimTemplates": TEMPLATES.map(|name| json!({ "metadata": { "name": name } })),
         } }),
@@ -176,6 +182,9 @@ impl World {
             lease: Lease { version: "1".into(), ..Lease::default() },
             target: target(setting),
             no_target: false,
+            rescale: 1,
+            late: None,
+            meant: PODS,
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             made: BTreeMap::new(),

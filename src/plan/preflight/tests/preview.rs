@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Case, REFUSED, cluster, said};
-use crate::api::restore::Strategy;
+use crate::api::restore::{Strategy, Uncovered};
 use crate::plan::noun::{Holder, Open};
 use crate::plan::preflight::Severity;
 use crate::plan::restore::sight::Fence;
@@ -62,5 +62,19 @@ fn a_preview_tells_of_locks_of_repetition_and_of_no_run() {
         let seen = cluster.preview();
         assert!(seen.findings.iter().any(|one| one.message.contains(wanted)), "{wanted}: {:?}", seen.findings);
         assert_eq!(seen.refuses(), *refuses, "{wanted}");
+    }
+}
+
+/// Pods that stop in turn have their grace period each; those that stop at once all have the same.
+#[test]
+fn how_long_pods_may_take_to_stop_follows_their_order() {
+    for (order, expected) in [("OrderedReady", "6m"), ("Parallel", "3m")] {
+        let mut cluster = cluster();
+        cluster.target.manifest = serde_json::json!({ "spec": { "podManagementPolicy": order,
+            "template": { "spec": { "terminationGracePeriodSeconds": 60 } } } });
+        (cluster.target.replicas, cluster.want.uncovered) = (4, Uncovered::Keep);
+        let steps = cluster.preview().steps;
+        let wanted = format!("wait until nothing uses the claims, {expected} at most");
+        assert!(steps.iter().any(|step| step.contains(&wanted)), "{order}: {steps:?}");
     }
 }

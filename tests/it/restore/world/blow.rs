@@ -20,13 +20,18 @@ pub enum Blow {
     Deleted,
     /// Somebody asks for an undo while the restore is at work.
     AskUndo,
+    /// Somebody takes a snapshot of a claim: `World::late`.
+    Snapshot,
     /// A pod of the StatefulSet is deleted.
     DeletePod,
     /// A pod that is not the StatefulSet's mounts a claim for a while.
     Guest,
-    /// Somebody scales to 1, where the fence lets them.
+    /// Somebody scales it, where the fence lets them.
     Rescale,
+    /// With its pods.
     DeleteTarget,
+    /// Without them: nobody looks after them any more.
+    Orphan,
     /// Another StatefulSet of this name.
     ReplaceTarget,
     DeleteClaim,

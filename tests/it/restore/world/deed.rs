@@ -108,12 +108,20 @@ impl World {
                 self.undo = Some("please".into());
                 self.version += 1;
             }
+            Blow::Snapshot => self.sources.extend(self.late.take().map(|late| ("late".into(), late))),
             Blow::DeletePod => drop(self.pods.remove("web-0")),
             Blow::Guest => self.guest(&pvc, 10),
             // The fence lets nobody scale up.
             Blow::Rescale if self.target.replicas > 0 || self.lease.fence.is_none() => {
-                self.target.replicas = 1;
+                self.target.replicas = self.rescale;
+                self.meant = self.rescale;
                 self.touch_target();
+            }
+            // The fence lets nobody delete it.
+            Blow::Orphan if self.lease.fence.is_none() => {
+                self.no_target = true;
+                self.touch_target();
+                self.pods.values_mut().for_each(|instance| instance.pod.owner = None);
             }
             Blow::DeleteTarget => {
                 self.no_target = true;

@@ -34,7 +34,8 @@ impl World {
         let ordinal = |name: &str| name.strip_prefix("web-")?.parse::<u32>().ok();
         let lowest = self.pods.keys().find(|name| ordinal(name).is_some()).cloned();
         let surplus = |name: &String| ordinal(name).is_some_and(|ordinal| ordinal >= wanted);
-        let top = self.pods.iter_mut().rev().find(|(name, _)| surplus(name));
+        let its = |instance: &Instance| instance.pod.owner.is_some();
+        let top = self.pods.iter_mut().rev().find(|(name, instance)| surplus(name) && its(instance));
         if let Some((name, instance)) = top
             && instance.gone_at.is_none()
             && (instance.pod.ready_since.is_some() || lowest.as_ref() == Some(name))
@@ -86,6 +87,7 @@ impl World {
                 _ => true,
             };
             instance.pod.ready_since = (up && well).then_some(instance.born + second(2));
+            instance.pod.waits = (odd == Odd::Broken && !well).then(|| PULL.into());
         }
     }
 
@@ -179,6 +181,9 @@ impl World {
         self.disks.retain(|_, disk| disk.gone_at.is_none_or(|at| at > now));
     }
 }
+
+/// What the kubelet says of a pod that does not start.
+pub const PULL: &str = "container app waits, ErrImagePull: no such image";
 
 /// The volume controller takes such a claim for one that has lost its volume.
 fn is_bound_by_note(claim: &Claim) -> bool {
