@@ -2,6 +2,7 @@
 
 mod after;
 mod broken;
+mod denied;
 mod end;
 mod forged;
 mod mutants;
@@ -10,4 +11,5 @@ pub mod process;
 pub mod sweep;
 mod two;
 mod verdict;
+mod waits;
 pub mod world;
