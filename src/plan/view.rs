@@ -122,7 +122,6 @@ impl View {
         match fact {
             Fact::Record(record) => {
                 self.record = *record;
-                self.note_freeze();
                 self.inherit();
                 let open = self.record().ok().and_then(|record| record.open.as_ref());
                 self.was_open |= open.is_some_and(|(slot, _)| *slot == self.want.slot);
@@ -179,15 +178,13 @@ impl View {
             Fact::Allowed { write } => self.fold_allowed(write),
             Fact::Silence(since) => self.silence = since,
             Fact::Ahead(ahead) => self.ahead = ahead,
-            Fact::Acted => {
-                self.acted = true;
-                self.restore.stale(&Look::Closing);
-            }
+            Fact::Acted => self.fold_acted(),
         }
     }
 
     /// A freeze of another process is ours to thaw, and its hooks may come late.
     fn inherit(&mut self) {
+        self.note_freeze();
         if let Seen::Known(Record { journal: Journal::Frozen(f), .. }) = &self.record
             && f.holder != self.want.me
         {

@@ -23,14 +23,14 @@ pub fn free(v: &View, deed: &Deed, item: &Item, placed: &Placed, volume: &Volume
     let new = deed.staged.get(&item.pvc) == Some(placed);
     let name = item.staging.as_ref().filter(|_| new).unwrap_or(&item.pvc);
     // No claim has our object's uid.
-    let dead = Some(&placed.claim).filter(|uid| !uid.is_empty()).unwrap_or(&v.want.uid);
+    let gone = Some(&placed.claim).filter(|uid| !uid.is_empty()).unwrap_or(&v.want.uid);
     Some(Restore::Reserve(Box::new(Reserve {
         pv: placed.pv.clone(),
         version: volume.version.clone(),
         from: None,
         namespace: of.namespace.clone(),
         name: name.clone(),
-        uid: Some(dead.clone()),
+        uid: Some(gone.clone()),
     })))
 }
 

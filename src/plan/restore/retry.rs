@@ -39,7 +39,7 @@ pub fn take_up(v: &View, run: &Run, held: &Refusal, now: Timestamp) -> Plan<Rest
 /// From which phase it goes on; or what is not as the journal left it.
 fn stand(v: &View, run: &Run, now: Timestamp) -> Result<Result<RestorePhase, String>, Read> {
     let lease = v.lease()?;
-    if !lease.and_then(|lease| lease.open.as_ref()).is_some_and(|open| open.uid == v.want.uid) {
+    if lease.and_then(|lease| lease.open.as_ref()).is_none_or(|open| open.uid != v.want.uid) {
         return Ok(Err("its mark on the lock is gone".into()));
     }
     if !run.swapped() {

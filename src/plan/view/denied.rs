@@ -7,6 +7,7 @@ use super::{Fact, Seen, View};
 use crate::api::restore::RestorePhase;
 use crate::api::shared::Goal;
 use crate::plan::journal::{Journal, Record};
+use crate::plan::restore::sight::Look;
 
 /// While nothing of ours is at stake.
 const DOUBT: SignedDuration = SignedDuration::from_secs(60);
@@ -52,10 +53,16 @@ impl View {
     /// How long a no that may pass is doubted.
     fn patience(&self) -> SignedDuration {
         match self.restore.course {
-            Some((_, Some((Goal::Old, _)) | Some((_, RestorePhase::Restoring | RestorePhase::ScalingUp)))) => RESOLVE,
+            Some((_, Some((Goal::Old, _) | (_, RestorePhase::Restoring | RestorePhase::ScalingUp)))) => RESOLVE,
             _ if self.freezing => SignedDuration::ZERO,
             _ => DOUBT,
         }
+    }
+
+    /// What was so before a write is looked at once more after it, where it decides about the next one.
+    pub(super) fn fold_acted(&mut self) {
+        self.acted = true;
+        self.restore.stale(&Look::Closing);
     }
 
     /// Pods are frozen, as far as we know: that is ended on the first no.
