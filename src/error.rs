@@ -51,6 +51,37 @@ pub fn is_definite(error: &kube::Error) -> bool {
     }
 }
 
+/// A no that an API server says as well while it comes up, before it knows who may do what and which kinds there are:
+/// 401, 403, and a 404 that names no object. What admission or a quota has judged is none: they have understood it.
+pub fn may_pass(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let judged = ["denied the request", "denied request", "exceeded quota", "is being terminated"];
+    match status.code {
+        401 => true,
+        403 => !judged.iter().any(|say| status.message.contains(say)),
+        404 => !is_absent(error),
+        _ => false,
+    }
+}
+
+/// A 404 that names what is not there. A path that is not served, or not yet, names nothing.
+pub fn is_absent(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    status.code == 404 && status.details.as_ref().is_some_and(|details| !details.name.is_empty())
+}
+
+/// What was read by name; none: the API server says that there is no object of that name.
+///
+/// # Errors
+/// All else, a path that is not served among it.
+pub fn or_absent<K>(reply: kube::Result<K>) -> kube::Result<Option<K>> {
+    match reply {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What the API server says, with code 500, when its store does not take an object of that size.
 fn is_too_large(message: &str) -> bool {
     ["etcdserver: request is too large", "trying to send message larger than max"]
@@ -95,6 +126,37 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+
+    #[test]
+    fn what_an_api_server_says_that_comes_up_may_pass() {
+        let of = |code, message: &str, name: Option<&str>| {
+            let details = name.map(|name| serde_json::from_value(serde_json::json!({ "name": name })).unwrap());
+            let status = Status { details, ..Status::failure(message, "").with_code(code) };
+            kube::Error::Api(Box::new(status))
+        };
+        let forbidden = "persistentvolumeclaims is forbidden: User \"runner\" cannot list resource: RBAC: clusterrole.rbac.\
+                         authorization.k8s.io \"sts-backup-runner\" not found";
+        for (error, passes, absent) in [
+            (of(401, "Unauthorized", None), true, false),
+            (of(403, forbidden, Some("data-web-0")), true, false),
+            (of(404, "404 page not found", None), true, false),
+            (of(404, "the server could not find the requested resource", Some("")), true, false),
+            (of(404, "statefulsets.apps \"web\" not found", Some("web")), false, true),
+            (of(403, "admission webhook \"x\" denied the request: no", None), false, false),
+            (of(403, "ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no", None), false, false),
+            (of(403, "exceeded quota: small, requested: 1, used: 1, limited: 1", None), false, false),
+            (
+                of(403, "unable to create new content in namespace shop because it is being terminated", None),
+                false,
+                false,
+            ),
+            (of(422, "invalid", Some("web")), false, false),
+            (of(503, "no", None), false, false),
+        ] {
+            assert_eq!((may_pass(&error), is_absent(&error)), (passes, absent), "{error}");
+            assert_eq!(matches!(or_absent::<()>(Err(error)), Ok(None)), absent);
+        }
+    }
 
     #[test]
     fn what_does_not_fit_is_definite() {

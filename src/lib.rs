@@ -28,6 +28,7 @@
 //! | [`api`] | wire shapes: [`api::backup`], [`api::restore`], the snapshot kinds, lean core kinds, label and annotation keys, reasons |
 //! | [`plan::view`], [`plan::noun`] | what is known and how it changes: `Seen`, `View`, `Fact`, `View::fold`; the things that are known |
 //! | [`plan::journal`] | `status.run` as a value: a flow's phase is a variant of it |
+//! | `plan/view/denied.rs` | how often a no that may pass (401, 403, a 404 of the path) is heard before it counts |
 //! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
 //! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed, and what makes a freeze void |
@@ -40,6 +41,7 @@
 //! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
 //! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state |
 //! | [`plan::restore::own`] | whose a claim or a volume is, where labels, names and even our status may be written by others |
+//! | `plan/restore/retry.rs`, `plan/restore/ending.rs` | what is Held because it was denied goes on; what is reserved in a namespace that goes is freed |
 //! | [`plan::restore::lift`], [`run::lift`] | `doctor --lift-fence`: a Held restore ended as it stands, marks without an object taken off |
 //! | [`plan::restore::preview`] | the same before it is asked for: what would be done, and all that speaks against it |
 //! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once |

@@ -24,7 +24,7 @@ use crate::api::condition::Reason;
 use crate::api::shared::Trigger;
 use crate::client::Connection;
 use crate::config::Settings;
-use crate::error::{Error, Result, is_definite};
+use crate::error::{Error, Result, is_definite, may_pass, sentence};
 use crate::plan;
 use crate::plan::flow::{Exit, Planner, Step};
 use crate::plan::hook::{HookSpec, Pair};
@@ -36,6 +36,9 @@ use crate::step::{Effect, drive, record};
 
 /// First contact is tried so often, a second apart: a pod may start before its network does.
 const FIRST_TRIES: u32 = 15;
+
+/// And so often where what is said may pass.
+const DENIED_TRIES: u32 = 60;
 
 /// The greatest bound of a time in spec, in seconds.
 const LONGEST: i64 = 30 * 86_400;
@@ -104,6 +107,10 @@ where
         tries += 1;
         match api.get(name).await {
             Ok(object) => return Ok(object),
+            Err(error) if may_pass(&error) && tries < DENIED_TRIES => {
+                tracing::warn!(object = path, message = format!("{}: tried again for a minute", sentence(&error)));
+                sleep(Duration::from_secs(1)).await;
+            }
             Err(error) if is_definite(&error) || tries >= FIRST_TRIES => return Err(Error::api("get", path, error)),
             Err(_) => sleep(Duration::from_secs(1)).await,
         }

@@ -156,6 +156,9 @@ pub struct RunStatus {
     /// The same in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Of restores that are Held: what was refused may be allowed later, and the watcher tries again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub try_again: Option<bool>,
 }
 
 /// The freeze of a backup: what must be thawed, and by whom it was frozen.

@@ -93,6 +93,7 @@ pub struct Run {
     pub slot: Option<Box<str>>,
     pub attempt: Option<u32>,
     pub intent: Option<Intent>,
+    pub try_again: Option<bool>,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]

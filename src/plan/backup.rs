@@ -75,6 +75,7 @@ steps! {
         Self::Prune(prune) => Fact::Prune(prune::Fact::Failed(prune.name.clone(), None)),
     }
     refused(why) {
+        Self::Write(_) | Self::Hold(_) => return Fact::Mute(why.clone()),
         Self::Purge(Purge { snapshot: name, .. }) | Self::Prune(Prune { name, .. }) => {
             return Fact::Prune(prune::Fact::Failed(name.clone(), Some(why.clone())));
         }

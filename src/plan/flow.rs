@@ -52,6 +52,8 @@ pub enum Feed {
     Volume(String),
     /// The `StatefulSet`.
     Target,
+    /// Our own `StatefulSetRestore`: that somebody changes or deletes it.
+    Object,
     /// The VolumeAttachments: that they change.
     Attached,
 }

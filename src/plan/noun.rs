@@ -236,6 +236,15 @@ impl Refusal {
     }
 }
 
+/// A no that may pass: 401, 403, a 404 of the path, a quota. How often it must be heard before it counts is the view's to
+/// say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    pub refusal: Refusal,
+    /// It was understood and judged (a quota, an admission policy): as long as nothing is deleted it counts at once.
+    pub judged: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Succeeded,

@@ -52,6 +52,7 @@
 mod again;
 pub(super) mod begin;
 mod clean;
+mod ending;
 mod finish;
 pub mod invariant;
 pub mod journal;
@@ -61,6 +62,7 @@ pub mod preview;
 mod recorded;
 pub mod release;
 mod report;
+mod retry;
 pub mod sight;
 mod stage;
 mod step;
@@ -71,13 +73,13 @@ pub(super) mod volume;
 
 use jiff::Timestamp;
 
+use self::begin::acquire;
 use self::journal::{Cause, End, Journal, Record, Run};
 pub use self::report::Write;
 pub(super) use self::stage::new_claim;
 pub use self::step::{Doomed, Keep, NewClaim, Pin, Reserve, Scale, Signs, Steer, Tend};
 use super::backup::{CALL, Hold};
 use super::flow::{Exit, Feed, Next, Plan, act, end, steps, wait};
-use super::name;
 use super::noun::{Lease, Outcome, Refusal, Stop};
 use super::view::{Fact, Read, View};
 use crate::api::FINALIZER;
@@ -116,6 +118,9 @@ steps! {
         Self::Retain(_) | Self::Scale(_) => Fact::Stale(Read::Target),
         Self::Evict(_) => Fact::Stale(Read::Restore(Look::Pods)),
     }
+    refused(why) {
+        Self::Write(_) | Self::Hold(_) => return Fact::Mute(why.clone()),
+    }
 }
 
 use sight::Look;
@@ -126,6 +131,8 @@ pub(crate) enum Go {
     Do(Vec<Restore>),
     Wait(Vec<Feed>, Timestamp),
     Fail(Refusal),
+    /// The namespace of the claims is being deleted.
+    Stop,
 }
 
 /// None: it holds.
@@ -201,6 +208,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
             close(v, End::Failed(refusal), now)
         }
         _ if v.mine()?.is_none() => acquire(v, record, now),
+        Journal::Held(run, refusal) if !record.leaving => retry::take_up(v, run, refusal, now),
         Journal::Idle => begin::begin(v, record, now),
         Journal::Open(run) | Journal::Held(run, _) => proceed(v, record, run, now),
     }
@@ -209,7 +217,11 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
 /// What ends a process before anything is decided.
 fn gate(v: &View, now: Timestamp) -> Result<Result<&Record, Next<Restore>>, Read> {
     if let Some(refusal) = &v.mute {
-        return Ok(Err(Next::End(Exit::Refused(refusal.clone()))));
+        return Ok(Err(match v.to_release() {
+            // Nobody has to wait until it runs out.
+            Ok(Some(epoch)) if v.refused.is_none() => one(Restore::Unlock(epoch), now)?,
+            _ => Next::End(Exit::Refused(refusal.clone())),
+        }));
     }
     if v.is_deserted(now) {
         return Ok(Err(Next::End(Exit::Again("the API server does not answer".into()))));
@@ -228,29 +240,14 @@ fn gate(v: &View, now: Timestamp) -> Result<Result<&Record, Next<Restore>>, Read
 /// A restore does not turn back on a stop: its retry goes on.
 fn leave(v: &View, stop: Stop, now: Timestamp) -> Plan<Restore> {
     match stop {
-        Stop::Sigterm if let Some(epoch) = v.to_release()? => one(Restore::Unlock(epoch), now),
+        Stop::Sigterm
+            if v.refused.is_none()
+                && let Some(epoch) = v.to_release()? =>
+        {
+            one(Restore::Unlock(epoch), now)
+        }
         Stop::Sigterm => end(Exit::Again("stopped before the run was complete: the same command takes it up".into())),
         Stop::LeaseLost => end(Exit::Superseded("the lock was lost to another process".into())),
-    }
-}
-
-fn acquire(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
-    let lease = v.lease()?;
-    if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| open.uid != v.want.uid) {
-        let barred = begin::barred(v, open);
-        return match record.journal {
-            _ if open.kind != KIND && now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
-            _ if open.kind != KIND => end(Exit::Again(barred.message)),
-            Journal::Idle => close(v, End::Failed(barred), now),
-            _ => end(Exit::Refused(barred)),
-        };
-    }
-    match lease.and_then(|lease| Some((lease.holder.as_ref()?, lease))) {
-        Some((_, lease)) if !lease.gone && now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),
-        Some((holder, lease)) if !lease.gone => {
-            end(Exit::Again(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
-        }
-        _ => one(Restore::Lock(lease.cloned()), now),
     }
 }
 
@@ -278,6 +275,7 @@ fn proceed(v: &View, record: &Record, run: &Run, now: Timestamp) -> Plan<Restore
             Some(Go::Do(batch)) => return act(batch, now + CALL),
             Some(Go::Wait(on, until)) => return wait(on, until),
             Some(Go::Fail(refusal)) => return fail(v, run, refusal, now),
+            Some(Go::Stop) => return ending::stop(v, run, now),
         }
     }
     advance(v, run, deleted, now)

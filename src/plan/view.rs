@@ -1,5 +1,6 @@
 //! What is known, and the only way it changes. Plain data and no flow's rules; the fixture format of plan tests.
 
+mod denied;
 mod fact;
 mod fold;
 
@@ -8,6 +9,7 @@ use std::collections::btree_map::Entry;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use self::denied::{Denied, Doubt};
 pub use self::fact::{Fact, Read};
 use super::guard::Guard;
 use super::hook::History;
@@ -69,6 +71,10 @@ pub struct View {
     pub mute: Option<Refusal>,
     pub stop: Option<Stop>,
     silence: Option<Timestamp>,
+    /// The API server says no, and that may pass.
+    pub doubt: Option<Doubt>,
+    /// The journal as last known has a freeze open.
+    freezing: bool,
     /// How far the API server's clock is ahead of the runner's.
     pub ahead: SignedDuration,
     /// Whether this process has had a hand in the run, or only looked at it.
@@ -104,6 +110,8 @@ impl View {
             mute: None,
             stop: None,
             silence: None,
+            doubt: None,
+            freezing: false,
             ahead: SignedDuration::ZERO,
             acted: false,
             was_open: false,
@@ -166,14 +174,17 @@ impl View {
                 }
                 self.stop = self.stop.max(Some(stop));
             }
+            Fact::Denied(denied) => self.fold_denied(*denied),
+            Fact::Allowed { write } => self.fold_allowed(write),
             Fact::Silence(since) => self.silence = since,
             Fact::Ahead(ahead) => self.ahead = ahead,
-            Fact::Acted => self.acted = true,
+            Fact::Acted => self.fold_acted(),
         }
     }
 
     /// A freeze of another process is ours to thaw, and its hooks may come late.
     fn inherit(&mut self) {
+        self.note_freeze();
         if let Seen::Known(Record { journal: Journal::Frozen(f), .. }) = &self.record
             && f.holder != self.want.me
         {

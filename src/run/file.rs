@@ -11,7 +11,7 @@ use crate::api::shared::Trigger;
 use crate::api::{FILE_UID, annotation};
 use crate::client::Connection;
 use crate::config::Settings;
-use crate::error::{Error, Result, is_definite};
+use crate::error::{Error, Result, is_definite, or_absent};
 use crate::plan::name;
 use crate::plan::noun::Want;
 use crate::plan::view::View;
@@ -80,8 +80,8 @@ pub async fn run_file(
 async fn marked(connection: &Connection, want: &Want) -> Result<Option<crate::plan::noun::Open>> {
     let (namespace, name) = (&want.statefulset_namespace, name::lease(&want.statefulset));
     let api: Api<Lease> = Api::namespaced(connection.client.clone(), namespace);
-    let found =
-        api.get_opt(&name).await.map_err(|error| Error::api("get", format!("Lease {namespace}/{name}"), error))?;
+    let found = or_absent(api.get(&name).await)
+        .map_err(|error| Error::api("get", format!("Lease {namespace}/{name}"), error))?;
     Ok(found.as_ref().and_then(lock::open).filter(|open| open.is_of(want)))
 }
 
@@ -90,7 +90,7 @@ pub async fn want_of(connection: &Connection, namespace: Option<&str>, object: S
     let mut object = prepare(object, namespace, &connection.namespace)?;
     let request = request(&object);
     let api: Api<StatefulSetBackup> = Api::namespaced(connection.client.clone(), &request.namespace);
-    match api.get_opt(&request.name).await {
+    match or_absent(api.get(&request.name).await) {
         Ok(Some(found)) => {
             object.metadata.uid.clone_from(&found.metadata.uid);
             if let Some(uid) = found.annotations().get(annotation::ADOPT) {

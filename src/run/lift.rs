@@ -12,7 +12,7 @@ use crate::api::restore::{RestorePhase, StatefulSetRestore};
 use crate::api::{FILE_UID, label};
 use crate::client::Connection;
 use crate::config::Settings;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, or_absent};
 use crate::plan::flow::{Exit, Planner};
 use crate::plan::name;
 use crate::plan::noun::{Open, Refusal, Want};
@@ -42,7 +42,7 @@ pub async fn look(connection: &Connection, namespace: &str, statefulset: &str) -
     let (lock, client) = (name::lease(statefulset), &connection.client);
     let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let failed = |what: String| move |error| Error::api("get", what, error);
-    let lease = api.get_opt(&lock).await.map_err(failed(format!("Lease {namespace}/{lock}")))?;
+    let lease = or_absent(api.get(&lock).await).map_err(failed(format!("Lease {namespace}/{lock}")))?;
     let Some(lease) = lease else { return Ok(Found::Nothing) };
     let Some(open) = lock::open(&lease) else {
         let fenced = lease.labels().contains_key(label::FENCE);
@@ -52,7 +52,7 @@ pub async fn look(connection: &Connection, namespace: &str, statefulset: &str) -
     let refuse = |why: String| Err(Error::Refused(Refusal::new(Reason::LockedByOpenRun, why)));
     if open.kind == KIND {
         let api: Api<StatefulSetRestore> = Api::namespaced(client.clone(), &open.namespace);
-        let found = api.get_opt(&open.name).await.map_err(failed(path.clone()))?;
+        let found = or_absent(api.get(&open.name).await).map_err(failed(path.clone()))?;
         return match found.filter(|object| object.uid().as_ref() == Some(&open.uid)) {
             None => Ok(Found::Orphan(Some(open))),
             Some(object) if object.metadata.deletion_timestamp.is_some() => {
@@ -74,7 +74,7 @@ pub async fn look(connection: &Connection, namespace: &str, statefulset: &str) -
         ));
     }
     let api: Api<StatefulSetBackup> = Api::namespaced(client.clone(), &open.namespace);
-    let found = api.get_opt(&open.name).await.map_err(failed(path.clone()))?;
+    let found = or_absent(api.get(&open.name).await).map_err(failed(path.clone()))?;
     if found.is_some_and(|object| object.uid().as_ref() == Some(&open.uid)) {
         let (run, ns, name) = (&open.run, &open.namespace, &open.name);
         return refuse(format!(

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::Fault;
 use super::cluster::Cluster;
 use crate::api::condition::Reason;
-use crate::error::{is_definite, sentence};
-use crate::plan::noun::Refusal;
+use crate::error::{is_absent, is_definite, may_pass, sentence};
+use crate::plan::noun::{Denial, Refusal};
 use crate::telemetry::Audit;
 
 /// What is asked of whom.
@@ -24,12 +24,14 @@ pub struct Call<'a> {
 /// Why there is no success.
 #[derive(Debug)]
 pub enum No {
-    /// 404
+    /// 404, and it names what is not there.
     Absent,
     /// 409 on a create: an object of that name is there.
     Exists,
     /// 409 on a precondition: what we knew is stale.
     Stale,
+    /// The server does not do it now.
+    Denied(Denial),
     /// The server will not do it.
     Refused(Refusal),
     /// No answer, or none that tells whether it was done.
@@ -40,6 +42,7 @@ impl No {
     /// The answer of most steps: a definite no is one, anything else must be looked at again.
     pub fn fault(self) -> Fault {
         match self {
+            No::Denied(denial) => Fault::Denied(denial),
             No::Refused(refusal) => Fault::Refused(refusal),
             No::Absent | No::Exists | No::Stale | No::Unknown => Fault::Lost,
         }
@@ -69,7 +72,7 @@ pub async fn call<T>(
         outcome: match &no {
             None => "ok",
             Some(No::Exists) => "exists",
-            Some(No::Refused(_)) => "refused",
+            Some(No::Denied(_) | No::Refused(_)) => "refused",
             Some(No::Absent | No::Stale) => "error",
             Some(No::Unknown) => "unknown",
         },
@@ -95,16 +98,31 @@ fn told(error: &kube::Error, no: Option<&No>) -> String {
 const TEST_FAILED: &str = "the server rejected our request due to an error in our request";
 
 fn no(error: &kube::Error, object: &str) -> No {
-    let kube::Error::Api(status) = error else {
-        return if is_definite(error) { No::Refused(refusal(error, object)) } else { No::Unknown };
-    };
-    match (status.code, status.reason.as_str()) {
-        (404, _) => No::Absent,
-        (409, "AlreadyExists") => No::Exists,
-        (409, _) => No::Stale,
-        (422, _) if status.message == TEST_FAILED => No::Stale,
-        _ if is_definite(error) => No::Refused(refusal(error, object)),
-        _ => No::Unknown,
+    if let kube::Error::Api(status) = error {
+        match (status.code, status.reason.as_str()) {
+            (404, _) if is_absent(error) => return No::Absent,
+            (409, "AlreadyExists") => return No::Exists,
+            (409, _) => return No::Stale,
+            (422, _) if status.message == TEST_FAILED => return No::Stale,
+            _ => {}
+        }
+    }
+    match fault(error, object) {
+        Fault::Denied(denial) => No::Denied(denial),
+        Fault::Refused(refusal) => No::Refused(refusal),
+        Fault::Lost => No::Unknown,
+    }
+}
+
+/// What an error means that is no absence and no conflict.
+pub fn fault(error: &kube::Error, object: &str) -> Fault {
+    let refusal = || refusal(error, object);
+    let judged = matches!(error, kube::Error::Api(status) if status.code == 403);
+    match () {
+        () if may_pass(error) => Fault::Denied(Denial { refusal: refusal(), judged: false }),
+        () if judged => Fault::Denied(Denial { refusal: refusal(), judged: true }),
+        () if is_definite(error) => Fault::Refused(refusal()),
+        () => Fault::Lost,
     }
 }
 
@@ -113,7 +131,7 @@ pub fn refusal(error: &kube::Error, object: &str) -> Refusal {
     let said = sentence(error);
     let reason = match error {
         kube::Error::Api(status) if status.code == 403 && said.contains("exceeded quota") => Reason::QuotaTooSmall,
-        kube::Error::Api(status) if matches!(status.code, 401 | 403) => Reason::Forbidden,
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) || may_pass(error) => Reason::Forbidden,
         // Only a restore asks anything of these.
         _ if ["persistentvolume", "statefulset/", "pod/"].iter().any(|kind| object.contains(kind)) => {
             Reason::PreflightRefused

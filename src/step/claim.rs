@@ -12,14 +12,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Fault;
-use super::call::{Call, No, call, refusal};
+use super::call::{Call, No, call, fault};
 use super::cluster::Cluster;
 use super::lens::claim;
-use crate::api::condition::Reason;
 use crate::api::lean::PersistentVolumeClaim;
 use crate::api::{annotation, foreign, label, manager};
-use crate::error::is_definite;
+use crate::error::or_absent;
 use crate::plan::flow::Row;
+use crate::plan::noun::Denial;
 use crate::plan::restore::sight::Sight;
 use crate::plan::restore::{Doomed, NewClaim, Steer};
 use crate::plan::view::Fact;
@@ -103,14 +103,12 @@ pub async fn create(c: &Cluster, row: &'static Row, new: &NewClaim) -> Result<Ve
             Ok(made.into_iter().chain([fact(c, &object)]).collect())
         }
         Err(No::Exists) => taken(c, new).await,
-        // In the midst of the swap there is no way but on: it is tried until there is room.
-        Err(No::Refused(no)) if no.reason == Reason::QuotaTooSmall && new.restored_by.is_some() => Err(Fault::Lost),
         Err(no) => Err(no.fault()),
     }
 }
 
 async fn taken(c: &Cluster, new: &NewClaim) -> Result<Vec<Fact>, Fault> {
-    let Some(found) = api(c).get_opt(&new.name).await.map_err(|_| Fault::Lost)? else { return Err(Fault::Lost) };
+    let found = or_absent(api(c).get(&new.name).await).map_err(|_| Fault::Lost)?.ok_or(Fault::Lost)?;
     Ok(vec![fact(c, &found)])
 }
 
@@ -121,8 +119,10 @@ pub async fn trial(c: &Cluster, new: &NewClaim) -> Result<Sight, Fault> {
         Err(kube::Error::Api(status)) if status.code == 409 => None,
         // The old claim goes first; whether there is room for both is another question.
         Err(kube::Error::Api(status)) if status.message.contains("exceeded quota") => None,
-        Err(error) if is_definite(&error) => Some(refusal(&error, &path(c, &new.name))),
-        Err(_) => return Err(Fault::Lost),
+        Err(error) => match fault(&error, &path(c, &new.name)) {
+            Fault::Refused(refusal) | Fault::Denied(Denial { refusal, judged: true }) => Some(refusal),
+            fault => return Err(fault),
+        },
     };
     Ok(Sight::Trial(new.name.clone(), no))
 }

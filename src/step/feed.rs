@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use super::cluster::Cluster;
 use super::lens::{claim, pod};
 use super::observe::{selector, snap};
 use crate::api::lean::{self, PersistentVolume, PersistentVolumeClaim, StatefulSet};
+use crate::api::restore::StatefulSetRestore;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::plan::flow::{Feed, Verb};
 use crate::plan::name;
@@ -37,6 +39,8 @@ pub const VERBS: &[Verb] = &[
     ("", "persistentvolumes", "watch"),
     ("apps", "statefulsets", "list"),
     ("apps", "statefulsets", "watch"),
+    ("backup.sts-backup.io", "statefulsetrestores", "list"),
+    ("backup.sts-backup.io", "statefulsetrestores", "watch"),
     ("storage.k8s.io", "volumeattachments", "list"),
     ("storage.k8s.io", "volumeattachments", "watch"),
     ("snapshot.storage.k8s.io", "volumesnapshots", "watch"),
@@ -44,14 +48,29 @@ pub const VERBS: &[Verb] = &[
     ("snapshot.storage.k8s.io", "volumesnapshotcontents", "watch"),
 ];
 
+/// How long a watch is believed to be one although nothing comes of it.
+const IDLE: Duration = Duration::from_mins(1);
+
 type Facts = Pin<Box<dyn Stream<Item = Vec<Fact>>>>;
 
 #[derive(Default)]
 pub(super) struct Feeds(Mutex<BTreeMap<Feed, Facts>>);
 
 impl Feeds {
-    /// What any of these has to tell, once one of them has.
+    /// What any of these has to tell, once one of them has. Watches that are silent for long are opened anew: the API
+    /// server may have forgotten them. Not while pods are frozen or snapshots are cut.
     pub async fn next(&self, c: &Cluster, on: &[Feed]) -> Vec<Fact> {
+        let calm = !on.iter().any(|feed| matches!(feed, Feed::Snaps | Feed::Cut(_) | Feed::Hook(..)));
+        loop {
+            tokio::select! {
+                facts = self.speak(c, on) => return facts,
+                () = tokio::time::sleep(IDLE), if calm => {}
+            }
+            self.0.lock().await.retain(|feed, _| !on.contains(feed));
+        }
+    }
+
+    async fn speak(&self, c: &Cluster, on: &[Feed]) -> Vec<Fact> {
         let mut open = self.0.lock().await;
         for feed in on {
             open.entry(feed.clone()).or_insert_with(|| start(c, feed));
@@ -106,7 +125,7 @@ fn start(c: &Cluster, feed: &Feed) -> Facts {
             });
             facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
         }
-        Feed::Claims | Feed::Volume(_) | Feed::Target | Feed::Attached => storage(c, feed),
+        Feed::Claims | Feed::Volume(_) | Feed::Target | Feed::Object | Feed::Attached => storage(c, feed),
         Feed::Cut(uid) => {
             let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
             let config = watcher::Config::default().fields(&format!("metadata.name={}", name::content(uid)));
@@ -135,6 +154,11 @@ fn storage(c: &Cluster, feed: &Feed) -> Facts {
             let api: Api<StatefulSet> = Api::namespaced(c.client.clone(), namespace);
             let events = watcher(api, named(&c.want.statefulset)).default_backoff();
             events.map(|_| vec![Fact::Stale(Read::Target)]).boxed_local()
+        }
+        Feed::Object => {
+            let api: Api<PartialObjectMeta<StatefulSetRestore>> = Api::namespaced(c.client.clone(), &c.want.namespace);
+            let events = watcher(api, named(&c.want.name)).default_backoff();
+            events.map(|_| vec![Fact::Stale(Read::Restore(Look::Record))]).boxed_local()
         }
         Feed::Attached => {
             let api: Api<PartialObjectMeta<VolumeAttachment>> = Api::all(c.client.clone());

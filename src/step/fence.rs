@@ -7,13 +7,13 @@ use kube::{Api, Client};
 use serde::Serialize;
 
 use super::Fault;
-use super::call::{Call, No, call};
+use super::call::{Call, No, call, fault};
 use super::cluster::Cluster;
 use super::lens::{pod, target};
 use super::observe::get;
 use crate::api::lean::{ClaimRetention, Pod, StatefulSet};
 use crate::api::{FENCE_POLICY, manager};
-use crate::error::{is_definite, sentence};
+use crate::error::{is_definite, may_pass, sentence};
 use crate::plan::flow::Row;
 use crate::plan::restore::sight::{Fence, Sight};
 use crate::plan::restore::{Doomed, Keep, Scale};
@@ -99,6 +99,7 @@ pub async fn probe(c: &Cluster) -> Result<Sight, Fault> {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let refused = match api(c).patch_scale(&c.want.statefulset, &params, &Patch::Merge(&body)).await {
         Ok(_) => false,
+        Err(error) if may_pass(&error) => return Err(fault(&error, &path(c))),
         Err(error) if is_definite(&error) => sentence(&error).contains(FENCE_POLICY),
         Err(_) => return Err(Fault::Lost),
     };
@@ -123,7 +124,7 @@ async fn is_installed(client: &Client) -> Result<bool, Fault> {
     let api: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
     match get(&api, FENCE_POLICY, &format!("validatingadmissionpolicybinding/{FENCE_POLICY}")).await {
         Ok(found) => Ok(found.is_some()),
-        Err(Fault::Refused(_)) => Ok(false),
+        Err(Fault::Refused(_) | Fault::Denied(_)) => Ok(false),
         Err(Fault::Lost) => Err(Fault::Lost),
     }
 }

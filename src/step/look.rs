@@ -16,12 +16,14 @@ use super::cluster::Cluster;
 use super::lens::{pod, quota, storage_class};
 use super::observe::{get, list};
 use super::source::{content, snapshot_class, source};
-use super::{Fault, claim, fence, record};
+use super::{Fault, call, claim, fence, record};
+use crate::api::condition::Reason;
 use crate::api::label;
 use crate::api::lean::{PersistentVolume, Pod};
 use crate::api::restore::StatefulSetRestore;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::plan::flow::{Step, Verb};
+use crate::plan::noun::{Denial, Refusal};
 use crate::plan::restore::Restore;
 use crate::plan::restore::sight::{Look, Peer, Sight};
 use crate::plan::topology::Node;
@@ -108,7 +110,8 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Fence => fence::probe(c).await?,
         Look::User => Sight::User(user(c).await?),
         Look::Trouble(name) => Sight::Trouble(name.clone(), trouble(c, name).await?),
-        Look::Ending => Sight::Ending(ending(c).await?),
+        Look::Ending => Sight::Ending(is_ending(c, &c.want.namespace).await?),
+        Look::Closing => Sight::Closing(closing(c).await?),
         Look::Kin => Sight::Kin(kin(c).await?),
     };
     Ok(vec![Fact::Restore(Box::new(sight))])
@@ -121,9 +124,17 @@ fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
     })
 }
 
-async fn ending(c: &Cluster) -> Result<bool, Fault> {
+/// Who may not look takes it for staying: the API server makes nothing in one that goes.
+async fn closing(c: &Cluster) -> Result<bool, Fault> {
+    match is_ending(c, &c.want.statefulset_namespace).await {
+        Err(Fault::Refused(_) | Fault::Denied(_)) => Ok(false),
+        seen => seen,
+    }
+}
+
+async fn is_ending(c: &Cluster, namespace: &str) -> Result<bool, Fault> {
     let api: Api<Namespace> = Api::all(c.client.clone());
-    let found = get(&api, &c.want.namespace, &format!("namespace/{}", c.want.namespace)).await?;
+    let found = get(&api, namespace, &format!("namespace/{namespace}")).await?;
     Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
 }
 
@@ -184,11 +195,20 @@ async fn may(c: &Cluster, (group, resource, verb): Verb) -> Result<Option<String
         ..SelfSubjectAccessReview::default()
     };
     let api: Api<SelfSubjectAccessReview> = Api::all(c.client.clone());
-    let answer = api.create(&PostParams::default(), &review).await.map_err(|_| Fault::Lost)?;
+    let about = "selfsubjectaccessreview";
+    let answer = api.create(&PostParams::default(), &review).await.map_err(|error| call::fault(&error, about))?;
     let place = namespace.map(|name| format!(" in namespace {name}")).unwrap_or_default();
     let dot = if group.is_empty() { String::new() } else { format!(".{group}") };
-    let denied = !answer.status.is_some_and(|status| status.allowed);
-    Ok(denied.then(|| format!("{verb} {resource}{dot}{place}")))
+    let right = format!("{verb} {resource}{dot}{place}");
+    let Some(status) = answer.status else { return Err(Fault::Lost) };
+    match status.evaluation_error {
+        // It does not know all roles, or not yet.
+        Some(error) if !status.allowed => {
+            let message = format!("whether the runner may {right} cannot be told: {error}");
+            Err(Fault::Denied(Denial { refusal: Refusal::new(Reason::Forbidden, message), judged: false }))
+        }
+        _ => Ok((!status.allowed).then_some(right)),
+    }
 }
 
 /// All restores; who may not look everywhere looks in the object's namespace and in the StatefulSet's.
@@ -198,7 +218,7 @@ pub(super) async fn restores(c: &Cluster) -> Result<Vec<StatefulSetRestore>, Fau
     Ok(match list(&all, ListParams::default(), "statefulsetrestores").await {
         Ok(found) => found,
         Err(Fault::Lost) => return Err(Fault::Lost),
-        Err(Fault::Refused(_)) => {
+        Err(Fault::Refused(_) | Fault::Denied(_)) => {
             let mut found = vec![];
             for namespace in BTreeSet::from([own, target]) {
                 let api: Api<StatefulSetRestore> = Api::namespaced(c.client.clone(), namespace);
@@ -239,7 +259,7 @@ async fn scalers(c: &Cluster) -> Result<Vec<String>, Fault> {
     let all = match list(&api, ListParams::default(), &format!("horizontalpodautoscalers/{namespace}")).await {
         Ok(all) => all,
         Err(Fault::Lost) => return Err(Fault::Lost),
-        Err(Fault::Refused(_)) => return Ok(vec![]),
+        Err(Fault::Refused(_) | Fault::Denied(_)) => return Ok(vec![]),
     };
     let is_its = |object: &&HorizontalPodAutoscaler| {
         let of = &object.spec.scale_target_ref;
@@ -265,7 +285,7 @@ async fn trouble(c: &Cluster, claim: &str) -> Result<Option<String>, Fault> {
     let all = match list(&api, ListParams::default().fields(&about), &format!("events/{namespace}")).await {
         Ok(all) => all,
         Err(Fault::Lost) => return Err(Fault::Lost),
-        Err(Fault::Refused(_)) => return Ok(None),
+        Err(Fault::Refused(_) | Fault::Denied(_)) => return Ok(None),
     };
     let newest = all.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
     Ok(newest.and_then(|event| event.message))

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
@@ -11,19 +13,22 @@ use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::call::refusal;
+use super::call;
 use super::cluster::Cluster;
 use super::lens::{claim, pod, target, volume};
 use super::{Fault, look, record, stock};
 use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
 use crate::api::{FORMAT, POLICY_FORMAT, annotation, label, lean};
-use crate::error::{is_definite, sentence};
+use crate::error::{or_absent, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::guard::Guard;
 use crate::plan::member::{self, Standing};
 use crate::plan::noun::{Class, Pod, RETAIN, Snap, Snaps};
 use crate::plan::view::{Fact, Read, Seen};
+
+/// What one request may take.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// Objects per page of a list.
 const PAGE: u32 = 250;
@@ -99,7 +104,7 @@ pub(super) async fn get<K>(api: &Api<K>, name: &str, path: &str) -> Result<Optio
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
-    api.get_opt(name).await.map_err(|error| fault(&error, "get", path))
+    or_absent(within(api.get(name), path).await?).map_err(|error| fault(&error, "get", path))
 }
 
 /// All of it, page after page; a list that expires between two pages begins anew with the next try.
@@ -113,7 +118,7 @@ where
         if !token.is_empty() {
             params = params.continue_token(&token);
         }
-        let page = api.list(&params).await.map_err(|error| fault(&error, "list", path))?;
+        let page = within(api.list(&params), path).await?.map_err(|error| fault(&error, "list", path))?;
         all.extend(page.items);
         token = page.metadata.continue_.unwrap_or_default();
         if token.is_empty() {
@@ -124,7 +129,16 @@ where
 
 fn fault(error: &kube::Error, verb: &str, path: &str) -> Fault {
     tracing::warn!(verb, object = path, outcome = "unknown", message = sentence(error));
-    if is_definite(error) { Fault::Refused(refusal(error, &format!("{verb} {path}"))) } else { Fault::Lost }
+    call::fault(error, &format!("{verb} {path}"))
+}
+
+/// One request; one that is acknowledged and never answered is lost.
+async fn within<T>(request: impl Future<Output = kube::Result<T>>, path: &str) -> Result<kube::Result<T>, Fault> {
+    tokio::time::timeout(ANSWER, request).await.map_err(|_| {
+        let message = format!("no answer within {} s", ANSWER.as_secs());
+        tracing::warn!(object = path, outcome = "unknown", message);
+        Fault::Lost
+    })
 }
 
 /// The policy and the binding of its name, as far as they stand.

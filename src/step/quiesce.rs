@@ -25,7 +25,7 @@ use super::cluster::Cluster;
 use super::lens;
 use super::{Fault, Io};
 use crate::api::lean::Pod;
-use crate::error::{is_definite, sentence};
+use crate::error::{is_definite, may_pass, or_absent, sentence};
 use crate::plan::flow::{Lost, Row, When};
 use crate::plan::freeze;
 use crate::plan::hook::{End, Exec, Place, Tried, Which};
@@ -202,12 +202,12 @@ async fn attach(client: kube::Client, session: &Session, strayed: &mut Option<Pl
 /// Until there is an answer: nothing has been started yet, so to ask again costs nothing but the hook's own time.
 async fn look(api: &Api<Pod>, name: &str, given_up: &Cell<bool>) -> kube::Result<Option<Pod>> {
     loop {
-        let answer = api.get_opt(name).await;
+        let answer = or_absent(api.get(name).await);
         if given_up.get() {
             return Ok(None);
         }
         match answer {
-            Err(error) if !is_definite(&error) => sleep(AGAIN).await,
+            Err(error) if !is_definite(&error) || may_pass(&error) => sleep(AGAIN).await,
             answer => return answer,
         }
     }
@@ -218,7 +218,7 @@ async fn entered(api: &Api<Pod>, exec: &Exec, now: Timestamp) -> Option<Place> {
     if exec.which == Which::Post {
         return None;
     }
-    let pod = api.get_opt(&exec.place.pod).await.ok()??;
+    let pod = or_absent(api.get(&exec.place.pod).await).ok()??;
     if is_in(exec, Some(&pod), now) {
         return None;
     }

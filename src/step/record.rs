@@ -68,11 +68,7 @@ impl File {
 pub async fn read(c: &Cluster) -> Result<Vec<Fact>, Fault> {
     let want = &c.want;
     let Ledger::File(file) = &c.ledger else {
-        return match get(&api(c), &want.name, &named::<StatefulSetBackup>(c)).await {
-            Ok(object) => Ok(vec![fact(c, object.as_ref())]),
-            Err(Fault::Refused(refusal)) => Ok(vec![Fact::Mute(refusal)]),
-            Err(Fault::Lost) => Err(Fault::Lost),
-        };
+        return Ok(vec![fact(c, get(&api(c), &want.name, &named::<StatefulSetBackup>(c)).await?.as_ref())]);
     };
     if !file.written.get() {
         let lease = get(c.lock.api(), c.lock.name(), &c.lock.path()).await?;
@@ -204,13 +200,12 @@ async fn finalize<K: Kind>(c: &Cluster, row: &'static Row, hold: &Hold) -> Resul
     call(c, asked, async { api.patch(&c.want.name, &params, &Patch::Merge(&body)).await }).await
 }
 
-/// What a write of our object came to: without it, all that is left is to leave.
+/// What a write of our object came to. Without it all that is left is to leave: so a definite no is taken, [`Fact::Mute`].
 fn answer<K: Kind>(c: &Cluster, reply: Result<K, No>, fact: fn(&Cluster, Option<&K>) -> Fact) -> Result<Fact, Fault> {
     match reply {
         Ok(object) => Ok(fact(c, Some(&object))),
         Err(No::Absent) => Ok(Fact::Mute(replaced::<K>(c))),
-        Err(No::Refused(refusal)) => Ok(Fact::Mute(refusal)),
-        Err(No::Exists | No::Stale | No::Unknown) => Err(Fault::Lost),
+        Err(no) => Err(no.fault()),
     }
 }
 
@@ -243,11 +238,8 @@ pub async fn hold(c: &Cluster, row: &'static Row, hold: &Hold) -> Result<Vec<Fac
 
 /// A restore's object as it is now.
 pub async fn read_restore(c: &Cluster) -> Result<Vec<Fact>, Fault> {
-    match get(&api::<StatefulSetRestore>(c), &c.want.name, &named::<StatefulSetRestore>(c)).await {
-        Ok(object) => Ok(vec![restore_fact(c, object.as_ref())]),
-        Err(Fault::Refused(refusal)) => Ok(vec![Fact::Mute(refusal)]),
-        Err(Fault::Lost) => Err(Fault::Lost),
-    }
+    let found = get(&api::<StatefulSetRestore>(c), &c.want.name, &named::<StatefulSetRestore>(c)).await?;
+    Ok(vec![restore_fact(c, found.as_ref())])
 }
 
 /// Post: the status is what `write` says. Again: a conflict, since the version has moved on.

@@ -13,7 +13,6 @@ use super::call::{Call, No, call};
 use super::cluster::Cluster;
 use super::lens::{claim, volume};
 use super::observe::get;
-use crate::api::condition::Reason;
 use crate::api::lean::{PersistentVolume, PersistentVolumeClaim};
 use crate::api::{annotation, label, manager};
 use crate::plan::flow::Row;
@@ -114,7 +113,7 @@ pub async fn reserve(c: &Cluster, row: &'static Row, reserve: &Reserve) -> Resul
     match call(c, asked, request).await {
         Ok(object) => Ok(vec![Fact::Volume(reserve.pv.clone(), Some(volume(&object)))]),
         // A test that fails is answered as an invalid object (422): it has changed since we looked.
-        Err(No::Refused(refusal)) if refusal.reason != Reason::Forbidden => Err(Fault::Lost),
+        Err(No::Refused(_)) => Err(Fault::Lost),
         Err(no) => Err(no.fault()),
     }
 }

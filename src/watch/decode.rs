@@ -54,6 +54,7 @@ pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
     let standing = standing(&status.conditions);
     let restore = Restore {
         phase: status.phase,
+        try_again: status.run.as_ref().is_some_and(|run| run.try_again == Some(true)),
         run: status.run.map(run),
         undo: request(&object.metadata, annotation::UNDO),
         undoing: status.undo_plan.is_some(),

@@ -2,6 +2,7 @@
 
 mod after;
 mod broken;
+mod denied;
 mod end;
 mod forged;
 mod meanwhile;
@@ -11,4 +12,5 @@ pub mod process;
 pub mod sweep;
 mod two;
 mod verdict;
+mod waits;
 pub mod world;

@@ -209,6 +209,8 @@ pub struct Last {
 pub struct Restore {
     pub phase: Option<RestorePhase>,
     pub run: Option<OpenRun>,
+    /// It is Held for what may be allowed by now.
+    pub try_again: bool,
     /// The annotation that asks for an undo.
     pub undo: Option<Box<str>>,
     /// An undo has written its plan.
@@ -219,6 +221,11 @@ pub struct Restore {
 }
 
 impl Restore {
+    /// It failed and is left as it is, for people to decide.
+    pub fn is_held(&self) -> bool {
+        self.phase == Some(RestorePhase::Failed) && self.run.is_some()
+    }
+
     pub fn is_over(&self) -> bool {
         self.run.is_none()
             && matches!(self.phase, Some(RestorePhase::Completed | RestorePhase::Failed | RestorePhase::Undone))

@@ -51,7 +51,9 @@ impl Index {
     }
 
     pub fn see(&mut self, uid: Uid, object: Object) {
-        let entry = match self.entries.remove(uid) {
+        let leaves = object.leaving.is_some();
+        let mut news = false;
+        let mut entry = match self.entries.remove(uid) {
             Some(known) if is_older(&object.version, &known.object.version) => {
                 self.entries.insert(uid, &Entry { epoch: self.epoch, ..known });
                 return;
@@ -61,13 +63,41 @@ impl Index {
                 if let Some((_, _, reason)) = failure.filter(|_| self.is_complete()) {
                     *self.failures.entry(reason).or_default() += 1;
                 }
+                news = leaves && known.object.leaving.is_none();
                 Entry { object, epoch: self.epoch, ..known }
             }
             None => Entry::new(object, self.strays.remove(&uid).unwrap_or_default(), self.epoch),
         };
         self.note_restore(uid, &entry.object);
+        self.note_going(uid, &entry.object);
+        if news {
+            entry.pace.hurry();
+            self.rouse(&entry.object.namespace);
+        }
         self.entries.insert(uid, &entry);
         self.touched.insert(uid);
+    }
+
+    fn note_going(&mut self, uid: Uid, object: &Object) {
+        let going = object.leaving.is_some() && object.held && matches!(object.subject, Subject::Restore(_));
+        let key = (object.namespace.clone(), uid);
+        if going {
+            self.going.insert(key)
+        } else {
+            self.going.remove(&key)
+        };
+    }
+
+    /// Something of the namespace goes, and perhaps all of it: what is held there is looked at without a pause. Who was
+    /// woken is woken again only after another Job of it.
+    fn rouse(&mut self, namespace: &str) {
+        let of = |uid| (Box::from(namespace), uid);
+        let all: Vec<_> = self.going.range(of(Uid(0))..=of(Uid(u128::MAX))).cloned().collect();
+        for key in all {
+            self.entries.change(key.1, |entry| entry.pace.hurry());
+            self.touched.insert(key.1);
+            self.going.remove(&key);
+        }
     }
 
     pub fn forget(&mut self, uid: Uid) {
@@ -76,6 +106,8 @@ impl Index {
         let (namespace, hold) = (entry.object.namespace.clone(), entry.hold);
         self.shares(&entry.object).pass(&namespace, hold, Hold::Nothing);
         self.touched.remove(&uid);
+        self.going.remove(&(namespace.clone(), uid));
+        self.rouse(&namespace);
         let (namespace, name) = entry.object.target();
         if self.restoring.remove(&(namespace.into(), name.into(), uid)) {
             self.unbar(&entry.object);
@@ -88,6 +120,9 @@ impl Index {
     pub fn see_job(&mut self, owner: Uid, job: Job) {
         let job = Job { epoch: self.epoch, ..job };
         if let Some(mut entry) = self.entries.remove(owner) {
+            if !job.is_active() {
+                self.note_going(owner, &entry.object);
+            }
             take_in(&mut entry.jobs, job);
             self.entries.insert(owner, &entry);
             self.touched.insert(owner);

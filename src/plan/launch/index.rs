@@ -41,6 +41,8 @@ pub struct Index {
     pub(super) barred: BTreeSet<(u64, Uid)>,
     /// Targets of the restores that are not over.
     pub(super) restoring: BTreeSet<(Box<str>, Box<str>, Uid)>,
+    /// Restores whose objects are deleted and held by our finalizer, by namespace: who is to be woken.
+    pub(super) going: BTreeSet<(Box<str>, Uid)>,
     /// Grows with each list that begins; what was seen since bears it.
     pub(super) epoch: u32,
     /// The epoch with which a feed's newest list began, and whether one has ended yet.
@@ -76,6 +78,7 @@ impl Index {
             restores,
             barred: BTreeSet::new(),
             restoring: BTreeSet::new(),
+            going: BTreeSet::new(),
             epoch: 0,
             lists,
             notes: vec![],

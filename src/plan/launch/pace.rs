@@ -17,6 +17,8 @@ const LEASE: Duration = Duration::from_secs(30);
 const YOUNG: Duration = Duration::from_secs(20);
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_mins(5);
+const FIRST_OF_HELD: Duration = Duration::from_mins(1);
+const LONGEST_OF_HELD: Duration = Duration::from_mins(30);
 const LONGEST_API: Duration = Duration::from_mins(1);
 
 /// 0 for the first try, then 10 s doubling to 5 min.
@@ -25,6 +27,11 @@ pub fn backoff(tries: u32) -> Duration {
         None => Duration::ZERO,
         Some(doublings) => FIRST.saturating_mul(1 << doublings.min(10)).min(LONGEST),
     }
+}
+
+/// The same of what is Held because it was denied: 1 min doubling to half an hour.
+pub fn backoff_of_held(tries: u32) -> Duration {
+    (FIRST_OF_HELD * (1 << tries.min(10))).min(LONGEST_OF_HELD)
 }
 
 /// Stands for a run: its kind and slot, hashed.
@@ -50,6 +57,8 @@ pub struct Pace {
     sight: Option<Box<Sight>>,
     failures: u32,
     not_before: Duration,
+    /// Something has happened that makes the next attempt worth no pause.
+    hurried: bool,
 }
 
 /// What the lock Lease looked like.
@@ -108,7 +117,8 @@ impl Pace {
 
     /// When a first Job may be made for this run: at once, unless one was made just now and is gone already.
     pub fn begin_at(&self, run: Mark) -> Duration {
-        self.made.filter(|(made, ..)| *made == run).map_or(Duration::ZERO, |(_, tries, at)| at + backoff(tries))
+        let made = self.made.filter(|(made, ..)| *made == run && !self.hurried);
+        made.map_or(Duration::ZERO, |(_, tries, at)| at + backoff(tries))
     }
 
     pub fn take_over(&mut self, q: &Question, tick: Duration) -> Turn {
@@ -125,7 +135,8 @@ impl Pace {
             return self.silence(q.kin, since, tick, false);
         }
         let since = *self.left.get_or_insert(tick);
-        let due = since + backoff(q.attempt - 1).max(backoff(self.tries(q.run))).max(q.patience);
+        let pause = backoff(q.attempt - 1).max(backoff(self.tries(q.run))).max(q.patience);
+        let due = since + if self.hurried { Duration::ZERO } else { pause };
         match self.silence(q.kin, since, tick, true) {
             Turn::Yes if tick >= due => Turn::Yes,
             Turn::Yes => Turn::Rest(due),
@@ -161,7 +172,17 @@ impl Pace {
     /// A Job was made, or was there.
     pub fn launched(&mut self, run: Mark, tick: Duration) {
         self.made = Some((run, self.tries(run).saturating_add(1), tick));
+        self.hurried = false;
         self.closed();
+    }
+
+    /// The next attempt is made as soon as nobody is at it.
+    pub fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
+    pub fn is_hurried(&self) -> bool {
+        self.hurried
     }
 
     /// A request was answered.
@@ -213,6 +234,9 @@ mod tests {
         let delays: Vec<_> = (0..9).map(|tries| backoff(tries).as_secs()).collect();
         assert_eq!(delays, [0, 10, 20, 40, 80, 160, 300, 300, 300]);
         assert_eq!(backoff(u32::MAX), LONGEST);
+        let delays: Vec<_> = (0..7).map(|tries| backoff_of_held(tries).as_secs()).collect();
+        assert_eq!(delays, [60, 120, 240, 480, 960, 1800, 1800]);
+        assert_eq!(backoff_of_held(u32::MAX), LONGEST_OF_HELD);
     }
 
     #[test]

@@ -243,6 +243,7 @@ mod tests {
     fn what_was_packed_comes_back_whole() {
         let restore = Restore {
             phase: Some(RestorePhase::Completed),
+            try_again: true,
             run: None,
             undo: Some("u".into()),
             undoing: true,

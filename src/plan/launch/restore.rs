@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::entry::{Job, Object, Owned, Restore, State, Uid};
-use super::pace::{Mark, Pace, Question};
+use super::pace::{Mark, Pace, Question, backoff_of_held};
 use super::{Choice, Now, Wake, What};
 use crate::api::condition::Reason;
 use crate::api::restore::RestorePhase;
@@ -39,6 +39,14 @@ pub(super) fn decide(case: &Case, pace: &mut Pace, now: Now) -> Choice {
         if case.o.leaving.is_some() && !case.o.held {
             return Choice::Rest(Wake::default());
         }
+        if r.is_held() && case.o.leaving.is_none() {
+            if let Some(value) = case.undo().map(ToOwned::to_owned) {
+                return case.go_on(pace, Kind::Undo, &value, now);
+            }
+            if !r.try_again {
+                return Choice::Rest(Wake::default());
+            }
+        }
         let (kind, slot) = case.open();
         return case.go_on(pace, kind, &slot, now);
     }
@@ -49,7 +57,7 @@ pub(super) fn decide(case: &Case, pace: &mut Pace, now: Now) -> Choice {
         Some(slot) if slot <= now.wall => {
             let text = slot.to_string();
             let done = |job: &Job| matches!(job.state, State::Succeeded | State::Failed { refused: true });
-            if case.of(Kind::Release, &text).any(done) {
+            if !pace.is_hurried() && case.of(Kind::Release, &text).any(done) {
                 return Choice::Rest(Wake { wall: slot.checked_add(DAY).ok(), tick: None });
             }
             case.go_on(pace, Kind::Release, &text, now)
@@ -107,7 +115,10 @@ impl Case<'_> {
             return Choice::Rest(Wake { wall: None, tick: Some(begin) });
         }
         let kin = format!("restore/{}/{}/", self.o.namespace, self.o.name);
-        let question = Question { run: mark, active, frozen: false, attempt, patience: Duration::ZERO, kin: &kin };
+        // Of what is Held each attempt beyond the one that has left it so was in vain.
+        let vain = told.filter(|_| self.r.is_held() && self.o.leaving.is_none());
+        let patience = vain.map_or(Duration::ZERO, |told| backoff_of_held(highest.unwrap_or(told) - told));
+        let question = Question { run: mark, active, frozen: false, attempt, patience, kin: &kin };
         Choice::turn(pace.take_over(&question, now.tick), || self.launch(kind, slot, attempt, now))
     }
 

@@ -1,5 +1,6 @@
 //! Tables of what is decided; what many decisions come to is simulated in `tests/launch`.
 
+mod denied;
 mod places;
 mod told;
 

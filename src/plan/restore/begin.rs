@@ -4,13 +4,13 @@
 use jiff::Timestamp;
 
 use super::journal::{End, Item, Journal, Placed, Plan as Deeds, Record, Run};
-use super::{Hold, Restore, close, one, signature, volume, write};
+use super::{Hold, KIND, Restore, close, one, signature, volume, write};
 use crate::api::condition::Reason;
 use crate::api::restore::{Strategy, Uncovered};
 use crate::api::{FINALIZER, annotation};
 use crate::plan::choose::{Chosen, choose};
-use crate::plan::flow::Plan;
-use crate::plan::name::ClaimKey;
+use crate::plan::flow::{Exit, Feed, Plan, end, wait};
+use crate::plan::name::{self, ClaimKey};
 use crate::plan::noun::{Open, Refusal};
 use crate::plan::preflight::{self, Finding, Severity, preflight};
 use crate::plan::view::{Read, View};
@@ -145,6 +145,33 @@ pub fn uncovered(v: &View, chosen: &Chosen) -> Result<Vec<ClaimKey>, Read> {
         templates.iter().map(of).collect::<Vec<_>>()
     });
     Ok(keys.filter(|key| !chosen.claims.contains_key(key)).collect())
+}
+
+/// The lock is taken as soon as it is free and nobody's run is open.
+pub fn acquire(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
+    if let Some(refusal) = &v.refused {
+        return match record.journal {
+            Journal::Idle => close(v, End::Failed(refusal.clone()), now),
+            _ => end(Exit::Again(format!("{}: {}", refusal.reason, refusal.message))),
+        };
+    }
+    let lease = v.lease()?;
+    if let Some(open) = lease.and_then(|lease| lease.open.as_ref()).filter(|open| open.uid != v.want.uid) {
+        let barred = barred(v, open);
+        return match record.journal {
+            Journal::Idle if open.kind == KIND => close(v, End::Failed(barred), now),
+            // That run comes to its end, whichever, and what is asked for here is not answered before.
+            _ if now < v.want.lock_by => wait([Feed::Lease, Feed::Object], v.want.lock_by),
+            _ => end(Exit::Again(barred.message)),
+        };
+    }
+    match lease.and_then(|lease| Some((lease.holder.as_ref()?, lease))) {
+        Some((_, lease)) if !lease.gone && now < v.want.lock_by => wait([Feed::Lease, Feed::Object], v.want.lock_by),
+        Some((holder, lease)) if !lease.gone => {
+            end(Exit::Again(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
+        }
+        _ => one(Restore::Lock(lease.cloned()), now),
+    }
 }
 
 /// Another's run is open on the StatefulSet.

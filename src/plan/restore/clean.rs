@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::journal::{Item, Run};
 use super::stage::discard;
 use super::volume::find;
-use super::{Doomed, Go, Holds, Reserve, Restore, own, steps, volume};
+use super::{Doomed, Go, Holds, Restore, ending, own, steps, volume};
 use crate::plan::flow::Feed;
 use crate::plan::noun::{Claim, DELETE, Marks};
 use crate::plan::view::{Read, View};
@@ -46,18 +46,7 @@ fn away(v: &View, run: &Run, item: &Item, name: &str, claim: &Claim) -> Result<O
 /// A new volume that is only reserved gets its old claimRef back: it is Released again, nobody's and not free.
 fn put_back(v: &View, run: &Run, item: &Item) -> Result<Option<Restore>, Read> {
     let Some(placed) = run.deed.staged.get(&item.pvc).filter(|_| run.swapped()) else { return Ok(None) };
-    let (Some(volume), Some(staging)) = (find(v, &run.deed, item, placed)?, &item.staging) else { return Ok(None) };
-    let reserved = volume.claim.as_ref().filter(|of| of.name == item.pvc && of.uid.is_none());
-    Ok(reserved.map(|of| {
-        Restore::Reserve(Box::new(Reserve {
-            pv: placed.pv.clone(),
-            version: volume.version.clone(),
-            from: None,
-            namespace: of.namespace.clone(),
-            name: staging.clone(),
-            uid: Some(placed.claim.clone()),
-        }))
-    }))
+    Ok(find(v, &run.deed, item, placed)?.and_then(|volume| ending::free(v, &run.deed, item, placed, volume)))
 }
 
 /// No volume of a staging claim is left.

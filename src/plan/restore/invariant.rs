@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
 use crate::api::shared::Goal;
-use crate::plan::noun::{Claim, Lease, RETAIN, Target, Volume};
-use crate::plan::restore::journal::{self, Deed, Journal, Placed, Run};
+use crate::plan::noun::{Claim, ClaimRef, Lease, RETAIN, Target, Volume};
+use crate::plan::restore::journal::{self, Deed, Item, Journal, Placed, Run};
 
 /// The objects of one restore, as they are stored.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct State<'a> {
     pub lease: Option<&'a Lease>,
     /// The undo window is over: what was set aside may be gone.
     pub released: bool,
+    /// The namespace of the claims is being deleted: what is not set aside goes with it.
+    pub ending: bool,
     /// Which request it is, as the Lease remembers it: `NAMESPACE/NAME@HASH`.
     pub signature: &'a str,
 }
@@ -30,12 +32,18 @@ pub fn broken(state: &State) -> Vec<String> {
     }
     let (deed, ended) = match journal::read(state.status) {
         Journal::Open(run) | Journal::Held(run, _) => {
-            begun(state, &run, &mut all);
+            if !state.ending {
+                begun(state, &run, &mut all);
+            }
             (run.deed, false)
         }
         Journal::Ended(_, Some(deed)) => (*deed, true),
         Journal::Idle | Journal::Unread(_) | Journal::Ended(_, None) => return all,
     };
+    single(state, &deed, &mut all);
+    if state.ending {
+        return all;
+    }
     contents(state, &deed, &mut all);
     names(state, &deed, &mut all);
     bound(state, &deed, &mut all);
@@ -136,6 +144,20 @@ fn stopped(state: &State, deed: &Deed, ended: bool, all: &mut Vec<String>) {
     let marked = lease.open.as_ref().is_some_and(|open| open.uid == state.uid);
     if ended || lease.fence.is_none() || !marked {
         all.push("the StatefulSet is at 0 without fence and open mark".into());
+    }
+}
+
+/// At most one volume can bind under a claim's name: is bound to the claim that lives, or reserved for any of that name.
+/// What is set aside has a claimRef that no claim can match. Were there two, a claim that is made anew (GitOps, another
+/// StatefulSet) would get one of them, and its sibling perhaps one of another age.
+fn single(state: &State, deed: &Deed, all: &mut Vec<String>) {
+    for Item { pvc, .. } in &deed.plan.items {
+        let lives = state.claims.get(pvc).map(|claim| &claim.uid);
+        let binds = |of: &ClaimRef| of.name == *pvc && (of.uid.is_none() || of.uid.as_ref() == lives);
+        let mut could = state.volumes.iter().filter(|(_, volume)| volume.claim.as_ref().is_some_and(binds));
+        if let (Some((one, _)), Some((other, _))) = (could.next(), could.next()) {
+            all.push(format!("claim {pvc}: volumes {one} and {other} could both bind under its name"));
+        }
     }
 }
 

@@ -31,10 +31,15 @@ pub struct Record {
 }
 
 impl Record {
-    /// What is Held stays so; when its object goes, each process tries it again, once.
+    /// What is Held stays so; when its object goes, or what was refused may be allowed by now, each process tries it
+    /// again, once.
     pub fn rests(&self, me: &Holder) -> bool {
         let by_us = self.status.run.as_ref().is_some_and(|run| run.holder.as_ref() == Some(&me.0));
-        !self.leaving || by_us
+        by_us || !(self.leaving || self.is_to_be_tried_again())
+    }
+
+    pub fn is_to_be_tried_again(&self) -> bool {
+        self.status.run.as_ref().is_some_and(|run| run.try_again == Some(true))
     }
 }
 

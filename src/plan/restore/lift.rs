@@ -45,6 +45,8 @@ pub fn held(v: &View, now: Timestamp) -> Plan<Restore> {
             Some(Go::Do(batch)) => return act(batch, now + super::CALL),
             Some(Go::Wait(on, until)) => return wait(on, until),
             Some(Go::Fail(refusal)) => return depart(v, Exit::Refused(refusal), now),
+            // It swaps nothing.
+            Some(Go::Stop) => break,
         }
     }
     let keeps = !spare(v, run)?.is_empty();

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::journal::{Deed, Item, Journal, Placed, Record};
 use super::volume::{find, is_marked, tend};
-use super::{Restore, acquire, closed, depart, gate, held, leave_lock, leaving, one, outcome, report};
+use super::{Restore, acquire, closed, depart, ending, gate, held, leave_lock, leaving, one, outcome, report};
 use crate::api::restore::ReleaseOldVolumes;
 use crate::plan::flow::{Exit, Next, Plan, act, end};
 use crate::plan::noun::{Marks, Outcome, RETAIN, Volume};
@@ -99,11 +99,22 @@ fn waiting(v: &View, waits: &[String]) -> String {
     )
 }
 
-/// Where the namespace itself is being deleted nothing can be put back and nobody needs it: the object goes at once.
-/// The volumes that it has set aside stay, Retained and labelled.
+/// Where the namespace itself is being deleted nothing can be put back and nobody needs it: the object goes at once, as
+/// soon as no volume is reserved any more. The volumes that it has set aside stay, Retained and labelled.
 pub(super) fn let_go(v: &View, record: &Record, now: Timestamp) -> Result<Option<Next<Restore>>, Read> {
-    if !record.leaving || !v.restore.ending()? {
+    if !record.leaving || !(v.restore.ending()? || v.restore.closing()?) {
         return Ok(None);
+    }
+    let deed = match &record.journal {
+        Journal::Open(run) | Journal::Held(run, _) => Some(&run.deed),
+        Journal::Ended(_, deed) => deed.as_deref(),
+        Journal::Idle | Journal::Unread(_) => None,
+    };
+    if let Some(deed) = deed.filter(|_| v.refused.is_none() && held(record).is_some()) {
+        let batch = ending::free_all(v, deed)?;
+        if !batch.is_empty() {
+            return act(batch, now + super::CALL).map(Some);
+        }
     }
     match held(record) {
         Some(hold) => one(Restore::Hold(hold), now).map(Some),
@@ -215,6 +226,7 @@ mod tests {
         let mut view = View::new(Want { namespace, name, statefulset: "pg".into(), ..Want::default() });
         view.fold(Fact::Restore(Box::new(Sight::Record(Box::new(record)))));
         view.fold(Fact::Restore(Box::new(Sight::Ending(false))));
+        view.fold(Fact::Restore(Box::new(Sight::Closing(false))));
         view.fold(Fact::Lease(Seen::Known(None)));
         next(&view, NOW.parse().unwrap()).unwrap()
     }

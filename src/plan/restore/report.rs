@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::finish;
 use super::journal::{self, Cause, End, Journal, Run};
+use super::{finish, retry};
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
 use crate::api::shared::Goal;
@@ -150,15 +150,24 @@ impl<'a> Scribe<'a> {
     /// Nothing more is changed; the journal stays, so that an undo knows all.
     fn held(&mut self, run: &Run, refusal: &Refusal) -> Note {
         journal::write(&mut self.status, run, &self.v.want.me, self.v.want.attempt);
+        let again = retry::may_pass(self.v, refusal);
+        if let Some(run) = &mut self.status.run {
+            run.try_again = again.then_some(true);
+        }
         let (namespace, name) = (&self.v.want.namespace, &self.v.want.name);
         let (what, how) = match (&run.cause, run.goal) {
             (Cause::Undo(_), _) => ("The undo failed: ", "To try it again"),
             (_, Goal::Old) => ("The way back failed: ", "To try it again"),
             _ => ("", "To put the old volumes back"),
         };
+        let rest = if again {
+            "It is tried again by itself, at most half an hour apart. Until then nothing more is changed"
+        } else {
+            "Nothing more is changed"
+        };
         let message = format!(
-            "{what}{}: {}. Nothing more is changed: sts-backup describe {namespace}/{name} tells which volume is whose. {how}: \
-             sts-backup undo {namespace}/{name}",
+            "{what}{}: {}. {rest}: sts-backup describe {namespace}/{name} tells which volume is whose. {how}: sts-backup undo \
+             {namespace}/{name}",
             refusal.reason, refusal.message
         );
         self.status.phase = Some(RestorePhase::Failed);

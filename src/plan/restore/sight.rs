@@ -48,6 +48,8 @@ pub enum Look {
     User,
     /// Whether the namespace of our object is being deleted.
     Ending,
+    /// Whether the namespace of the claims is being deleted, looked at right before one is made or reserved for.
+    Closing,
     /// What the provisioner last complained of about a claim, by its Events.
     Trouble(String),
     /// The volumes that bear our label or whose claimRef names one of our staging claims, by name.
@@ -77,6 +79,7 @@ pub enum Sight {
     User(String),
     Trouble(String, Option<String>),
     Ending(bool),
+    Closing(bool),
     Kin(BTreeSet<String>),
     /// Our own create was answered, of a claim from a snapshot or of an empty one: its uid.
     Made(String),
@@ -197,6 +200,7 @@ pub struct Sights {
     user: Seen<String>,
     troubles: BTreeMap<String, Option<String>>,
     ending: Seen<bool>,
+    closing: Seen<bool>,
     kin: Seen<BTreeSet<String>>,
     /// The uids of the claims that this process has made.
     pub made: BTreeSet<String>,
@@ -236,6 +240,7 @@ impl Sights {
             Sight::User(name) => self.user = Seen::Known(name),
             Sight::Trouble(claim, said) => drop(self.troubles.insert(claim, said)),
             Sight::Ending(ending) => self.ending = Seen::Known(ending),
+            Sight::Closing(closing) => self.closing = Seen::Known(closing),
             Sight::Kin(names) => self.kin = Seen::Known(names),
             Sight::Made(uid) => drop(self.made.insert(uid)),
         }
@@ -267,6 +272,7 @@ impl Sights {
             Look::User => self.user = Seen::Unknown,
             Look::Trouble(claim) => drop(self.troubles.remove(claim)),
             Look::Ending => self.ending = Seen::Unknown,
+            Look::Closing => self.closing = Seen::Unknown,
             Look::Kin => self.kin = Seen::Unknown,
             Look::Pods => {}
         }
@@ -324,6 +330,9 @@ impl Sights {
     }
     pub fn ending(&self) -> Result<bool, Read> {
         self.ending.get(at(Look::Ending)).copied()
+    }
+    pub fn closing(&self) -> Result<bool, Read> {
+        self.closing.get(at(Look::Closing)).copied()
     }
     pub fn kin(&self) -> Result<&BTreeSet<String>, Read> {
         self.kin.get(at(Look::Kin))

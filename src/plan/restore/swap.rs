@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::journal::{Cause, Item, Placed, Run};
 use super::volume::{self, behind, find};
-use super::{Doomed, Go, Holds, NewClaim, Reserve, Restore, own, signature, stage, steps, stop};
+use super::{Doomed, Go, Holds, NewClaim, Reserve, Restore, ending, own, release, signature, stage, steps, stop};
 use crate::api::condition::Reason;
 use crate::api::shared::Goal;
 use crate::plan::flow::Feed;
@@ -50,7 +50,7 @@ pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
             Place::Leaving(_) => {
                 waits.push(now + PATIENCE);
                 // Another of this name would hold the claim with its pods, and nobody would stop them.
-                on.push(Feed::Target);
+                on.extend([Feed::Target, Feed::Object]);
             }
             Place::Freeing(volume) => {
                 waits.push(now + PATIENCE);
@@ -66,6 +66,7 @@ pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
         }
     }
     match (late, waits.into_iter().min()) {
+        _ if batch.iter().any(ending::is_beginning) && v.restore.closing()? => Ok(Some(Go::Stop)),
         _ if !batch.is_empty() => Ok(steps(batch)),
         (Some(refusal), _) => Ok(Some(Go::Fail(refusal))),
         (None, Some(until)) => Ok(Some(Go::Wait(on, until))),
@@ -158,6 +159,18 @@ fn drop_staging(item: &Item, claim: &Claim) -> Restore {
 
 /// There is no claim of that name.
 fn make(v: &View, run: &Run, item: &Item, wanted: Option<&Placed>) -> Result<Place, Read> {
+    // One volume at a time waits for a claim of that name.
+    if run.goal == Goal::Old {
+        let others =
+            release::volumes(&run.deed).filter(|(other, placed)| other.pvc == item.pvc && Some(*placed) != wanted);
+        for (_, placed) in others {
+            if let Some(volume) = find(v, &run.deed, item, placed)?
+                && let Some(step) = ending::free(v, &run.deed, item, placed, volume)
+            {
+                return Ok(Place::Step(vec![step]));
+            }
+        }
+    }
     let Some(wanted) = wanted else {
         return if run.goal == Goal::Old { Ok(Place::There) } else { anew(v, run, item) };
     };

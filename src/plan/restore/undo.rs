@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::journal::{Cause, Deed, End, Item, Journal, Record, Run};
 use super::volume::{behind, find};
-use super::{Restore, acquire, closed, gate, one, outcome, report};
+use super::{Restore, acquire, closed, gate, one, outcome, release, report};
 use crate::api::RESTORE_POLICY;
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::RestorePhase;
@@ -21,6 +21,9 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         Ok(record) => record,
         Err(next) => return Ok(next),
     };
+    if let Some(next) = release::let_go(v, record, now)? {
+        return Ok(next);
+    }
     let (deed, served) = match &record.journal {
         Journal::Ended(..) | Journal::Held(..) if let Some(refusal) = refused(v, record) => {
             return leave_refused(v, refusal, now);

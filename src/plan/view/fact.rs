@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Seen;
+use super::{Denied, Seen};
 use crate::plan::guard::Guard;
 use crate::plan::hook::{Exec, Place, Tried};
 use crate::plan::journal::Record;
@@ -48,9 +48,11 @@ pub enum Read {
 }
 
 impl Read {
-    /// What a definite no to it means: for retention less to go by, for all else the end of the run.
+    /// What a definite no to it means: for retention less to go by, of our own object that all that is left is to leave, for
+    /// all else the end of the run.
     pub fn refused(&self, refusal: Refusal) -> Fact {
         match self {
+            Read::Record | Read::Restore(Look::Record) => Fact::Mute(refusal),
             Read::Guard(policy) => Fact::Guard(policy, Guard::unread(refusal.message)),
             Read::Stock => Fact::Prune(prune::Fact::Stock(Seen::Known(Err(refusal)))),
             Read::Content(name) => Fact::Prune(prune::Fact::Content(name.clone(), Err(refusal))),
@@ -100,6 +102,12 @@ pub enum Fact {
     Foreign(RunId, String),
     /// A definite no; the first one counts.
     Refused(Refusal),
+    /// A no that may pass.
+    Denied(Box<Denied>),
+    /// What was asked for was done: of a batch of writes, all of it.
+    Allowed {
+        write: bool,
+    },
     /// Status cannot be written, or there is no object any more: all that is left is to leave.
     Mute(Refusal),
     Stop(Stop),

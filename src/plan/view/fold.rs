@@ -41,6 +41,7 @@ impl View {
     }
 
     pub(super) fn fold_claims(&mut self, mut claims: BTreeMap<String, Claim>) {
+        self.restore.stale(&Look::Closing);
         if let Seen::Known(before) = std::mem::take(&mut self.claims) {
             for (name, claim) in &mut claims {
                 match before.get(name) {
@@ -58,6 +59,7 @@ impl View {
     }
 
     pub(super) fn fold_claim(&mut self, name: &str, claim: Option<Claim>) {
+        self.restore.stale(&Look::Closing);
         let Seen::Known(mut claims) = std::mem::take(&mut self.claims) else { return };
         let before = claims.remove(name);
         if let Some(mut claim) = claim {
@@ -91,10 +93,12 @@ impl View {
     /// looked at anew with each step of the journal, right before something is deleted.
     pub(super) fn fold_sight(&mut self, sight: Sight) {
         if let Sight::Record(record) = &sight {
+            self.restore.stale(&Look::Ending);
             // Also when the write that turned it got no answer, so that the record is not known in between.
             let course = record.journal.course();
             if self.restore.course.replace(course).is_some_and(|before| before != course) {
                 self.refused = None;
+                self.doubt = None;
                 self.roster = Seen::Unknown;
                 self.target = Seen::Unknown;
                 self.restore.stale(&Look::Attached);

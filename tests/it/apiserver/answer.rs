@@ -11,15 +11,18 @@ pub struct No {
     pub reason: &'static str,
     pub message: String,
     pub retry_after: Option<u32>,
+    /// The object that it is about, by resource and name; a path that is not served has none.
+    pub about: Option<(&'static str, String)>,
 }
 
 impl No {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> No {
-        No { code, reason, message: message.into(), retry_after: None }
+        No { code, reason, message: message.into(), retry_after: None, about: None }
     }
 
     pub fn absent(kind: &Kind, name: &str) -> No {
-        No::new(404, "NotFound", format!("{} \"{name}\" not found", kind.qualified()))
+        let about = Some((kind.resource, name.to_owned()));
+        No { about, ..No::new(404, "NotFound", format!("{} \"{name}\" not found", kind.qualified())) }
     }
 
     pub fn exists(key: &Key) -> No {
@@ -62,6 +65,9 @@ impl No {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code,
         });
+        if let Some((resource, name)) = &self.about {
+            status["details"] = json!({ "name": name, "kind": resource });
+        }
         if let Some(seconds) = self.retry_after {
             status["details"] = json!({ "retryAfterSeconds": seconds });
         }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use sts_backup::api::restore::RestorePhase;
 use sts_backup::plan::restore::{self, release, undo};
 
-use super::sweep::{BLOWS, Blows, DEEDS, Report, STAGED, is_drawn, pause, run, runtime, settings};
+use super::sweep::{BLOWS, Blows, DEEDS, Report, STAGED, is_drawn, let_go, pause, run, runtime, settings};
+use super::verdict::ended;
 use super::world::{Blow, PODS, Setting, World, keys};
 
 /// What comes after a restore that is completed.
@@ -46,11 +47,13 @@ pub async fn afterwards(mut world: World, blows: &Blows, what: After) -> World {
     if matches!(what, After::Undo | After::Asked) {
         run(&world, "undo", undo::next).await;
     }
+    let_go(&world).await;
     pause(&world, 8).await;
     let mut world = Rc::into_inner(world).unwrap().into_inner();
     world.writes -= writes;
     world.reads -= reads;
     match what {
+        _ if world.ending => ended(&mut world),
         _ if blows.iter().any(|(_, blow)| DEEDS.contains(blow)) => meddled(&mut world, what),
         After::Undo | After::Asked => undone(&mut world, blows),
         After::Release | After::Rescued => freed(&mut world, blows, what),

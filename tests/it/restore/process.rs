@@ -12,7 +12,7 @@ use std::rc::Rc;
 use jiff::{SignedDuration, Timestamp};
 use sts_backup::api::condition::Reason;
 use sts_backup::plan::flow::Feed;
-use sts_backup::plan::noun::{Claim, ClaimRef, Pod, Refusal, Stop, Volume, Want};
+use sts_backup::plan::noun::{Claim, ClaimRef, Denial, Pod, Refusal, Stop, Volume, Want};
 use sts_backup::plan::restore::journal::Record;
 use sts_backup::plan::restore::own;
 use sts_backup::plan::restore::sight::{Content, Fence, Look, Sight, StorageClass};
@@ -23,10 +23,7 @@ use sts_backup::step::{Effect, Fault, Io};
 
 use crate::life::{self, Life};
 
-use super::world::{Blow, World};
-
-/// A process that has sent so many requests is in a loop.
-const ENDLESS: usize = 600;
+use super::world::{Blow, World, second};
 
 type Reply = Result<Vec<Fact>, Fault>;
 
@@ -109,11 +106,24 @@ impl Io for Process {
     }
     async fn read(&self, read: &Read) -> Reply {
         self.sleep(self.now() + SignedDuration::from_millis(5)).await;
-        let mut world = self.world.borrow_mut();
-        world.settle();
-        let fails = world.fail_read == Some(world.reads);
-        world.reads += 1;
-        let reply = if fails { Err(Fault::Lost) } else { Ok(vec![self.heard(&world, self.answer(&world, read))]) };
+        let (fails, hangs) = {
+            let mut world = self.world.borrow_mut();
+            world.settle();
+            world.reads += 1;
+            let fails = world.fail_read == Some(world.reads - 1);
+            (fails, fails && world.hangs)
+        };
+        if hangs {
+            return pending().await;
+        }
+        let world = self.world.borrow();
+        let reply = if world.now() < world.denied_until {
+            Err(denied())
+        } else if fails {
+            Err(Fault::Lost)
+        } else {
+            Ok(vec![self.heard(&world, self.answer(&world, read))])
+        };
         match world.mutant {
             Some(mutant) => mutant.read(read, reply),
             None => reply,
@@ -126,7 +136,11 @@ impl Io for Process {
                 let mut world = self.world.borrow_mut();
                 world.settle();
                 for feed in on {
-                    let fact = self.heard(&world, world.tell(feed));
+                    let told = match feed {
+                        Feed::Object => self.answer(&world, &Read::Restore(Look::Record)),
+                        feed => world.tell(feed),
+                    };
+                    let fact = self.heard(&world, told);
                     if self.told.borrow_mut().insert(feed.clone(), fact.clone()) != Some(fact.clone()) {
                         facts.push(fact);
                     }
@@ -155,13 +169,16 @@ impl Effect<Restore> for Process {
             let mut world = self.world.borrow_mut();
             let k = world.writes;
             world.writes += 1;
-            (world.blows.iter().find(|(at, _)| *at == k).map(|(_, blow)| *blow), k > ENDLESS)
+            (world.blows.iter().find(|(at, _)| *at == k).map(|(_, blow)| *blow), k > world.endless())
         };
         if endless {
             self.world.borrow_mut().violate("never ends".into());
             return self.life.die().await;
         }
         self.befall(blow);
+        if self.world.borrow_mut().denies(blow, step) {
+            return Err(denied());
+        }
         if blow == Some(Blow::Straggler) {
             let at = self.now() + SignedDuration::from_secs(1);
             self.world.borrow_mut().mail.push((at, self.want.me.clone(), step.clone()));
@@ -198,6 +215,12 @@ impl Effect<Restore> for Process {
             None => reply,
         }
     }
+}
+
+/// What an API server answers that does not know yet who may do what.
+fn denied() -> Fault {
+    let message = "User \"runner\" cannot do that: clusterrole \"sts-backup-runner\" not found";
+    Fault::Denied(Denial { refusal: Refusal::new(Reason::Forbidden, message), judged: false })
 }
 
 /// A step in a line: of a status only where the run is.

@@ -7,11 +7,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use sts_backup::api::restore::{OnFailure, RestorePhase, Strategy};
 use sts_backup::plan::flow::{Exit, Planner};
 use sts_backup::plan::noun::{Holder, RETAIN, RestoreWant, Want};
-use sts_backup::plan::restore::{self, Restore};
+use sts_backup::plan::restore::{self, Restore, release};
 use sts_backup::plan::view::View;
 use sts_backup::step::drive;
 use tokio::runtime::{Builder, Runtime};
@@ -38,7 +38,7 @@ pub const BLOWS: [Blow; 10] = [
 ];
 
 /// What others do right before a write.
-pub const DEEDS: [Blow; 16] = [
+pub const DEEDS: [Blow; 17] = [
     Blow::Deleted,
     Blow::AskUndo,
     Blow::DeletePod,
@@ -46,6 +46,7 @@ pub const DEEDS: [Blow; 16] = [
     Blow::Rescale,
     Blow::DeleteTarget,
     Blow::Orphan,
+    Blow::DeleteNamespace,
     Blow::ReplaceTarget,
     Blow::DeleteClaim,
     Blow::ReplaceClaim,
@@ -116,6 +117,9 @@ const LONG: SignedDuration = SignedDuration::from_hours(1);
 /// The first process of a command, where no other is at work.
 const FIRST: usize = 1;
 
+/// The number of the first process that takes up what is Held.
+const AGAIN: usize = 51;
+
 /// Process after process, until one ends the run.
 pub async fn run(world: &Rc<RefCell<World>>, what: &str, next: Planner<Restore>) -> Option<Exit> {
     command(world, what, next, FIRST).await
@@ -167,9 +171,32 @@ pub async fn case(blows: &Blows, setting: Setting, next: Planner<Restore>) -> Wo
 pub async fn live(world: World, blows: &Blows, next: Planner<Restore>) -> World {
     let world = Rc::new(RefCell::new(world));
     run(&world, "restore", next).await;
+    again(&world, next).await;
     pause(&world, 8).await;
     verdict(&mut world.borrow_mut(), blows);
     Rc::into_inner(world).unwrap().into_inner()
+}
+
+/// What our finalizer holds in a namespace that goes gets a release.
+pub async fn let_go(world: &Rc<RefCell<World>>) {
+    let (ending, held) = (world.borrow().ending, !world.borrow().finalizers.is_empty());
+    if ending && held {
+        command(world, "release", release::next, AGAIN).await;
+    }
+}
+
+/// What was denied is allowed by now, and the watcher makes another Job of what is Held for that.
+async fn again(world: &Rc<RefCell<World>>, next: Planner<Restore>) {
+    if let Some((_, until)) = &mut world.borrow_mut().barred {
+        *until = Timestamp::MIN;
+    }
+    let held = world.borrow().status.run.as_ref().is_some_and(|run| run.try_again == Some(true));
+    if held {
+        pause(world, 60).await;
+        world.borrow_mut().note(|| "       -- again".into());
+        command(world, "restore", next, AGAIN).await;
+    }
+    let_go(world).await;
 }
 
 /// Time passes, and what the controllers do meanwhile.
@@ -202,7 +229,7 @@ impl Report {
     }
 }
 
-fn sweep(what: &str, setting: Setting, kinds: &[Blow]) -> Report {
+pub fn sweep(what: &str, setting: Setting, kinds: &[Blow]) -> Report {
     let (rt, mut report, start) = (runtime(), Report::default(), Instant::now());
     let mut go = |blows: &Blows| report.note(blows, rt.block_on(case(blows, setting, restore::next)));
     let mut all = 0;
@@ -244,7 +271,7 @@ fn in_place_and_odd_clusters_survive_every_blow() {
 #[test]
 fn one_restore() {
     let Ok(text) = std::env::var("SSB_CASE") else { return };
-    let all: Vec<_> = BLOWS.into_iter().chain(DEEDS).collect();
+    let all: Vec<_> = BLOWS.into_iter().chain(DEEDS).chain([Blow::Denied, Blow::Comes, Blow::Barred]).collect();
     let blows = red::blows(&text, &all);
     let setting = settings().into_iter().find(|(name, _)| std::env::var("SSB_SETTING").as_deref() == Ok(name));
     let world = runtime().block_on(case(&blows, setting.map_or(STAGED, |(_, setting)| setting), restore::next));
@@ -362,7 +389,7 @@ fn a_read_that_fails_once_changes_nothing() {
 /// arrive: the claim goes when its pod ends, and with the reclaim policy that it had before its content would go with it.
 #[test]
 fn a_deletion_that_comes_when_the_pods_run_again_loses_no_content() {
-    let blows = [(35, Blow::Straggler), (36, Blow::Refuse)];
+    let blows = [(35, Blow::Straggler), (37, Blow::Refuse), (38, Blow::Refuse)];
     let world = runtime().block_on(case(&blows, STAGED, restore::next));
     assert!(world.violations.is_empty(), "{:?}", world.violations);
     let (claim, going) = world.claims.iter().find(|(_, claim)| claim.leaving).expect("a claim goes");

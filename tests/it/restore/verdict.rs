@@ -23,7 +23,22 @@ const HARD: [Blow; 9] = [
 /// Deeds after which a restore may fail before anything is stopped.
 const SQUATS: [Blow; 3] = [Blow::Squat, Blow::Bend, Blow::Snapshot];
 
+/// A namespace is gone: nothing holds its end up, and no volume of ours waits for a claim of its names.
+pub fn ended(world: &mut World) {
+    let free: Vec<String> = world
+        .ours()
+        .filter(|(_, disk)| disk.volume.claim.as_ref().is_none_or(|of| of.uid.is_none()))
+        .map(|(name, disk)| format!("volume {name} ({}) would bind to a claim that is made anew", disk.content))
+        .collect();
+    let held = world.finalizers.iter().any(|name| name == FINALIZER);
+    let held = held.then(|| "our finalizer holds the namespace".to_owned());
+    free.into_iter().chain(held).for_each(|what| world.violate(what));
+}
+
 pub fn verdict(world: &mut World, blows: &Blows) {
+    if world.ending {
+        return ended(world);
+    }
     let struck = |kinds: &[Blow]| blows.iter().any(|(_, blow)| kinds.contains(blow));
     let phase = world.status.phase;
     let held = phase == Some(RestorePhase::Failed) && world.status.run.is_some();
@@ -38,7 +53,7 @@ pub fn verdict(world: &mut World, blows: &Blows) {
     let refused = struck(&[Blow::Guest]) && world.status.plan.is_none();
     let may_fail = hard
         || refused
-        || struck(&[Blow::Refuse, Blow::Deleted])
+        || struck(&[Blow::Refuse, Blow::Deleted, Blow::Barred])
         || struck(&SQUATS)
         || matches!(odd, Odd::Broken | Odd::Half);
     let contents = world.contents();
@@ -76,7 +91,7 @@ fn closed(world: &World, blows: &Blows, check: &mut impl FnMut(bool, &str)) {
     let (hard, odd) = (struck(&HARD), world.setting.odd);
     check(world.lease.open.is_some(), "open mark left");
     check(world.lease.fence.is_some(), "fence left");
-    check(world.lease.holder.is_some() && !struck(&[Blow::Refuse]), "Lease still held");
+    check(world.lease.holder.is_some() && !struck(&[Blow::Refuse, Blow::Barred]), "Lease still held");
     let same = !world.no_target && world.target.uid == "sts";
     check(same && world.target.replicas != world.meant, "wrong replicas");
     let ready = world.pods.values().filter(|instance| instance.pod.ready_since.is_some()).count();

@@ -93,6 +93,8 @@ pub struct World {
     /// The snapshot that somebody takes meanwhile.
     pub late: Option<Source>,
     pub meant: u32,
+    /// The namespace is being deleted.
+    pub ending: bool,
     pub pods: BTreeMap<String, Instance>,
     pub claims: BTreeMap<String, Claim>,
     made: BTreeMap<String, Timestamp>,
@@ -106,6 +108,10 @@ pub struct World {
     pub writes: usize,
     /// Before this write the author policy is taken away.
     pub unguarded_at: Option<usize>,
+    /// Until then whatever is asked is denied.
+    pub denied_until: Timestamp,
+    /// Requests of this kind are denied, until then.
+    pub barred: Option<(&'static str, Timestamp)>,
     talk: bool,
     pub log: Vec<String>,
     pub violations: Vec<String>,
@@ -121,6 +127,8 @@ pub struct World {
     pub reads: usize,
     /// This read gets no answer.
     pub fail_read: Option<usize>,
+    /// It is acknowledged and never answered.
+    pub hangs: bool,
     /// Which of two processes writes next, as long as it lasts: false is the first.
     pub order: VecDeque<bool>,
     pub mutant: Option<Mutant>,
@@ -137,7 +145,7 @@ fn manifest() -> RecordedClaim {
     RecordedClaim { storage: "1Gi".into(), ..RecordedClaim::default() }
 }
 
-fn second(n: i64) -> SignedDuration {
+pub fn second(n: i64) -> SignedDuration {
     SignedDuration::from_secs(n)
 }
 
@@ -185,6 +193,7 @@ impl World {
             rescale: 1,
             late: None,
             meant: PODS,
+            ending: false,
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             made: BTreeMap::new(),
@@ -196,6 +205,8 @@ impl World {
             uids: 0,
             writes: 0,
             unguarded_at: None,
+            denied_until: Timestamp::MIN,
+            barred: None,
             talk: ["SSB_CASE", "SSB_ORDER"].iter().any(|name| std::env::var_os(name).is_some()),
             log: vec![],
             violations: vec![],
@@ -207,6 +218,7 @@ impl World {
             hit: None,
             reads: 0,
             fail_read: None,
+            hangs: false,
             order: VecDeque::new(),
             mutant: None,
             believed: vec![],
@@ -329,8 +341,9 @@ impl World {
             claims: &self.claims,
             volumes: &volumes,
             target: Some(&self.target).filter(|_| !self.no_target),
-            lease: Some(&self.lease),
+            lease: Some(&self.lease).filter(|_| !self.ending),
             released: self.released,
+            ending: self.ending,
             signature: SIGNATURE,
         };
         let mut all = invariant::broken(&state(self.object(), &self.status));

@@ -1,6 +1,7 @@
 //! What the API server of the restore's world answers: reads as facts, writes with their preconditions, watches.
 
 use sts_backup::api::{FENCE_POLICY, LOCK_POLICY, MARKS_POLICY, RESTORE_POLICY};
+use sts_backup::plan::flow::Step;
 use sts_backup::plan::guard::Guard;
 
 use super::*;
@@ -23,6 +24,10 @@ impl World {
         })))
     }
 
+    fn the_lease(&self) -> Option<sts_backup::plan::noun::Lease> {
+        Some(self.lease.clone()).filter(|_| !self.ending)
+    }
+
     fn there(&self) -> Option<sts_backup::plan::noun::Target> {
         Some(self.target.clone()).filter(|_| !self.no_target)
     }
@@ -37,7 +42,7 @@ impl World {
 
     pub fn answer(&self, read: &Read) -> Fact {
         match read {
-            Read::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
+            Read::Lease => Fact::Lease(Seen::Known(self.the_lease())),
             Read::Target => Fact::Target(self.there()),
             Read::Grant => Fact::Grant(vec![]),
             Read::Guard(policy) => {
@@ -93,7 +98,8 @@ impl World {
             Look::Fence => Sight::Fence(if self.lease.fence.is_some() { Fence::Up } else { Fence::Rising }, self.now()),
             Look::User => Sight::User("runner".into()),
             Look::Trouble(name) => Sight::Trouble(name.clone(), None),
-            Look::Ending => Sight::Ending(false),
+            Look::Ending => Sight::Ending(self.ending),
+            Look::Closing => Sight::Closing(self.ending),
             Look::Kin => Sight::Kin(self.kin(self.object())),
         })
     }
@@ -105,6 +111,25 @@ impl World {
             staging || volume.marks.restore.as_deref() == Some(uid)
         };
         self.disks.iter().filter(|(_, disk)| its(&disk.volume)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// A process that has sent so many requests is in a loop. What is denied is tried again for minutes, more than once.
+    pub fn endless(&self) -> usize {
+        if self.barred.is_some() { 6000 } else { 600 }
+    }
+
+    /// Whether the request is answered with 401, 403 or a 404 of the path.
+    pub fn denies(&mut self, blow: Option<Blow>, step: &Restore) -> bool {
+        let (now, kind) = (self.now(), step.row().name);
+        match blow {
+            Some(Blow::Comes) => self.denied_until = now + second(8),
+            // Who cannot write the journal can say nothing, and comes again.
+            Some(Blow::Barred) if ["Write", "Hold"].contains(&kind) => self.barred = Some((kind, now + second(150))),
+            Some(Blow::Barred) => self.barred = Some((kind, Timestamp::MAX)),
+            _ => {}
+        }
+        let barred = self.barred.is_some_and(|(which, until)| which == kind && now < until);
+        blow == Some(Blow::Denied) || now < self.denied_until || barred
     }
 
     /// What a request does, whoever sent it.
@@ -120,6 +145,11 @@ impl World {
 
     fn carry_out(&mut self, me: &sts_backup::plan::noun::Holder, step: &Restore) -> Reply {
         match step {
+            Restore::Lock(_) | Restore::Stage(_) | Restore::Make(_) if self.ending => {
+                let message = "unable to create new content in namespace shop because it is being terminated";
+                Err(Fault::Denied(Denial { refusal: Refusal::new(Reason::Forbidden, message), judged: true }))
+            }
+            Restore::Unlock(_) | Restore::Mark(_) if self.ending => Err(Fault::Lost),
             Restore::Lock(_) | Restore::Unlock(_) | Restore::Mark(_) => self.on_lease(me, step),
             Restore::Write(_) | Restore::Hold(_) if World::object_of(me) != self.object() => Err(Fault::Lost),
             Restore::Write(write) if write.version == self.version.to_string() => {
@@ -267,7 +297,7 @@ impl World {
             Feed::Pods => Fact::Pods(self.roster()),
             Feed::Target => Fact::Target(self.there()),
             Feed::Volume(name) => Fact::Volume(name.clone(), self.volume(name)),
-            Feed::Lease => Fact::Lease(Seen::Known(Some(self.lease.clone()))),
+            Feed::Lease => Fact::Lease(Seen::Known(self.the_lease())),
             Feed::Attached => sight(Sight::Attached(BTreeSet::new())),
             other => unreachable!("no restore waits for {other:?}"),
         }

@@ -9,6 +9,12 @@ pub enum Blow {
     LostAfter,
     Hang,
     Refuse,
+    /// It is answered with 401, 403 or a 404 of the path, this once.
+    Denied,
+    /// The API server comes up: for some seconds whatever is asked, reads too, is answered so.
+    Comes,
+    /// This kind of request is answered so from now on, for longer than anybody waits.
+    Barred,
     Sigterm,
     /// The Lease goes to a stranger who has no business with our object, and who gives it back at once.
     Stolen,
@@ -32,6 +38,8 @@ pub enum Blow {
     DeleteTarget,
     /// Without them: nobody looks after them any more.
     Orphan,
+    /// The namespace is deleted, with all that is in it.
+    DeleteNamespace,
     /// Another StatefulSet of this name.
     ReplaceTarget,
     DeleteClaim,

@@ -99,6 +99,9 @@ impl World {
     /// What somebody does right before a write.
     pub fn deed(&mut self, blow: Blow) {
         let (pvc, now) = ("data-web-0".to_owned(), self.now());
+        if self.ending {
+            return; // nothing is made there any more
+        }
         match blow {
             Blow::Deleted => {
                 self.leaving = true;
@@ -127,6 +130,7 @@ impl World {
                 self.no_target = true;
                 self.touch_target();
             }
+            Blow::DeleteNamespace => self.end(now),
             Blow::ReplaceTarget => {
                 self.target.uid = self.uid("sts");
                 self.target.replicas = PODS;
@@ -157,6 +161,24 @@ impl World {
         }
         if !matches!(blow, Blow::Deleted | Blow::AskUndo) {
             self.note(|| format!("       -- somebody: {blow:?}"));
+        }
+    }
+
+    /// Claims, pods, the StatefulSet, the Lease and our own object: all of it is deleted, each goes when nothing holds it.
+    fn end(&mut self, now: Timestamp) {
+        (self.ending, self.no_target, self.leaving) = (true, true, true);
+        self.version += 1;
+        self.touch_target();
+        for pvc in self.others.keys().cloned().collect::<Vec<_>>() {
+            self.forsake(&pvc);
+        }
+        for claim in self.claims.values_mut() {
+            claim.leaving = true;
+            claim.leaving_since.get_or_insert(now);
+        }
+        for instance in self.pods.values_mut() {
+            instance.pod.leaving = true;
+            instance.gone_at.get_or_insert(now + second(1));
         }
     }
 
@@ -257,6 +279,7 @@ impl World {
         disk.volume.claim.as_mut().unwrap().uid = None;
         disk.volume.phase = "Available".into();
         disk.volume.version = version;
+        self.forsaken.push("claim data-web-0: volumes".into());
     }
 
     /// What no request may do; one that comes too late does nothing.
