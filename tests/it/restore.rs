@@ -1,11 +1,13 @@
 //! What is proven of a restore, its undo and its release in a world in memory of their own.
 
+mod advice;
 mod after;
 mod broken;
 mod end;
 mod forged;
 mod mutants;
 mod namesake;
+mod peers;
 pub mod process;
 pub mod sweep;
 mod two;

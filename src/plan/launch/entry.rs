@@ -210,12 +210,19 @@ pub struct Restore {
     pub undo: Option<Box<str>>,
     /// An undo has written its plan.
     pub undoing: bool,
+    /// The format of its plan, of a newer version.
+    pub unread: Option<Box<str>>,
     #[serde(with = "optional")]
     pub undo_deadline: Option<Timestamp>,
     pub owned: Owned,
 }
 
 impl Restore {
+    /// It failed and is left as it is, for people to decide.
+    pub fn is_held(&self) -> bool {
+        self.phase == Some(RestorePhase::Failed) && self.run.is_some()
+    }
+
     pub fn is_over(&self) -> bool {
         self.run.is_none()
             && matches!(self.phase, Some(RestorePhase::Completed | RestorePhase::Failed | RestorePhase::Undone))

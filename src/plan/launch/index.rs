@@ -158,7 +158,10 @@ impl Index {
         let choice = self.choose(uid, entry, now);
         let barred = matches!(choice, Choice::Place { .. }) && self.is_barred(&entry.object);
         let waits = matches!(choice, Choice::Place { .. }) && (barred || pass != Pass::Place);
-        let waiting = self.waiting(entry, waits, barred, now);
+        let waiting = match &choice {
+            Choice::Bad(problem) if is_unread(&entry.object) => Some(Box::new(unread(&entry.object, problem, now))),
+            _ => self.waiting(entry, waits, barred, now),
+        };
         let untold = waiting.as_deref() != told(&entry.object) && entry.object.manager == Manager::Us;
         let what = match choice {
             Choice::Act(What::Status(owned)) => What::Status(Owned { waiting, ..owned }),
@@ -300,6 +303,18 @@ impl Index {
     pub fn failures(&self) -> &BTreeMap<Reason, u64> {
         &self.failures
     }
+}
+
+/// A newer version has written its plan.
+fn is_unread(object: &Object) -> bool {
+    matches!(&object.subject, Subject::Restore(restore) if restore.unread.is_some()) && object.manager == Manager::Us
+}
+
+/// That nothing is done for it; since when that has been told is kept.
+fn unread(object: &Object, problem: &str, now: Now) -> Waiting {
+    let told = told(object).filter(|told| told.why == Some(Reason::FormatUnknown)).cloned();
+    let new = || Waiting { since: now.wall, why: Some(Reason::FormatUnknown), message: problem.into() };
+    told.unwrap_or_else(new)
 }
 
 /// That it waits, as far as status tells.

@@ -1,6 +1,8 @@
 //! Tables of what is decided; what many decisions come to is simulated in `tests/launch`.
 
+mod held;
 mod places;
+mod unread;
 
 use std::time::Duration;
 

@@ -61,7 +61,7 @@ fn volume(v: &View, pvc: &str, claim: &Claim, object: &str, found: &mut Findings
     // One that a restore guards has its own policy written on it.
     if volume.marks.policy.as_ref().unwrap_or(&volume.policy) == RETAIN {
         let message = "its own reclaim policy is Retain: it is kept for ever after the restore";
-        found.warn(&of, message, "delete it by hand when it is not needed any more");
+        found.warn(Reason::VolumeKept, &of, message, "delete it by hand when it is not needed any more");
     }
     Ok(())
 }
@@ -112,8 +112,8 @@ fn lacking(v: &View, chosen: &Chosen, found: &mut Findings) -> Result<(), Read> 
                 format!("replica {} runs now and is not in the run", key.ordinal),
                 "scale down first, or set spec.uncovered to Keep (its claim stays) or Fresh (it starts on an empty one)",
             ),
-            Uncovered::Keep => found.warn(&object, "is not in the run and stays as it is", "spec.uncovered is Keep"),
-            Uncovered::Fresh => found.warn(&object, "is not in the run and starts empty", "spec.uncovered is Fresh"),
+            Uncovered::Keep => found.warn(Reason::ReplicaUncovered, &object, "is not in the run and stays as it is", "spec.uncovered is Keep"),
+            Uncovered::Fresh => found.warn(Reason::ReplicaUncovered, &object, "is not in the run and starts empty", "spec.uncovered is Fresh"),
         }
     }
     Ok(())
@@ -125,7 +125,7 @@ fn unsaved(v: &View, chosen: &Chosen, found: &mut Findings) -> Result<(), Read> 
     let object = format!("StatefulSet {}/{}", v.want.statefulset_namespace, v.want.statefulset);
     for template in target.templates.iter().filter(|of| !chosen.claims.keys().any(|key| key.template == **of)) {
         let message = format!("volumeClaimTemplate {template} is not in the run: its claims stay as they are");
-        found.warn(&object, message, "look at spec.claimTemplates of the backup");
+        found.warn(Reason::TemplateUncovered, &object, message, "look at spec.claimTemplates of the backup");
     }
     if chosen.claims.is_empty() {
         found.refuse_as(Reason::NoClaims, &object, "the run holds no claim", "choose another run");

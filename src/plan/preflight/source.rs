@@ -80,13 +80,18 @@ fn of_content(source: &Source, content: &Content, object: &str, found: &mut Find
 fn size(v: &View, source: &Source, item: &Item, object: &str, found: &mut Findings) -> Result<(), Read> {
     if let Some(size) = source.restore_size.as_ref().filter(|size| quantity::exceeds(size, &item.manifest.storage)) {
         let message = format!("needs {size}, more than the {} of claim {}", item.manifest.storage, item.pvc);
-        found.warn(object, message, "the new claim asks for the larger size; raise volumeClaimTemplates to match");
+        found.warn(
+            Reason::ClaimResized,
+            object,
+            message,
+            "the new claim asks for the larger size; raise volumeClaimTemplates to match",
+        );
     }
     let made = new_claim(v, item, item.snapshot.as_ref())?.manifest.storage;
     if quantity::exceeds(&item.manifest.storage, &made) {
         let message = format!("records {} for claim {}, more than is known of it", item.manifest.storage, item.pvc);
         let remedy = format!("the new claim asks for {made}; enlarge it afterwards");
-        found.warn(object, message, &remedy);
+        found.warn(Reason::ClaimResized, object, message, &remedy);
     }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::journal::{Plan, Run};
+use super::journal::{Journal, Plan, Run};
 use super::sight::Fence;
 use super::volume::{self, behind, claims, find, protect as guard};
-use super::{Doomed, Go, Holds, Keep, Restore, Scale, Signs, stage, steps};
+use super::{Doomed, Go, Holds, Keep, Restore, Scale, Signs, report, stage, steps};
 use crate::api::condition::Reason;
 use crate::api::restore::{STOP_TIMEOUT_MARGIN_SECONDS, Strategy};
 use crate::api::shared::Goal;
@@ -108,6 +108,10 @@ pub fn fence(v: &View, run: &Run, now: Timestamp) -> Holds {
 pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
     let target = v.target()?;
     if let Some(target) = target.filter(|target| target.replicas > 0 && v.want.restore.scale_down) {
+        if run.down_since.is_none() {
+            let down = Journal::Open(Box::new(Run { down_since: Some(now), ..run.clone() }));
+            return Ok(steps(vec![Restore::Write(Box::new(report::write(v, &down, now)?))]));
+        }
         return Ok(steps(vec![Restore::Scale(Scale {
             uid: target.uid.clone(),
             version: target.version.clone(),
