@@ -1,5 +1,7 @@
 //! The command line: what a person or a Job types, in the conventions of kubectl.
 
+#[cfg(test)]
+mod advice;
 mod backup;
 mod describe;
 mod doctor;

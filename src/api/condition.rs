@@ -11,7 +11,7 @@ use super::word::words;
 words! {
     /// Types of our conditions; the first three are those of kstatus.
     pub enum ConditionType: Unknown {
-        /// A backup: the newest run succeeded. A restore: it is Completed.
+        /// A backup: the newest run succeeded. A restore: it is Completed, or Undone as it was asked.
         Ready,
         /// A run is under way.
         Reconciling,
@@ -19,7 +19,8 @@ words! {
         Stalled,
         /// Of restores: the replaced volumes are still kept and can be swapped back.
         Undoable,
-        /// A run is due and has had no Job, or no pod at work, for 30 s: the watcher's own, as the fields that say when a run is due.
+        /// A run is due and has had no Job, or no pod at work, for 30 s; or none is made because a newer version has written its
+        /// plan: the watcher's own, as the fields that say when a run is due.
         Waiting,
     }
 }
@@ -128,6 +129,25 @@ words! {
         SpecAccepted,
         /// The schedule has no date to come.
         NeverDue,
+
+        /// Event, a warning of a restore: an autoscaler or an operator owns the replica count.
+        ReplicasOwned,
+        /// Event, a warning of a restore: an old volume's own reclaim policy is Retain.
+        VolumeKept,
+        /// Event, a warning of a restore: replicas run that the run lacks.
+        ReplicaUncovered,
+        /// Event, a warning of a restore: volumeClaimTemplates that the run lacks.
+        TemplateUncovered,
+        /// Event, a warning of a restore: pods have finalizers of others, and count as running until these are taken off.
+        PodFinalizers,
+        /// Event, a warning of a restore: a snapshot is ready, and still tells of an error from before.
+        SnapshotErrorPassed,
+        /// Event, a warning of a restore: the provider's tags would have the name of the staging claim.
+        ClassParameters,
+        /// Event, a warning of a restore: its pods start on another revision of the StatefulSet.
+        RevisionPending,
+        /// Event, a warning of a restore: a new claim has another size than the old one.
+        ClaimResized,
 
         /// Waiting: others have the places, or runs of the same namespace that wait themselves.
         NoPlace,

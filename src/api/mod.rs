@@ -100,6 +100,8 @@ pub mod annotation {
     pub const REQUESTED_AT: &str = "backup.sts-backup.io/requested-at";
     /// On a restore: any new value asks for its undo.
     pub const UNDO: &str = "backup.sts-backup.io/undo";
+    /// How a value of it ends that asks for the undo although replicas have come since the restore.
+    pub const FORCED: &str = "--force";
     /// On a backup: uid of a former object of the same name whose runs are to count as its own.
     pub const ADOPT: &str = "backup.sts-backup.io/adopt";
     /// On a Namespace: comma-separated namespaces whose objects may refer to it.

@@ -139,11 +139,19 @@ pub struct RestoreSpec {
 pub struct RestoreStatus {
     pub phase: Option<super::restore::RestorePhase>,
     pub run: Option<Run>,
-    pub undo_plan: Option<IgnoredAny>,
+    pub plan: Option<Planned>,
+    pub undo_plan: Option<Planned>,
     pub undo_deadline: Option<Timestamp>,
     pub last_request: Option<Box<str>>,
     pub managed_by: Option<Box<str>>,
     pub conditions: Vec<Condition>,
+}
+
+/// Of a plan only how it is written.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Planned {
+    pub format: Option<Box<str>>,
 }
 
 /// batch/v1 `Job`.

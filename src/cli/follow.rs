@@ -243,7 +243,11 @@ impl Follow for StatefulSetRestore {
     }
 
     fn by_hand(object: &str, undo: Option<&str>) -> String {
-        format!("{} {object}", if undo.is_some() { "undo" } else { "restore" })
+        match undo {
+            Some(value) if value.ends_with(annotation::FORCED) => format!("undo {object} {}", annotation::FORCED),
+            Some(_) => format!("undo {object}"),
+            None => format!("restore {object}"),
+        }
     }
 }
 

@@ -43,6 +43,13 @@ struct Place {
     managed_by: Option<String>,
 }
 
+impl Place {
+    /// `NAMESPACE/NAME`.
+    fn path(&self) -> &str {
+        self.object.split_once(' ').map_or(&self.object, |(_, path)| path)
+    }
+}
+
 pub fn run(global: &Global, asked: &Logs) -> Result<ExitCode> {
     block_on(async {
         let client = client::connect(&global.access()).await?;
@@ -87,8 +94,9 @@ async fn jobs(client: &Client, system: &str, place: &Place) -> Result<Vec<Job>> 
     if jobs.is_empty() {
         let message = format!(
             "{}: its Jobs in namespace {system} are gone (they are kept for a day); what came of its runs: sts-backup \
-             describe",
-            place.object
+             describe {}",
+            place.object,
+            place.path()
         );
         return Err(Error::Absent(message));
     }
@@ -101,9 +109,10 @@ fn barred(what: &'static str, system: &str, place: &Place, error: kube::Error) -
     match &error {
         kube::Error::Api(status) if status.code == 403 => Error::Config(format!(
             "{}: you may not {what} in namespace {system}, where the watcher runs: {}; what came of its runs without \
-             them: sts-backup describe",
+             them: sts-backup describe {}",
             place.object,
-            error::sentence(&error)
+            error::sentence(&error),
+            place.path()
         )),
         _ => Error::api(what, format!("of {}", place.object), error),
     }

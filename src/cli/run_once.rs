@@ -36,7 +36,7 @@ pub enum RunOnce {
     Undo {
         #[command(flatten)]
         step: Step,
-        /// Undo although replicas run that the restore did not know
+        /// Undo although replicas have come since the restore: their claims stay as they are
         #[arg(long)]
         force: bool,
     },

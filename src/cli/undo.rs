@@ -22,6 +22,9 @@ pub struct Undo {
     /// The StatefulSetRestore
     #[arg(value_name = "[NAMESPACE/]NAME")]
     target: Target,
+    /// Undo although replicas have come since the restore: their claims stay as they are
+    #[arg(long)]
+    force: bool,
     /// Follow the undo to its end, and end with its exit code
     #[arg(long)]
     wait: bool,
@@ -41,12 +44,13 @@ pub fn run(global: &Global, asked: &Undo) -> Result<ExitCode> {
         let connection = client::connect(&global.access()).await?;
         let (namespace, name) = asked.target.resolve(global, &connection.namespace)?;
         let object: StatefulSetRestore = describe::find(&connection.client, &namespace, &name).await?;
-        let value = match ask(&object) {
+        let value = match ask(&object, asked.force) {
             Ask::Refused(why) => {
                 let message = format!("restore {namespace}/{name} cannot be undone: {why}");
                 return Err(Error::Refused(Refusal::new(Reason::UndoRefused, message)));
             }
             Ask::Pending(value) => value,
+            Ask::New if asked.force => format!("{:.3} {}", Timestamp::now(), annotation::FORCED),
             Ask::New => format!("{:.3}", Timestamp::now()),
         };
         follow::ask(global, &connection.client, &object, &value, asked.wait).await
@@ -54,7 +58,7 @@ pub fn run(global: &Global, asked: &Undo) -> Result<ExitCode> {
 }
 
 /// By what status says; the undo itself looks at the volumes.
-fn ask(object: &StatefulSetRestore) -> Ask {
+fn ask(object: &StatefulSetRestore, force: bool) -> Ask {
     let status = object.status.clone().unwrap_or_default();
     let refuse = |why: &str| Ask::Refused(why.to_owned());
     if object.metadata.deletion_timestamp.is_some() {
@@ -81,7 +85,8 @@ fn ask(object: &StatefulSetRestore) -> Ask {
         RestorePhase::Completed | RestorePhase::Failed => {
             let pending =
                 object.annotations().get(annotation::UNDO).filter(|value| Some(*value) != status.last_request.as_ref());
-            pending.cloned().map_or(Ask::New, Ask::Pending)
+            let enough = pending.filter(|value| !force || value.ends_with(annotation::FORCED));
+            enough.cloned().map_or(Ask::New, Ask::Pending)
         }
         RestorePhase::Unknown => refuse("its phase is a word of a newer version"),
         _ if undoing => refuse("an undo is under way already"),
@@ -101,7 +106,7 @@ mod tests {
     fn asked(status: &Value, annotations: &Value) -> Ask {
         let object = json!({ "metadata": { "name": "r", "annotations": annotations },
             "spec": { "statefulSetRef": { "name": "pg" } }, "status": status });
-        ask(&serde_json::from_value(object).unwrap())
+        ask(&serde_json::from_value(object).unwrap(), false)
     }
 
     #[test]

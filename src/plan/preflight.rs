@@ -52,8 +52,8 @@ impl Findings {
         self.add(Severity::Refuse, reason, object, message.into(), remedy);
     }
 
-    fn warn(&mut self, object: &str, message: impl Into<String>, remedy: &str) {
-        self.add(Severity::Warn, Reason::PreflightRefused, object, message.into(), remedy);
+    fn warn(&mut self, reason: Reason, object: &str, message: impl Into<String>, remedy: &str) {
+        self.add(Severity::Warn, reason, object, message.into(), remedy);
     }
 
     fn add(&mut self, severity: Severity, reason: Reason, object: &str, message: String, remedy: &str) {

@@ -1,6 +1,6 @@
 //! What people and machines read of a run: the status that goes with each step of the journal, and the Events.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -65,6 +65,11 @@ pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read>
     Ok(Write { version: record.version.clone(), run, status, notes })
 }
 
+/// For status: to the millisecond.
+pub fn seconds(span: SignedDuration) -> f64 {
+    (span.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
 struct Scribe<'a> {
     v: &'a View,
     status: &'a mut StatefulSetBackupStatus,
@@ -126,9 +131,9 @@ impl Scribe<'_> {
         let snapshots = snapshots(self.v, &run);
         let frozen = self.v.hooks.frozen(id);
         let last = self.last_run();
-        last.skew_seconds = skew.map(|skew| skew.as_secs_f64());
+        last.skew_seconds = skew.map(seconds);
         last.consistency = Some(cut.consistency);
-        last.freeze_seconds = frozen.map(|frozen| frozen.as_secs_f64());
+        last.freeze_seconds = frozen.map(seconds);
         last.snapshots = snapshots;
         let size = count(run.len(), "volume");
         self.under_way(format!("Run {id}: {size} cut, waiting until the snapshots are ready"));

@@ -230,7 +230,9 @@ fn gate(v: &View, now: Timestamp) -> Result<Result<&Record, Next<Restore>>, Read
         return Ok(Err(leave(v, stop, now)?));
     }
     let record = v.restore.record()?;
-    let attempt = record.status.run.as_ref().and_then(|run| run.attempt).map(i64::from);
+    // Attempts are counted for each request.
+    let same = |run: &&crate::api::shared::RunStatus| run.slot.as_deref().unwrap_or_default() == v.want.slot;
+    let attempt = record.status.run.as_ref().filter(same).and_then(|run| run.attempt).map(i64::from);
     if attempt.is_some_and(|attempt| attempt > v.want.attempt) {
         return Ok(Err(Next::End(Exit::Superseded("a later attempt of this run has begun".into()))));
     }

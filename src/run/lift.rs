@@ -56,7 +56,10 @@ pub async fn look(connection: &Connection, namespace: &str, statefulset: &str) -
         return match found.filter(|object| object.uid().as_ref() == Some(&open.uid)) {
             None => Ok(Found::Orphan(Some(open))),
             Some(object) if object.metadata.deletion_timestamp.is_some() => {
-                refuse(format!("{path} is being deleted, which ends it: sts-backup run-once restore carries that out"))
+                let (ns, name) = (&open.namespace, &open.name);
+                refuse(format!(
+                    "{path} is being deleted, which ends it: sts-backup run-once restore {ns}/{name} carries that out"
+                ))
             }
             Some(object) => of_restore(object, open, &path),
         };
@@ -69,7 +72,7 @@ pub async fn look(connection: &Connection, namespace: &str, statefulset: &str) -
     if open.uid == FILE_UID {
         return refuse(format!(
             "the freeze of run {} of {}/{} is open, which was begun from a file: the same command with that file thaws and \
-             closes it (sts-backup run-once backup -f)",
+             closes it (sts-backup run-once backup -f FILE)",
             open.run, open.namespace, open.name
         ));
     }

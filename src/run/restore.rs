@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{drive_until_told, find, holder, is_guarded};
@@ -133,7 +134,7 @@ pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request,
         generation: object.metadata.generation.unwrap_or_default(),
         statefulset: spec.stateful_set_ref.name.clone(),
         statefulset_namespace: spec.stateful_set_ref.namespace.clone().unwrap_or_else(|| namespace.clone()),
-        slot,
+        slot: slot.clone(),
         attempt: request.attempt.or(same).unwrap_or(1),
         job: settings.job_name.clone(),
         lock_by: now + LOCK,
@@ -156,7 +157,7 @@ pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request,
             undo_window: seconds(spec.undo_window_seconds()),
             release: spec.release_old_volumes(),
             hash: hash(object),
-            force: request.flow == Flow::Undo { force: true },
+            force: request.flow == Flow::Undo { force: true } || slot.ends_with(annotation::FORCED),
         },
         namespace,
         name,
@@ -177,16 +178,43 @@ fn slot(object: &StatefulSetRestore, request: &Request, now: Timestamp) -> Strin
     open.or_else(|| asked.cloned()).unwrap_or_else(|| format!("{now:.3}"))
 }
 
-/// Of the spec: the same request has the same.
+/// Every default that a release has had for a field of the spec. The API server writes defaults into what is stored: what
+/// has one of them counts as not written, so that the same manifest is the same request also under a release that has a
+/// field more, or another default. A default that changes is added; none is ever taken away.
+fn defaults() -> [(&'static str, Vec<Value>); 9] {
+    use crate::api::restore::{
+        PVC_DELETION_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS, STAGE_TIMEOUT_SECONDS, UNDO_WINDOW_SECONDS,
+    };
+    [
+        ("strategy", vec![json!("Staged")]),
+        ("scaleDown", vec![json!(true)]),
+        ("pvcDeletionTimeoutSeconds", vec![json!(PVC_DELETION_TIMEOUT_SECONDS)]),
+        ("uncovered", vec![json!("Refuse")]),
+        ("stageTimeoutSeconds", vec![json!(STAGE_TIMEOUT_SECONDS)]),
+        ("readyTimeoutSeconds", vec![json!(READY_TIMEOUT_SECONDS)]),
+        ("onFailure", vec![json!("Rollback")]),
+        ("undoWindowSeconds", vec![json!(UNDO_WINDOW_SECONDS)]),
+        ("releaseOldVolumes", vec![json!("Auto")]),
+    ]
+}
+
+/// Of the spec as it was written: the same request has the same.
 fn hash(object: &StatefulSetRestore) -> String {
-    let text = serde_json::to_string(&object.spec).unwrap_or_default();
-    let digest = Sha256::digest(text);
+    let mut spec = serde_json::to_value(&object.spec).unwrap_or_default();
+    if let Some(fields) = spec.as_object_mut() {
+        for (field, values) in defaults() {
+            if fields.get(field).is_some_and(|value| values.contains(value)) {
+                fields.remove(field);
+            }
+        }
+    }
+    let digest = Sha256::digest(spec.to_string());
     plan::name::hex(&digest[..8])
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use kube::CustomResourceExt;
 
     use super::*;
 
@@ -230,6 +258,32 @@ mod tests {
                 expected,
                 "{phase} {run:?} {last:?} {asked:?} {attempt:?}"
             );
+        }
+    }
+
+    fn hash_of(spec: &Value) -> String {
+        hash(&serde_json::from_value(json!({ "metadata": { "name": "r" }, "spec": spec })).unwrap())
+    }
+
+    /// As the API server stores it: with every default of the schema.
+    #[test]
+    fn the_same_manifest_is_the_same_request_with_and_without_defaults() {
+        let written = json!({ "statefulSetRef": { "name": "pg" }, "backupName": "nightly" });
+        let crd = serde_json::to_value(StatefulSetRestore::crd()).unwrap();
+        let fields = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties").unwrap();
+        let (mut stored, mut filled) = (written.clone(), 0);
+        for (field, schema) in fields.as_object().unwrap() {
+            if let Some(default) = schema.get("default") {
+                stored[field] = default.clone();
+                filled += 1;
+            }
+        }
+        assert!(filled > 5, "{filled}");
+        assert_eq!(hash_of(&stored), hash_of(&written));
+        for (field, value) in [("runId", json!("20261127-010000")), ("strategy", json!("InPlace"))] {
+            let mut other = written.clone();
+            other[field] = value;
+            assert_ne!(hash_of(&other), hash_of(&written), "{field}");
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{Fault, call, claim, fence, record};
 use crate::api::condition::Reason;
 use crate::api::label;
 use crate::api::lean::{PersistentVolume, Pod};
-use crate::api::restore::StatefulSetRestore;
+use crate::api::restore::{RestorePhase, StatefulSetRestore};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::plan::flow::{Step, Verb};
 use crate::plan::noun::{Denial, Refusal};
@@ -242,13 +242,20 @@ async fn peers(c: &Cluster) -> Result<Vec<Peer>, Fault> {
 }
 
 fn peer(object: &StatefulSetRestore) -> Peer {
+    let status = object.status.clone().unwrap_or_default();
     Peer {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
         created: object.creation_timestamp().map(|time| time.0).unwrap_or_default(),
-        planned: object.status.as_ref().is_some_and(|status| status.plan.is_some()),
+        began: status.start_time.map(|time| time.0),
+        planned: status.plan.is_some(),
         ended: object.has_ended(),
+        stands: match status.phase.unwrap_or_default() {
+            RestorePhase::Undone => false,
+            RestorePhase::Failed => status.run.is_some(),
+            _ => status.plan.is_some(),
+        },
     }
 }
 

@@ -249,8 +249,10 @@ pub async fn write_restore(c: &Cluster, row: &'static Row, write: &restore::Writ
     bound(&mut status.message, &mut status.conditions, &mut status.run);
     let reply = apply(c, row, &write.version, &status, status.message.clone()).await;
     let fact = answer(c, reply, restore_fact)?;
-    if let (Some(note), false) = (&write.note, matches!(fact, Fact::Mute(_))) {
-        tell::<StatefulSetRestore>(c, note).await;
+    if !matches!(fact, Fact::Mute(_)) {
+        for note in &write.notes {
+            tell::<StatefulSetRestore>(c, note).await;
+        }
     }
     Ok(vec![fact])
 }

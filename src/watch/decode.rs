@@ -12,7 +12,7 @@ use crate::api::shared::{IntentPhase, Trigger};
 use crate::api::slim::{
     BackupSpec, BackupStatus, LastRun, RestoreStatus, Run, SlimBackup, SlimJob, SlimRestore, Target,
 };
-use crate::api::{FINALIZER, NAME_MAX, annotation, check, label, slim};
+use crate::api::{FINALIZER, FORMAT, NAME_MAX, annotation, check, label, slim};
 use crate::plan::job::Kind;
 use crate::plan::launch::entry::{
     Job, Last, Manager, Object, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Uid, Waiting,
@@ -52,7 +52,9 @@ pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
     let status = status.good().unwrap_or_default();
     let manager = manager(install, status.managed_by.as_deref());
     let standing = standing(&status.conditions);
+    let formats = status.plan.iter().chain(&status.undo_plan).filter_map(|plan| plan.format.clone());
     let restore = Restore {
+        unread: formats.into_iter().find(|format| **format != *FORMAT),
         phase: status.phase,
         try_again: status.run.as_ref().is_some_and(|run| run.try_again == Some(true)),
         run: status.run.map(run),

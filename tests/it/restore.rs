@@ -1,5 +1,6 @@
 //! What is proven of a restore, its undo and its release in a world in memory of their own.
 
+mod advice;
 mod after;
 mod broken;
 mod denied;
@@ -8,6 +9,7 @@ mod forged;
 mod meanwhile;
 mod mutants;
 mod namesake;
+mod peers;
 pub mod process;
 pub mod sweep;
 mod two;

@@ -54,6 +54,10 @@ pub struct StatefulSetRestoreStatus {
     /// When the restore ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
+    /// What the preflight warned of before the restore began, each reason once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub warnings: Vec<String>,
     /// From the scale to 0 until all pods were ready again, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downtime_seconds: Option<f64>,

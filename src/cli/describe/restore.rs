@@ -72,6 +72,7 @@ fn state(object: &StatefulSetRestore, status: &StatefulSetRestoreStatus) -> Vec<
         ("Downtime", status.downtime_seconds.map_or("-".into(), |seconds| format!("{seconds:.1} s"))),
         ("Kept Until", instant(status.undo_deadline.as_ref(), "-")),
     ];
+    all.extend(status.warnings.iter().map(|warning| ("Warning", warning.clone())));
     if let Some(replicas) = status.original_replicas {
         all.push(("Replicas", format!("{replicas} before")));
     }

@@ -215,6 +215,8 @@ pub struct Restore {
     pub undo: Option<Box<str>>,
     /// An undo has written its plan.
     pub undoing: bool,
+    /// The format of its plan, of a newer version.
+    pub unread: Option<Box<str>>,
     #[serde(with = "optional")]
     pub undo_deadline: Option<Timestamp>,
     pub owned: Owned,

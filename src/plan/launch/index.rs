@@ -166,7 +166,10 @@ impl Index {
         let choice = care(uid, entry, choice, now);
         let barred = matches!(choice, Choice::Place { .. }) && self.is_barred(&entry.object);
         let waits = matches!(choice, Choice::Place { .. }) && (barred || pass != Pass::Place);
-        let waiting = self.waiting(entry, waits, barred, now);
+        let waiting = match &choice {
+            Choice::Bad(problem) if is_unread(&entry.object) => Some(Box::new(unread(&entry.object, problem, now))),
+            _ => self.waiting(entry, waits, barred, now),
+        };
         let untold = waiting.as_deref() != told(&entry.object) && entry.object.manager == Manager::Us;
         let untold_care = untold && entry.care.told.is_some() && !entry.object.is_frozen();
         let what = match choice {
@@ -343,9 +346,21 @@ fn judge(entry: &Entry, problem: &str, now: Now) -> Option<Verdict> {
     let o = &entry.object;
     let said = verdict::said(o) == Some((Reason::InvalidSpec, o.generation)) || entry.judged == Some(o.generation);
     let works = o.run().is_some() || entry.jobs.iter().any(Job::is_active);
-    let ours = !matches!(o.manager, Manager::Another(_));
+    let ours = !matches!(o.manager, Manager::Another(_)) && !is_unread(o);
     let may = ours && !works && o.leaving.is_none() && entry.pace.failures() < TRIES;
     (may && !said).then(|| verdict::invalid(o, problem, now.wall))
+}
+
+/// A newer version has written its plan.
+fn is_unread(object: &Object) -> bool {
+    matches!(&object.subject, Subject::Restore(restore) if restore.unread.is_some()) && object.manager == Manager::Us
+}
+
+/// That nothing is done for it; since when that has been told is kept.
+fn unread(object: &Object, problem: &str, now: Now) -> Waiting {
+    let told = told(object).filter(|told| told.why == Some(Reason::FormatUnknown)).cloned();
+    let new = || Waiting { since: now.wall, why: Some(Reason::FormatUnknown), message: problem.into() };
+    told.unwrap_or_else(new)
 }
 
 /// That it waits, as far as status tells.

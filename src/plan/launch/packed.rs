@@ -247,6 +247,7 @@ mod tests {
             run: None,
             undo: Some("u".into()),
             undoing: true,
+            unread: Some("2".into()),
             undo_deadline: Some(at(6)),
             owned: owned(),
         };

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::entry::{Job, Object, Owned, Restore, State, Uid};
 use super::pace::{Mark, Pace, Question, backoff_of_held};
 use super::{Choice, Now, Wake, What};
+use crate::api::FORMAT;
 use crate::api::condition::Reason;
 use crate::api::restore::RestorePhase;
 use crate::api::shared::Trigger;
@@ -31,6 +32,12 @@ pub(super) struct Case<'a> {
 
 pub(super) fn decide(case: &Case, pace: &mut Pace, now: Now) -> Choice {
     let r = case.r;
+    if let Some(format) = &r.unread {
+        return Choice::Bad(format!(
+            "its plan has format {format:?}, and this version reads only {FORMAT:?}: install the version that wrote it, or a \
+             newer one"
+        ));
+    }
     let request = case.handled().or(r.owned.request.as_deref());
     if request != r.owned.request.as_deref() {
         return Choice::Act(What::Status(Owned { request: request.map(Into::into), ..r.owned.clone() }));
@@ -78,9 +85,12 @@ impl Case<'_> {
         undo.map_or((Kind::Restore, String::new()), |slot| (Kind::Undo, slot))
     }
 
-    /// The request for an undo that has been answered: begun, done, or refused for good.
+    /// The request for an undo that has been answered: begun, done, or refused for good. While another is under way, by
+    /// hand, the runner says which that is.
     fn handled(&self) -> Option<&str> {
-        let value = self.r.undo.as_deref()?;
+        let under_way = |run: &&super::entry::OpenRun| !run.slot.is_empty() && !self.r.is_held();
+        let other = self.r.run.as_ref().filter(under_way).is_some_and(|run| self.r.undo.as_deref() != Some(&*run.slot));
+        let value = self.r.undo.as_deref().filter(|_| !other)?;
         let begun = self.r.run.as_ref().is_some_and(|run| *run.slot == *value);
         let ended = |job: &Job| matches!(job.state, State::Succeeded | State::Failed { refused: true });
         let undone = self.r.phase == Some(RestorePhase::Undone);

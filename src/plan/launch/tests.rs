@@ -1,8 +1,10 @@
 //! Tables of what is decided; what many decisions come to is simulated in `tests/launch`.
 
 mod denied;
+mod held;
 mod places;
 mod told;
+mod unread;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The claims as they are, their volumes, and the pods on them.
 
 use super::Findings;
+use crate::api::condition::Reason;
 use crate::api::restore::Uncovered;
 use crate::plan::choose::Chosen;
 use crate::plan::noun::{Claim, RETAIN};
@@ -76,7 +77,7 @@ fn volume(v: &View, pvc: &str, claim: &Claim, object: &str, found: &mut Findings
     // One that a restore guards has its own policy written on it.
     if volume.marks.policy.as_ref().unwrap_or(&volume.policy) == RETAIN {
         let message = "its own reclaim policy is Retain: it is kept for ever after the restore";
-        found.warn(&of, message, "delete it by hand when it is not needed any more");
+        found.warn(Reason::VolumeKept, &of, message, "delete it by hand when it is not needed any more");
     }
     Ok(())
 }
@@ -129,7 +130,12 @@ fn finalizers(v: &View, found: &mut Findings) -> Result<(), Read> {
     for (name, pod) in its.filter(|(_, pod)| !pod.finalizers.is_empty()) {
         let object = format!("Pod {}/{name}", v.want.statefulset_namespace);
         let message = format!("has finalizers of others: {}", pod.finalizers.join(", "));
-        found.warn(&object, message, "see that they are taken off when it stops: until then it counts as running");
+        found.warn(
+            Reason::PodFinalizers,
+            &object,
+            message,
+            "see that they are taken off when it stops: until then it counts as running",
+        );
     }
     Ok(())
 }
@@ -150,8 +156,8 @@ fn lacking(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Resu
                 format!("replica {} runs now and is not in the run", key.ordinal),
                 "scale down first, or set spec.uncovered to Keep (its claim stays) or Fresh (it starts on an empty one)",
             ),
-            Uncovered::Keep => found.warn(&object, "is not in the run and stays as it is", "spec.uncovered is Keep"),
-            Uncovered::Fresh => found.warn(&object, "is not in the run and starts empty", "spec.uncovered is Fresh"),
+            Uncovered::Keep => found.warn(Reason::ReplicaUncovered, &object, "is not in the run and stays as it is", "spec.uncovered is Keep"),
+            Uncovered::Fresh => found.warn(Reason::ReplicaUncovered, &object, "is not in the run and starts empty", "spec.uncovered is Fresh"),
         }
     }
     Ok(())

@@ -79,11 +79,11 @@ fn scalers(v: &View, found: &mut Findings) -> Result<(), Read> {
     let object = format!("StatefulSet {}/{}", v.want.statefulset_namespace, v.want.statefulset);
     for name in v.restore.scalers()? {
         let message = format!("{name} scales it, and will be refused while the restore keeps it at 0");
-        found.warn(&object, message, "nothing to do; it takes over again afterwards");
+        found.warn(Reason::ReplicasOwned, &object, message, "nothing to do; it takes over again afterwards");
     }
     if let Some(governor) = v.target()?.and_then(|target| target.governor.as_ref()) {
         let message = format!("{governor} owns its replica count, and will be refused while the restore keeps it at 0");
-        found.warn(&object, message, "nothing to do; suspend it if it gives up after refusals");
+        found.warn(Reason::ReplicasOwned, &object, message, "nothing to do; suspend it if it gives up after refusals");
     }
     Ok(())
 }

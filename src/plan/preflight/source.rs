@@ -46,7 +46,12 @@ fn state(source: &Source, object: &str, found: &mut Findings) {
         // Ready is ready: what the driver could not do at first it has done since.
         Some(error) if source.ready => {
             let message = format!("is ready, and its status has an error all the same: {error}");
-            found.warn(object, message, "nothing to do: the error is from before it became ready");
+            found.warn(
+                Reason::SnapshotErrorPassed,
+                object,
+                message,
+                "nothing to do: the error is from before it became ready",
+            );
         }
         Some(error) => found.refuse(object, format!("is in error: {error}"), "choose another run, or fix the driver"),
         None => {}
@@ -85,13 +90,18 @@ fn of_content(source: &Source, content: &Content, object: &str, found: &mut Find
 fn size(v: &View, source: &Source, item: &Item, object: &str, found: &mut Findings) -> Result<(), Read> {
     if let Some(size) = source.restore_size.as_ref().filter(|size| quantity::exceeds(size, &item.manifest.storage)) {
         let message = format!("needs {size}, more than the {} of claim {}", item.manifest.storage, item.pvc);
-        found.warn(object, message, "the new claim asks for the larger size; raise volumeClaimTemplates to match");
+        found.warn(
+            Reason::ClaimResized,
+            object,
+            message,
+            "the new claim asks for the larger size; raise volumeClaimTemplates to match",
+        );
     }
     let made = new_claim(v, item, item.snapshot.as_ref())?.manifest.storage;
     if quantity::exceeds(&item.manifest.storage, &made) {
         let message = format!("records {} for claim {}, more than is known of it", item.manifest.storage, item.pvc);
         let remedy = format!("the new claim asks for {made}; enlarge it afterwards");
-        found.warn(object, message, &remedy);
+        found.warn(Reason::ClaimResized, object, message, &remedy);
     }
     Ok(())
 }
@@ -142,7 +152,7 @@ fn named(class: &StorageClass, item: &Item, object: &str, found: &mut Findings) 
         let message = format!("parameter {key} of StorageClass {} depends on the claim's name", class.name);
         if parameter::is_tag(key) {
             let message = message + ": the new volume is tagged with the name of its staging claim";
-            found.warn(object, message, "nothing to do if only people read these tags");
+            found.warn(Reason::ClassParameters, object, message, "nothing to do if only people read these tags");
         } else {
             found.refuse(object, message, "use spec.strategy: InPlace");
         }

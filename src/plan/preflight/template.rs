@@ -71,13 +71,18 @@ fn left(v: &View, target: &Target, chosen: &Chosen, found: &mut Findings) {
         let names: Vec<String> = keys.map(|key| key.pvc(&v.want.statefulset)).collect();
         if !names.is_empty() {
             let message = format!("spec.snapshotNames leaves out {}: they stay as they are", names.join(", "));
-            found.warn(&object(v), message, "nothing to do if the pods can work with claims of two instants");
+            found.warn(
+                Reason::TemplateUncovered,
+                &object(v),
+                message,
+                "nothing to do if the pods can work with claims of two instants",
+            );
         }
         return;
     }
     for template in target.templates.iter().filter(|of| !chosen.claims.keys().any(|key| key.template == **of)) {
         let message = format!("volumeClaimTemplate {template} is not in the run: its claims stay as they are");
-        found.warn(&object(v), message, "look at spec.claimTemplates of the backup");
+        found.warn(Reason::TemplateUncovered, &object(v), message, "look at spec.claimTemplates of the backup");
     }
 }
 
@@ -86,5 +91,5 @@ fn pending(target: &Target, object: &str, found: &mut Findings) {
     let Some((runs, waits)) = &target.pending else { return };
     let message = format!("revision {runs} runs and {waits} is pending: after the stop all pods start with {waits}");
     let remedy = format!("finish that rollout first, or undo it if pods of {waits} must not start");
-    found.warn(object, message, &remedy);
+    found.warn(Reason::RevisionPending, object, message, &remedy);
 }

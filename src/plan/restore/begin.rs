@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::journal::{End, Item, Journal, Placed, Plan as Deeds, Record, Run};
-use super::{Hold, KIND, Restore, close, one, signature, volume, write};
+use super::{Hold, KIND, Restore, close, one, report, signature, volume};
 use crate::api::condition::Reason;
 use crate::api::restore::{Strategy, Uncovered};
 use crate::api::{FINALIZER, annotation};
@@ -28,14 +28,15 @@ pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
         Err(refusal) => return refuse(refusal),
     };
     let plan = plan(v, &chosen)?;
-    if let Some(refusal) = preflight::verdict(&preflight(v, &chosen, &plan)?) {
+    let findings = preflight(v, &chosen, &plan)?;
+    if let Some(refusal) = preflight::verdict(&findings) {
         return refuse(refusal);
     }
     if !record.finalizers.iter().any(|name| name == FINALIZER) {
         let finalizers = record.finalizers.iter().cloned().chain([FINALIZER.to_owned()]).collect();
         return one(Restore::Hold(Hold { version: record.version.clone(), finalizers }), now);
     }
-    write(v, &Journal::Open(Box::new(Run::new(plan, now))), now)
+    one(Restore::Write(Box::new(report::begun(v, Run::new(plan, now), &findings, now)?)), now)
 }
 
 fn refusal(finding: &Finding) -> Refusal {
@@ -181,8 +182,8 @@ pub fn barred(v: &View, open: &Open) -> Refusal {
         Reason::LockedByOpenRun,
         format!(
             "{kind} {namespace}/{name} has left run {run} open on StatefulSet {}/{}: only its own run may take the lock. \
-             Let it finish, undo or delete it; if it is gone, sts-backup doctor --lift-fence clears it",
-            v.want.statefulset_namespace, v.want.statefulset
+             Let it finish, undo or delete it; if it is gone, sts-backup doctor --lift-fence {}/{} clears it",
+            v.want.statefulset_namespace, v.want.statefulset, v.want.statefulset_namespace, v.want.statefulset
         ),
     )
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::journal::{Cause, Item, Journal, Placed, Plan, Record, Run};
 use super::volume::{self, behind, claims, find, is_marked, protect, set_aside, tend};
-use super::{Go, Holds, Restore, Scale, Signs, report, stage, steps, stop};
+use super::{Go, Holds, Restore, Scale, Signs, report, stage, steps, stop, swap};
 use crate::api::condition::Reason;
 use crate::api::restore::RestorePhase;
 use crate::api::shared::Goal;
@@ -27,12 +27,26 @@ pub fn before_mut(run: &mut Run) -> &mut Plan {
     }
 }
 
-/// Before the fence is lifted: it is we who may scale up.
-pub fn scale(v: &View, run: &Run, _: Timestamp) -> Holds {
+/// Before the fence is lifted: it is we who may scale up, and each claim stands on its volume, Bound: a StatefulSet that
+/// starts makes an empty claim for one that is gone.
+pub fn scale(v: &View, run: &Run, now: Timestamp) -> Holds {
     let replicas = before(run).replicas;
     let ours = run.reached >= RestorePhase::ScalingDown && v.want.restore.scale_down && replicas > 0;
     let Some(target) = v.target()?.filter(|target| ours && target.replicas == 0) else { return Ok(None) };
+    if let Some(go) = stand(v, run, now)? {
+        return Ok(Some(go));
+    }
     Ok(steps(vec![Restore::Scale(Scale { uid: target.uid.clone(), version: target.version.clone(), replicas })]))
+}
+
+/// What was swapped may have been touched since. Where nothing was, somebody's claim is no reason to leave all at 0.
+fn stand(v: &View, run: &Run, now: Timestamp) -> Holds {
+    let late = now >= run.since + v.want.restore.deletion_timeout;
+    Ok(match swap::swap(v, run, now)? {
+        Some(Go::Fail(_)) if !run.swapped() => None,
+        Some(Go::Wait(..)) if !run.swapped() && late => None,
+        go => go,
+    })
 }
 
 pub fn unfence(v: &View, _: &Run, _: Timestamp) -> Holds {
@@ -82,6 +96,15 @@ fn unready(pod: Option<&Pod>) -> String {
         Some(Some(waits)) => waits.clone(),
         Some(None) => LOG.to_owned(),
     }
+}
+
+/// Since when all its pods have run again, as far as they do.
+pub fn up(v: &View, run: &Run, now: Timestamp) -> Result<Timestamp, Read> {
+    let Some(target) = v.target()? else { return Ok(now) };
+    let its = v.roster()?.values().filter(|pod| pod.owner.as_ref() == Some(&target.uid) && !pod.leaving);
+    let since: Option<Vec<_>> = its.map(|pod| pod.ready_since).collect();
+    let all = since.filter(|since| since.len() >= before(run).replicas as usize);
+    Ok(all.and_then(|since| since.into_iter().max()).unwrap_or(now))
 }
 
 /// The StatefulSet's own persistentVolumeClaimRetentionPolicy.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
 use crate::api::shared::Goal;
 use crate::plan::noun::{Claim, ClaimRef, Lease, RETAIN, Target, Volume};
@@ -30,6 +31,7 @@ pub fn broken(state: &State) -> Vec<String> {
     if state.lease.is_some_and(|lease| lease.fence.is_some() && lease.open.is_none()) {
         all.push("a fence stands without an open mark".into());
     }
+    said(state.status, &mut all);
     let (deed, ended) = match journal::read(state.status) {
         Journal::Open(run) | Journal::Held(run, _) => {
             if !state.ending {
@@ -53,6 +55,28 @@ pub fn broken(state: &State) -> Vec<String> {
         settled(state, &deed, &mut all);
     }
     all
+}
+
+/// What status says does not contradict itself, and a wait for it ends: kstatus takes Reconciling for under way, Stalled for
+/// failed, and Ready False alone for under way as well.
+fn said(status: &StatefulSetRestoreStatus, all: &mut Vec<String>) {
+    let is = |kind| condition::is_true(&status.conditions, kind);
+    let (ready, stalled) = (is(ConditionType::Ready), is(ConditionType::Stalled));
+    let (reconciling, undoable) = (is(ConditionType::Reconciling), is(ConditionType::Undoable));
+    let over = matches!(status.phase, Some(RestorePhase::Completed | RestorePhase::Failed | RestorePhase::Undone));
+    let failed = status.phase == Some(RestorePhase::Failed);
+    if status.phase.is_some() && (reconciling == over || ready != (over && !failed) || stalled != failed) {
+        all.push(format!("Ready {ready}, Reconciling {reconciling}, Stalled {stalled} in phase {:?}", status.phase));
+    }
+    let why = condition::get(&status.conditions, ConditionType::Undoable).map(|one| one.reason.as_str());
+    let kept = status.undo_deadline.is_some() || failed && status.run.is_some();
+    if undoable && (why == Some(Reason::UndoRefused.as_str()) || !kept) {
+        all.push(format!("Undoable for {why:?} in phase {:?}", status.phase));
+    }
+    let precise = |seconds: f64| ((seconds * 1000.0).round() - seconds * 1000.0).abs() < 1e-6;
+    if status.downtime_seconds.is_some_and(|seconds| !precise(seconds)) {
+        all.push("downtimeSeconds has more than three decimals".into());
+    }
 }
 
 fn find<'a>(state: &State<'a>, placed: &Placed) -> Option<&'a Volume> {

@@ -88,6 +88,7 @@ pub struct Run {
     pub reached: RestorePhase,
     /// When the phase was entered.
     pub since: Timestamp,
+    /// When the pods were first told to stop.
     pub down_since: Option<Timestamp>,
     /// A pod was Ready on restored volumes: they may hold new writes.
     pub served: bool,
@@ -166,8 +167,7 @@ impl Run {
     #[must_use]
     pub fn enter(&self, phase: RestorePhase, now: Timestamp) -> Run {
         let reached = if self.goal == Goal::New { self.reached.max(phase) } else { self.reached };
-        let down_since = self.down_since.or((phase == RestorePhase::ScalingDown).then_some(now));
-        Run { phase, reached, down_since, since: now, ..self.clone() }
+        Run { phase, reached, since: now, ..self.clone() }
     }
 
     /// Back to the old volumes. Before a deletion was sent there is nothing to swap.

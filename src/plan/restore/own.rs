@@ -92,6 +92,11 @@ fn is_provisioned(v: &View, class: Option<&str>, volume: &Volume) -> Result<bool
     Ok(class.is_some_and(|class| volume.provisioner.as_ref() == Some(&class.provisioner)))
 }
 
+/// An empty claim of its class is Bound only when a pod uses it.
+pub fn waits(v: &View, item: &Item) -> Result<bool, Read> {
+    Ok(v.restore.storage_class(item.manifest.storage_class_name.as_deref())?.is_none_or(|class| class.waits))
+}
+
 /// Some claim had it before the restore, by name, uid or handle.
 fn is_old(run: &Run, pv: &str, volume: &Volume) -> bool {
     let olds = run.deed.plan.items.iter().filter_map(|item| item.old.as_ref());

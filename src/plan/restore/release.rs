@@ -7,8 +7,8 @@ use super::journal::{Deed, Item, Journal, Placed, Record};
 use super::volume::{find, is_marked, tend};
 use super::{Restore, acquire, closed, depart, ending, gate, held, leave_lock, leaving, one, outcome, report};
 use crate::api::restore::ReleaseOldVolumes;
-use crate::plan::flow::{Exit, Next, Plan, act, end};
-use crate::plan::noun::{Marks, Outcome, RETAIN, Volume};
+use crate::plan::flow::{Exit, Feed, Next, Plan, act, end, wait};
+use crate::plan::noun::{ClaimRef, DELETE, Marks, Outcome, RETAIN, Volume};
 use crate::plan::view::{Read, View};
 
 pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
@@ -35,6 +35,14 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         return end(Exit::Refused(refusal.clone()));
     }
     let (batch, waits) = free(v, deed.as_deref())?;
+    let left = left(v, deed.as_deref())?;
+    if batch.is_empty() && !left.is_empty() && now < v.want.lock_by {
+        // Nobody else has to wait for that.
+        return match v.to_release()? {
+            Some(epoch) => one(Restore::Unlock(epoch), now),
+            None => wait(left.into_iter().map(|(pv, _)| Feed::Volume(pv)), v.want.lock_by),
+        };
+    }
     // Still referenced: tomorrow again. When the object goes it stays Retained and labelled, and the deletion ends.
     if batch.is_empty() && !waits.is_empty() && !record.leaving {
         return depart(v, Exit::Waits(waiting(v, &waits)), now);
@@ -42,12 +50,19 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
     if v.mine()?.is_none() {
         return acquire(v, record, now);
     }
+    if record.leaving && record.status.undo_deadline.is_some() {
+        return one(Restore::Write(Box::new(report::going(v, now)?)), now);
+    }
     if !batch.is_empty() {
         return act(batch, now + super::CALL);
     }
-    if waits.is_empty() && record.status.undo_deadline.is_some() && !record.leaving {
+    // Of an object that goes the Event stays.
+    let told = record.status.message.as_ref().is_some_and(|told| told.contains(report::STILL_THERE));
+    let due = if record.leaving { !left.is_empty() && !told } else { record.status.undo_deadline.is_some() };
+    if waits.is_empty() && due {
+        let left: Vec<String> = left.into_iter().map(|(_, why)| why).collect();
         let stay = staying(v, deed.as_deref())?;
-        return one(Restore::Write(Box::new(report::released(v, &stay, now)?)), now);
+        return one(Restore::Write(Box::new(report::released(v, &left, &stay, now)?)), now);
     }
     match held(record) {
         Some(hold) => one(Restore::Hold(hold), now),
@@ -75,6 +90,28 @@ fn free(v: &View, deed: Option<&Deed>) -> Result<(Vec<Restore>, Vec<String>), Re
         }
     }
     Ok((batch, waits))
+}
+
+/// What is still to come of what was set aside, each by name and as a phrase: a volume that its controller has not seen
+/// free yet, so that it could not be given back; and one that was, and that its provisioner has not deleted.
+fn left(v: &View, deed: Option<&Deed>) -> Result<Vec<(String, String)>, Read> {
+    let mut left = vec![];
+    for (deed, item, placed) in deed.into_iter().flat_map(|deed| volumes(deed).map(move |(item, of)| (deed, item, of)))
+    {
+        let Some(volume) = find(v, deed, item, placed)? else { continue };
+        let claims = v.claims()?;
+        let lives = |of: &ClaimRef| claims.get(&of.name).is_some_and(|claim| Some(&claim.uid) == of.uid.as_ref());
+        let Some(of) = volume.claim.as_ref().filter(|of| of.uid.is_some() && !lives(of)) else { continue };
+        let why = match volume.phase.as_str() {
+            "Released" | "Failed" if !is_marked(v, volume) && volume.policy == DELETE => {
+                "its provisioner has not deleted it"
+            }
+            phase if is_marked(v, volume) && phase != "Released" => "it is not Released from that claim yet",
+            _ => continue,
+        };
+        left.push((placed.pv.clone(), format!("PersistentVolume {} of claim {}: {why}", placed.pv, of.name)));
+    }
+    Ok(left)
 }
 
 /// Those that are given back and that nobody frees: their own policy is Retain.

@@ -1,5 +1,8 @@
 //! What people and machines read of a restore: the status that goes with each entry of the journal, and the Events.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -10,7 +13,8 @@ use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
 use crate::api::shared::Goal;
 use crate::plan::name::RunId;
 use crate::plan::noun::Refusal;
-use crate::plan::report::Note;
+use crate::plan::preflight::{Finding, Severity};
+use crate::plan::report::{Note, seconds};
 use crate::plan::view::{Read, View};
 
 /// One write of the journal: the whole status as the runner owns it, and what is told beside it.
@@ -20,11 +24,13 @@ pub struct Write {
     pub version: String,
     pub run: Option<RunId>,
     pub status: StatefulSetRestoreStatus,
-    pub note: Option<Note>,
+    pub notes: Vec<Note>,
 }
 
 struct Scribe<'a> {
     v: &'a View,
+    /// The object is being deleted.
+    leaving: bool,
     status: StatefulSetRestoreStatus,
     now: Timestamp,
 }
@@ -41,20 +47,55 @@ pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read>
     scribe.finish(note)
 }
 
-/// After the undo window: nothing is kept any more.
-pub fn released(v: &View, stay: &[&str], now: Timestamp) -> Result<Write, Read> {
+/// The plan, and what the preflight warned of before it: each reason once.
+pub fn begun(v: &View, run: Run, findings: &[Finding], now: Timestamp) -> Result<Write, Read> {
+    let mut write = write(v, &Journal::Open(Box::new(run)), now)?;
+    let mut warnings: BTreeMap<Reason, Vec<&Finding>> = BTreeMap::new();
+    for finding in findings.iter().filter(|finding| finding.severity == Severity::Warn) {
+        warnings.entry(finding.reason).or_default().push(finding);
+    }
+    for (reason, all) in warnings {
+        let Finding { object, message, remedy, .. } = all[0];
+        let more = if all.len() > 1 { format!("; the same of {} more", all.len() - 1) } else { String::new() };
+        let message = format!("{object}: {message} ({remedy}){more}");
+        write.status.warnings.push(format!("{reason}: {message}"));
+        write.notes.push(Note { warning: true, reason, message });
+    }
+    Ok(write)
+}
+
+/// Its object is being deleted: what it has set aside is about to be released.
+pub fn going(v: &View, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;
-    let stay = match stay {
-        [] => String::new(),
-        stay => format!(
+    let message = "it is being deleted: the volumes that it has set aside are released";
+    scribe.status.undo_deadline = None;
+    scribe.status.message = Some(message.to_owned());
+    scribe.set(ConditionType::Undoable, false, Reason::OldVolumesReleased, message);
+    scribe.finish(None)
+}
+
+/// After the undo window: nothing is kept any more. `left`: what has not gone although it was given up; `stay`: what
+/// nobody frees.
+pub fn released(v: &View, left: &[String], stay: &[&str], now: Timestamp) -> Result<Write, Read> {
+    let mut scribe = Scribe::new(v, now)?;
+    let mut message = "the replaced volumes were given up: there is nothing to undo any more".to_owned();
+    if !left.is_empty() {
+        let _ = write!(message, "{STILL_THERE}{}", left.join("; "));
+    }
+    if !stay.is_empty() {
+        let _ = write!(
+            message,
             "; these stay until they are deleted by hand, because their own reclaim policy is Retain: {}",
             stay.join(", ")
-        ),
-    };
-    let message = format!("the replaced volumes were given up: there is nothing to undo any more{stay}");
+        );
+    }
     scribe.status.undo_deadline = None;
+    // The sentence of its end told until when they are kept, and how it is undone.
+    let told = scribe.status.message.take().unwrap_or_default();
+    let told = told.split(KEPT).next().unwrap_or_default().split(UNDO_REFUSED).next().unwrap_or_default();
+    scribe.status.message = Some(format!("{told}; {message}"));
     scribe.set(ConditionType::Undoable, false, Reason::OldVolumesReleased, &message);
-    let note = Note { warning: false, reason: Reason::OldVolumesReleased, message };
+    let note = Note { warning: !left.is_empty(), reason: Reason::OldVolumesReleased, message };
     scribe.finish(Some(note))
 }
 
@@ -64,7 +105,8 @@ pub fn lifted(v: &View, keeps: bool, now: Timestamp) -> Result<Write, Read> {
     let until = keeps.then_some(now + v.want.restore.undo_window);
     let kept = until.map(|until| format!("; the volumes that are not are kept until {until:.0}")).unwrap_or_default();
     let message = format!(
-        "it was Held, and sts-backup doctor --lift-fence ended it as it stood: what is under the claims stays{kept}"
+        "it was Held, and sts-backup doctor --lift-fence {}/{} ended it as it stood: what is under the claims stays{kept}",
+        v.want.statefulset_namespace, v.want.statefulset
     );
     scribe.status.run = None;
     scribe.status.undo_deadline = until.map(Time);
@@ -74,12 +116,21 @@ pub fn lifted(v: &View, keeps: bool, now: Timestamp) -> Result<Write, Read> {
     scribe.finish(Some(note))
 }
 
+/// Before what a request for an undo came to.
+const UNDO_REFUSED: &str = ". An undo was refused: ";
+/// Before what was given up and has not gone.
+pub const STILL_THERE: &str = "; still there: ";
+/// Before what is kept, and until when.
+const KEPT: &str = "; the old ones are kept until ";
+
 /// The request is answered, and nothing else is changed.
 pub fn undo_refused(v: &View, message: String, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;
     scribe.status.last_request = Some(v.want.slot.clone());
-    let is_undoable = condition::is_true(&scribe.status.conditions, ConditionType::Undoable);
-    scribe.set(ConditionType::Undoable, is_undoable, Reason::UndoRefused, &message);
+    let told = scribe.status.message.take().unwrap_or_default();
+    let told = told.split(UNDO_REFUSED).next().unwrap_or_default();
+    scribe.status.message = Some(format!("{told}{UNDO_REFUSED}{message}"));
+    scribe.set(ConditionType::Undoable, false, Reason::UndoRefused, &message);
     let note = Note { warning: true, reason: Reason::UndoRefused, message };
     scribe.finish(Some(note))
 }
@@ -91,13 +142,13 @@ impl<'a> Scribe<'a> {
         let mut status = StatefulSetRestoreStatus { managed_by: None, ..record.status.clone() };
         condition::leave_out_waiting(&mut status.conditions);
         status.job_name = v.want.job.clone().or(status.job_name);
-        Ok(Scribe { v, status, now })
+        Ok(Scribe { v, leaving: record.leaving, status, now })
     }
 
-    fn finish(self, note: Option<Note>) -> Result<Write, Read> {
+    fn finish(self, note: impl IntoIterator<Item = Note>) -> Result<Write, Read> {
         let version = self.v.restore.record()?.version.clone();
         let run = self.status.plan.as_ref().and_then(|plan| plan.run_id.as_ref()?.parse().ok());
-        Ok(Write { version, run, status: self.status, note })
+        Ok(Write { version, run, status: self.status, notes: note.into_iter().collect() })
     }
 
     fn set(&mut self, kind: ConditionType, status: impl Into<Option<bool>>, reason: Reason, message: &str) {
@@ -165,15 +216,19 @@ impl<'a> Scribe<'a> {
         } else {
             "Nothing more is changed"
         };
+        let how = if self.leaving {
+            "It is being deleted: the next process tries once more to put the old volumes back".to_owned()
+        } else {
+            format!("{how}: sts-backup undo {namespace}/{name}")
+        };
         let message = format!(
-            "{what}{}: {}. {rest}: sts-backup describe {namespace}/{name} tells which volume is whose. {how}: sts-backup undo \
-             {namespace}/{name}",
+            "{what}{}: {}. {rest}: sts-backup describe {namespace}/{name} tells which volume is whose. {how}",
             refusal.reason, refusal.message
         );
         self.status.phase = Some(RestorePhase::Failed);
         self.status.completion_time = Some(Time(self.now));
         self.close(false, Reason::Held, &message);
-        self.set(ConditionType::Undoable, run.swapped(), Reason::Held, "");
+        self.set(ConditionType::Undoable, run.swapped() && !self.leaving, Reason::Held, "");
         Note { warning: true, reason: Reason::RestoreFailed, message: format!("{}: {message}", Reason::Held) }
     }
 
@@ -191,23 +246,26 @@ impl<'a> Scribe<'a> {
         };
         let keeps = match run {
             // Its object goes: what is kept is kept for people, there will be no release.
-            Some(run) if self.v.restore.record()?.leaving && run.goal == Goal::New => false,
+            Some(run) if self.leaving && run.goal == Goal::New => false,
             Some(run) => finish::keeps(self.v, run)?,
             None => false,
         };
         let until = keeps.then_some(self.now + self.v.want.restore.undo_window);
-        let down = run.and_then(|run| run.down_since).map(|since| self.now.duration_since(since));
+        let down = match run.and_then(|run| Some((run, run.down_since?))) {
+            Some((run, since)) => Some(finish::up(self.v, run, self.now)?.max(since).duration_since(since)),
+            None => None,
+        };
         self.status.run = None;
         self.status.completion_time = Some(Time(self.now));
         self.status.start_time.get_or_insert(Time(self.now));
         self.status.undo_deadline = until.map(Time);
-        self.status.downtime_seconds = down.map(|down| down.as_secs_f64());
+        self.status.downtime_seconds = down.map(seconds);
         let (phase, reason, mut message) = self.words(end, run)?;
         if let Some(until) = until {
             let (namespace, name) = (&self.v.want.namespace, &self.v.want.name);
             let kept = match end {
                 End::Completed => {
-                    format!("; the old ones are kept until {until:.0}: sts-backup undo {namespace}/{name}")
+                    format!("{KEPT}{until:.0}: sts-backup undo {namespace}/{name}")
                 }
                 End::Undone | End::Failed(_) => format!("; the restored ones are kept until {until:.0}"),
             };
@@ -218,10 +276,7 @@ impl<'a> Scribe<'a> {
         }
         self.status.phase = Some(phase);
         let good = !matches!(end, End::Failed(_));
-        self.close(good && phase == RestorePhase::Completed, reason, &message);
-        if good {
-            self.set(ConditionType::Stalled, false, reason, "");
-        }
+        self.close(good, reason, &message);
         self.set(ConditionType::Undoable, keeps && *end == End::Completed, reason, "");
         let event = match (end, run) {
             (End::Failed(_), Some(run)) if run.swapped() && run.goal == Goal::Old => Reason::RolledBack,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::NewClaim;
-use super::journal::{Course, Record};
+use super::journal::{Cause, Course, Journal, Record};
 use crate::api::recorded::RecordedClaim;
 use crate::plan::name::{ClaimKey, RunId};
 use crate::plan::noun::Refusal;
@@ -165,9 +165,13 @@ pub struct Peer {
     pub name: String,
     pub uid: String,
     pub created: Timestamp,
+    /// When it began, under the lock.
+    pub began: Option<Timestamp>,
     /// It has a plan.
     pub planned: bool,
     pub ended: bool,
+    /// What it has put under the claims may be there: it is Completed, Held or under way.
+    pub stands: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +210,8 @@ pub struct Sights {
     pub made: BTreeSet<String>,
     /// Where the journal was when it was last known.
     pub course: Option<Course>,
+    /// The undo that was last seen under way, by the value that asked for it.
+    pub undoing: Option<String>,
 }
 
 fn at(look: Look) -> Read {
@@ -215,7 +221,14 @@ fn at(look: Look) -> Read {
 impl Sights {
     pub fn fold(&mut self, sight: Sight) {
         match sight {
-            Sight::Record(record) => self.record = Seen::Known(*record),
+            Sight::Record(record) => {
+                if let Journal::Open(run) = &record.journal
+                    && let Cause::Undo(slot) = &run.cause
+                {
+                    self.undoing = Some(slot.clone());
+                }
+                self.record = Seen::Known(*record);
+            }
             Sight::Sources(all) => self.sources = Seen::Known(all),
             Sight::Source(name, source) => {
                 if let Seen::Known(all) = &mut self.sources {
@@ -249,7 +262,8 @@ impl Sights {
     /// What was seen before the lock was ours is hearsay; who we are and what we have made is not.
     pub fn forget(&mut self) {
         let (user, made, course) = (std::mem::take(&mut self.user), std::mem::take(&mut self.made), self.course);
-        *self = Sights { user, made, course, ..Sights::default() };
+        let undoing = self.undoing.take();
+        *self = Sights { user, made, course, undoing, ..Sights::default() };
     }
 
     /// That is to be looked at again.

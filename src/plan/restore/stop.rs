@@ -2,10 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::journal::{Plan, Run};
+use super::journal::{Journal, Plan, Run};
 use super::sight::Fence;
 use super::volume::{self, behind, claims, find, protect as guard};
-use super::{Doomed, Go, Holds, Keep, Restore, Scale, Signs, again, finish, stage, steps};
+use super::{Doomed, Go, Holds, Keep, Restore, Scale, Signs, again, finish, report, stage, steps};
 use crate::api::condition::Reason;
 use crate::api::restore::{STOP_TIMEOUT_MARGIN_SECONDS, STOP_TIMEOUT_MOST_SECONDS, Strategy};
 use crate::api::shared::Goal;
@@ -111,6 +111,10 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
     if let Some(target) = target.filter(|target| target.replicas > 0 && v.want.restore.scale_down) {
         if let Some(go) = again::before_stop(v, run, target, now)? {
             return Ok(Some(go));
+        }
+        if run.down_since.is_none() {
+            let down = Journal::Open(Box::new(Run { down_since: Some(now), ..run.clone() }));
+            return Ok(steps(vec![Restore::Write(Box::new(report::write(v, &down, now)?))]));
         }
         return Ok(steps(vec![Restore::Scale(Scale {
             uid: target.uid.clone(),

@@ -117,7 +117,7 @@ fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
             Ok(Place::Fail(stop::gone(&item.pvc, claim.asked.as_deref().unwrap_or_default())))
         }
         true if !placed && !own::is_proven(v, claim)? => Ok(Place::Fail(stage::unproven(&item.pvc, claim))),
-        true if claim.volume.is_some() || fresh => Ok(Place::There),
+        true if claim.volume.is_some() || fresh && own::waits(v, item)? => Ok(Place::There),
         true => Ok(Place::Binding),
         false => drop_claim(v, run, item, claim),
     }

@@ -1,11 +1,14 @@
 //! Undo: a run of its own that puts the replaced volumes back under the claims, by the same stages with goal `Old`.
 //! The volumes that are there now are kept for another window. It writes its own plan before anything is changed.
 
+use std::ops::Range;
+
 use jiff::Timestamp;
 
 use super::journal::{Cause, Deed, End, Item, Journal, Record, Run};
+use super::sight::Peer;
 use super::volume::{behind, find};
-use super::{Restore, acquire, closed, gate, one, outcome, release, report};
+use super::{Restore, acquire, closed, gate, one, outcome, own, release, report};
 use crate::api::RESTORE_POLICY;
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::RestorePhase;
@@ -43,7 +46,8 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
     if let Some(Refusal { reason, message }) = guard::refusal(v, RESTORE_POLICY)? {
         return refuse(v, record, &format!("{reason}: {message}"), now);
     }
-    match plan(v, deed)? {
+    let half = if let Journal::Held(run, _) = &record.journal { Some(run.as_ref()) } else { None };
+    match plan(v, deed, half)? {
         Ok(undo) => {
             let deed = Deed { undo: Some(undo), ..deed.clone() };
             let run = Run {
@@ -52,7 +56,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
                 phase: RestorePhase::ScalingDown,
                 reached: RestorePhase::ScalingUp,
                 since: now,
-                down_since: Some(now),
+                down_since: None,
                 served,
                 deed,
             };
@@ -68,15 +72,16 @@ pub fn nothing(ended: &End) -> &'static str {
     match ended {
         End::Undone => "it has been undone already",
         End::Failed(refusal) if refusal.reason == Reason::Held => {
-            "it was Held and has been ended as it stood, with the restored volumes under the claims"
+            "it was Held and has been ended as it stood: what was under the claims then stays there"
         }
         End::Failed(_) => "it failed, and what was under the claims before it is there",
         End::Completed => "it has no plan (status.plan)",
     }
 }
 
+/// Status says so, or this process has seen it under way: a watcher may have answered another request since.
 fn handled(v: &View, record: &Record) -> bool {
-    record.status.last_request.as_ref() == Some(&v.want.slot)
+    [&record.status.last_request, &v.restore.undoing].contains(&&Some(v.want.slot.clone()))
 }
 
 /// This very request was refused, and status says so.
@@ -102,8 +107,8 @@ fn refuse(v: &View, record: &Record, why: &str, now: Timestamp) -> Plan<Restore>
     one(Restore::Write(Box::new(report::undo_refused(v, message, now)?)), now)
 }
 
-/// What is under the claims now; or why it must stay there.
-fn plan(v: &View, deed: &Deed) -> Result<Result<super::journal::Plan, String>, Read> {
+/// What is under the claims now; or why it must stay there. `half`: a run that is Held.
+fn plan(v: &View, deed: &Deed, half: Option<&Run>) -> Result<Result<super::journal::Plan, String>, Read> {
     let mut items = vec![];
     for item in &deed.plan.items {
         if let Some(old) = &item.old {
@@ -122,6 +127,15 @@ fn plan(v: &View, deed: &Deed) -> Result<Result<super::journal::Plan, String>, R
         }
         let Some(claim) = v.claims()?.get(&item.pvc) else { continue };
         let Some((pv, volume)) = behind(v, &item.pvc, claim)? else {
+            let ours = match half {
+                Some(run) => own::is_ours(v, run, item, claim)?,
+                None => false,
+            };
+            if ours {
+                // Half made: nothing is on it.
+                items.push(Item { old: None, snapshot: None, staging: None, ..item.clone() });
+                continue;
+            }
             return Ok(Err(format!("claim {} is not Bound", item.pvc)));
         };
         let placed = deed.staged.get(&item.pvc).into_iter().chain(&item.old);
@@ -135,13 +149,12 @@ fn plan(v: &View, deed: &Deed) -> Result<Result<super::journal::Plan, String>, R
     if let Some(peer) = later(v)? {
         return Ok(Err(format!("restore {peer} of the same StatefulSet came after it: undo that one first")));
     }
+    if let Some(why) = running(v, deed)? {
+        return Ok(Err(why));
+    }
     let target = v.target()?;
-    if let (Some(target), false) = (target, v.want.restore.force) {
-        let ordinals = target.start..target.start.saturating_add(target.replicas);
-        let planned = |ordinal: &u32| deed.plan.items.iter().any(|item| item.ordinal() == ordinal.to_string());
-        if let Some(ordinal) = ordinals.clone().find(|ordinal| !planned(ordinal)) {
-            return Ok(Err(format!("replica {ordinal} runs and is not in the plan (--force undoes nevertheless)")));
-        }
+    if let Some(why) = newcomer(v, deed)? {
+        return Ok(Err(why));
     }
     let replicas = target.map_or(deed.plan.replicas, |target| target.replicas);
     let replicas = if replicas == 0 { deed.plan.replicas } else { replicas };
@@ -149,16 +162,108 @@ fn plan(v: &View, deed: &Deed) -> Result<Result<super::journal::Plan, String>, R
     Ok(Ok(super::journal::Plan { run: deed.plan.run, statefulset, replicas, items }))
 }
 
+/// A replica that has come since the restore: its claims would stay as they are.
+fn newcomer(v: &View, deed: &Deed) -> Result<Option<String>, Read> {
+    let Some(target) = v.target()?.filter(|_| !v.want.restore.force) else { return Ok(None) };
+    let mut ordinals = target.start..target.start.saturating_add(target.replicas);
+    let before = replicas(&deed.plan);
+    let planned = |ordinal: &u32| deed.plan.items.iter().any(|item| item.ordinal() == ordinal.to_string());
+    let come = ordinals.find(|ordinal| !planned(ordinal) && !before.contains(ordinal));
+    let (namespace, name) = (&v.want.namespace, &v.want.name);
+    Ok(come.map(|ordinal| {
+        format!(
+            "replica {ordinal} has come since the restore, and its claims would stay as they are: \
+             sts-backup undo {namespace}/{name} --force undoes nevertheless"
+        )
+    }))
+}
+
+/// With scaleDown: false nobody stops the pods, and the claims cannot go before they are stopped.
+fn running(v: &View, deed: &Deed) -> Result<Option<String>, Read> {
+    if v.want.restore.scale_down {
+        return Ok(None);
+    }
+    let uses = |claims: &[String]| deed.plan.items.iter().any(|item| claims.contains(&item.pvc));
+    let pod = v.roster()?.iter().find(|(_, pod)| !pod.finished && uses(&pod.claims)).map(|(name, _)| name);
+    let (namespace, name) = (&v.want.statefulset_namespace, &v.want.statefulset);
+    let replicas = v.target()?.map_or(0, |target| target.replicas);
+    let what = match pod {
+        Some(pod) => format!("pod {pod} uses a claim"),
+        None if replicas > 0 => format!("StatefulSet {name} has {replicas} replicas"),
+        None => return Ok(None),
+    };
+    let remedy = format!("kubectl -n {namespace} scale statefulset {name} --replicas 0");
+    Ok(Some(format!("spec.scaleDown is false and {what}: {remedy}, and ask again")))
+}
+
+/// The replicas that there were before the restore.
+fn replicas(plan: &super::journal::Plan) -> Range<u32> {
+    let start = plan.statefulset.as_ref().and_then(|manifest| manifest.pointer("/spec/ordinals/start")?.as_u64());
+    let start = start.and_then(|start| u32::try_from(start).ok()).unwrap_or_default();
+    start..start.saturating_add(plan.replicas)
+}
+
 /// Released, and its provisioner is about to delete it: it is still seen, and will not be there when it is needed.
 fn is_given_up(volume: &Volume) -> bool {
     volume.leaving || volume.phase == "Released" && volume.policy == DELETE
 }
 
-/// A restore of the same StatefulSet that was planned after this one.
+/// A restore of the same StatefulSet that has swapped after this one, and whose volumes may be there. The Lease remembers
+/// restores in the order in which they swapped; of what it does not name the order is that in which they had the lock.
 fn later(v: &View) -> Result<Option<String>, Read> {
-    let peers = v.restore.peers()?;
-    let own = peers.iter().find(|peer| peer.uid == v.want.uid).map(|own| own.created);
-    let later =
-        peers.iter().find(|peer| peer.uid != v.want.uid && peer.planned && own.is_some_and(|own| peer.created > own));
+    let (peers, lease) = (v.restore.peers()?, v.lease()?);
+    let own = peers.iter().find(|peer| peer.uid == v.want.uid).and_then(|own| own.began);
+    let at = |is_it: &dyn Fn(&str) -> bool| {
+        lease?.restored.iter().rposition(|entry| entry.split(' ').next().is_some_and(is_it))
+    };
+    let signature = super::signature(v);
+    let ours = at(&|entry| entry == signature);
+    let after = |peer: &&Peer| {
+        let path = format!("{}/{}", peer.namespace, peer.name);
+        match (ours, at(&|entry| entry.rsplit_once('@').is_some_and(|(front, _)| front == path))) {
+            (Some(ours), Some(theirs)) => theirs > ours,
+            _ => peer.began.is_some_and(|began| own.is_none_or(|own| began > own)),
+        }
+    };
+    let later = peers.iter().filter(|peer| peer.uid != v.want.uid && peer.planned && peer.stands).find(after);
     Ok(later.map(|peer| format!("{}/{}", peer.namespace, peer.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::restore::StatefulSetRestoreStatus;
+    use crate::plan::flow::Next;
+    use crate::plan::noun::{Outcome, Want};
+    use crate::plan::restore::sight::Sight;
+    use crate::plan::view::{Fact, Seen};
+
+    /// By hand, while a watcher answers the request before it once all is done.
+    #[test]
+    fn an_undo_that_was_done_is_done_whichever_request_status_names_last() {
+        let (namespace, name, slot) = ("shop".to_owned(), "back".to_owned(), "by hand".to_owned());
+        let mut v =
+            View::new(Want { namespace, name, slot: slot.clone(), statefulset: "pg".into(), ..Want::default() });
+        let mut tell = |journal: Journal, last: &str| {
+            let status =
+                StatefulSetRestoreStatus { last_request: Some(last.into()), ..StatefulSetRestoreStatus::default() };
+            v.fold(Fact::Restore(Box::new(Sight::Record(Box::new(Record {
+                version: "1".into(),
+                uid: "uid".into(),
+                leaving: false,
+                created: Timestamp::UNIX_EPOCH,
+                finalizers: vec![],
+                undo: Some("refused".into()),
+                status,
+                journal,
+            })))));
+            v.fold(Fact::Lease(Seen::Known(None)));
+            next(&v, Timestamp::UNIX_EPOCH).unwrap()
+        };
+        let open =
+            Run { cause: Cause::Undo(slot), ..Run::new(super::super::journal::Plan::default(), Timestamp::UNIX_EPOCH) };
+        tell(Journal::Open(Box::new(open)), "by hand");
+        let ended = tell(Journal::Ended(End::Undone, Some(Box::default())), "refused");
+        assert_eq!(ended, Next::End(Exit::Done(Outcome::Succeeded)));
+    }
 }

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use sts_backup::api::condition::{self, ConditionType};
 use sts_backup::api::restore::ReleaseOldVolumes;
 use sts_backup::plan::flow::Exit;
 use sts_backup::plan::noun::{Outcome, RETAIN};
@@ -15,6 +17,97 @@ use super::process::Process;
 use super::sweep::{STAGED, case, pause, run, runtime, want};
 use super::world::{Odd, PULL, Setting, World, keys};
 
+/// kstatus: what is over is neither under way for ever nor half of everything; and every word of it is true.
+#[test]
+fn what_is_over_says_so_and_what_was_refused_too() {
+    runtime().block_on(async {
+        let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
+        run(&world, "restore", restore::next).await;
+        let condition = |kind| {
+            let all = &world.borrow().status.conditions;
+            condition::get(all, kind).map(|one| (one.status.clone(), one.reason.clone())).unwrap()
+        };
+        let yes = |reason: &str| ("True".to_owned(), reason.to_owned());
+        let no = |reason: &str| ("False".to_owned(), reason.to_owned());
+        assert_eq!(condition(ConditionType::Undoable), yes("RestoreCompleted"));
+        let down = world.borrow().status.downtime_seconds.unwrap();
+        // Two pods go one after the other, a second each, and are Ready two seconds after they are made.
+        assert!((4.0..8.0).contains(&down), "{down}");
+
+        world.borrow_mut().unguarded_at = Some(0);
+        let want = want(&world.borrow(), "undo", 1);
+        let process = Process::start(&world, want.clone());
+        drive(&process, undo::next, View::new(want)).await;
+        assert_eq!(condition(ConditionType::Undoable), no("UndoRefused"));
+        let said = world.borrow().status.message.clone().unwrap();
+        assert!(said.contains("An undo was refused: ") && said.contains("4 claims stand on volumes"), "{said}");
+
+        world.borrow_mut().unguarded_at = None;
+        world.borrow_mut().status.last_request = None;
+        run(&world, "undo", undo::next).await;
+        assert_eq!(condition(ConditionType::Ready), yes("Undone"));
+        assert_eq!(condition(ConditionType::Stalled), no("Undone"));
+        assert_eq!(condition(ConditionType::Reconciling), no("Undone"));
+        assert_eq!(condition(ConditionType::Undoable), no("Undone"));
+        assert_eq!(world.borrow().violations, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn what_is_being_deleted_does_not_advertise_its_undo() {
+    runtime().block_on(async {
+        let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
+        run(&world, "restore", restore::next).await;
+        let told = |world: &World| {
+            let undoable = condition::is_true(&world.status.conditions, ConditionType::Undoable);
+            (undoable, world.status.message.as_ref().unwrap().contains("sts-backup undo"))
+        };
+        assert_eq!(told(&world.borrow()), (true, true));
+        world.borrow_mut().leaving = true;
+        world.borrow_mut().version += 1;
+        world.borrow_mut().released = true;
+        run(&world, "release", release::next).await;
+        assert_eq!(told(&world.borrow()), (false, false));
+        assert!(world.borrow().finalizers.is_empty());
+    });
+}
+
+#[test]
+fn a_warning_is_told_in_status_under_its_own_reason() {
+    runtime().block_on(async {
+        let mut world = World::new(&[], STAGED);
+        let pv = world.claims["data-web-0"].volume.clone().unwrap();
+        world.disks.get_mut(&pv).unwrap().volume.policy = RETAIN.into();
+        let world = Rc::new(RefCell::new(world));
+        run(&world, "restore", restore::next).await;
+        let warnings = world.borrow().status.warnings.clone();
+        assert!(matches!(&warnings[..], [one] if one.starts_with("VolumeKept: ") && one.contains(&pv)), "{warnings:?}");
+    });
+}
+
+#[test]
+fn a_release_that_ends_has_seen_its_volumes_go_or_says_which_have_not() {
+    for idle in [false, true] {
+        runtime().block_on(async {
+            let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
+            run(&world, "restore", restore::next).await;
+            tokio::time::sleep(Duration::from_hours(25)).await;
+            world.borrow_mut().released = true;
+            world.borrow_mut().idle = idle;
+            assert_eq!(run(&world, "release", release::next).await, Some(Exit::Done(Outcome::Succeeded)));
+            let world = world.borrow();
+            let said = world.status.message.clone().unwrap();
+            let plan = world.status.plan.as_ref().unwrap();
+            for old in plan.claims.iter().filter_map(|claim| claim.old_pv.as_ref()) {
+                assert_eq!(world.disks.contains_key(old), idle, "{old}: {said}");
+                assert_eq!(said.contains(&format!("PersistentVolume {old} of claim")), idle, "{old}: {said}");
+            }
+            assert!(!said.contains("sts-backup undo") && world.lease.holder.is_none(), "{said}");
+            assert_eq!(world.violations, Vec::<String>::new());
+        });
+    }
+}
+
 #[test]
 fn a_release_says_which_volumes_wait_for_how_many_snapshots_and_ends_well() {
     runtime().block_on(async {
@@ -23,6 +116,8 @@ fn a_release_says_which_volumes_wait_for_how_many_snapshots_and_ends_well() {
         let release = async || {
             let mut want = want(&world.borrow(), "release", 1);
             want.restore.release = ReleaseOldVolumes::WhenUnreferenced;
+            let horizon = world.borrow().now() + SignedDuration::from_hours(1);
+            world.borrow_mut().horizon = horizon;
             let process = Process::start(&world, want.clone());
             let ended = drive(&process, release::next, View::new(want));
             tokio::time::timeout(Duration::from_hours(1), ended).await.expect("it never ends").0

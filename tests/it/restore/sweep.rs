@@ -327,7 +327,7 @@ fn a_restore_in_place_survives_every_pair_of_blows() {
 
 #[test]
 fn what_somebody_puts_under_a_name_of_the_plan_keeps_its_own_reclaim_policy() {
-    let blows = [(29, Blow::ReplaceClaim), (30, Blow::Deleted)];
+    let blows = [(30, Blow::ReplaceClaim), (31, Blow::Deleted)];
     let world = runtime().block_on(case(&blows, STAGED, restore::next));
     assert_eq!(world.status.phase, Some(RestorePhase::Failed));
     assert!(world.hit.is_some() && world.violations.is_empty(), "{:?}", world.violations);
@@ -351,7 +351,7 @@ fn what_is_refused_after_the_mark_is_off_holds_nothing() {
 
 #[test]
 fn a_way_back_that_fails_is_not_tried_without_end_when_the_object_goes() {
-    let world = runtime().block_on(case(&[(40, Blow::ReplaceTarget), (44, Blow::Deleted)], STAGED, restore::next));
+    let world = runtime().block_on(case(&[(41, Blow::ReplaceTarget), (45, Blow::Deleted)], STAGED, restore::next));
     assert!(world.status.phase == Some(RestorePhase::Failed) && world.status.run.is_some(), "it is held");
     assert!(world.leaving && world.violations.is_empty(), "{:?}", world.violations);
 }
@@ -366,6 +366,16 @@ fn others_may_do_what_they_will() {
     for (what, setting) in settings().into_iter().take(2) {
         let report = sweep(&format!("deeds, {what}"), setting, &DEEDS);
         assert!(report.red.is_empty(), "{what}");
+    }
+}
+
+/// Deleted while its pod runs, it goes when the pods stop: a way back before the swap makes it again on its volume.
+#[test]
+fn no_pod_starts_on_a_claim_that_somebody_has_deleted() {
+    let rt = runtime();
+    for k in 10..rt.block_on(case(&[], STAGED, restore::next)).writes {
+        let world = rt.block_on(case(&[(9, Blow::DeleteClaim), (k, Blow::Refuse)], STAGED, restore::next));
+        assert!(world.violations.is_empty(), "{k}: {:?}", world.violations);
     }
 }
 
@@ -389,7 +399,7 @@ fn a_read_that_fails_once_changes_nothing() {
 /// arrive: the claim goes when its pod ends, and with the reclaim policy that it had before its content would go with it.
 #[test]
 fn a_deletion_that_comes_when_the_pods_run_again_loses_no_content() {
-    let blows = [(35, Blow::Straggler), (37, Blow::Refuse), (38, Blow::Refuse)];
+    let blows = [(36, Blow::Straggler), (38, Blow::Refuse), (39, Blow::Refuse)];
     let world = runtime().block_on(case(&blows, STAGED, restore::next));
     assert!(world.violations.is_empty(), "{:?}", world.violations);
     let (claim, going) = world.claims.iter().find(|(_, claim)| claim.leaving).expect("a claim goes");

@@ -35,6 +35,7 @@ fn mark(world: &Rc<RefCell<World>>, open: Option<&str>) {
         uid: name.into(),
         run: "20260101-000000".into(),
         pods: vec![],
+        hooks: None,
         journal: None,
     });
     world.lease.version = world.uid("v");

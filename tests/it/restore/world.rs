@@ -15,7 +15,7 @@ use sts_backup::plan::name::ClaimKey;
 use sts_backup::plan::noun::{Claim, ClaimRef, DELETE, Holder, Lease, Pod, Retention, Target, Volume};
 use sts_backup::plan::restore::Restore;
 use sts_backup::plan::restore::invariant::{self, State};
-use sts_backup::plan::restore::sight::Source;
+use sts_backup::plan::restore::sight::{Peer, Source};
 use tokio::time::Instant;
 
 use super::broken::Mutant;
@@ -119,6 +119,10 @@ pub struct World {
     pub mail: Vec<(Timestamp, Holder, Restore)>,
     /// Who is not done by then never ends.
     pub horizon: Timestamp,
+    /// The provisioner is away: it makes no volume, and deletes none.
+    pub idle: bool,
+    /// All restores of the StatefulSet, ours among them.
+    pub peers: Vec<Peer>,
     pub others: BTreeMap<String, Other>,
     /// The beginnings of what is not held against us: of volumes whose claim their owner took away, of what came too late.
     pub forsaken: Vec<String>,
@@ -213,6 +217,8 @@ impl World {
             blows: blows.to_vec(),
             mail: vec![],
             horizon: Timestamp::MAX,
+            idle: false,
+            peers: vec![],
             others: BTreeMap::new(),
             forsaken: vec![],
             hit: None,
@@ -307,7 +313,7 @@ impl World {
             self.rival();
             self.stateful_set(now);
             self.protection(now);
-            self.binder();
+            self.binder(now);
             self.provisioner(now);
             self.reclaimer(now);
             if before == self.fingerprint() {

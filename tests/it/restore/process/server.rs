@@ -92,7 +92,7 @@ impl World {
             Look::Quotas => Sight::Quotas(vec![]),
             Look::Rights => Sight::Rights(vec![]),
             Look::Trial(claim) => Sight::Trial(claim.name.clone(), None),
-            Look::Peers => Sight::Peers(vec![]),
+            Look::Peers => Sight::Peers(self.peers.clone()),
             Look::Attached => Sight::Attached(BTreeSet::new()),
             Look::Scalers => Sight::Scalers(vec![]),
             Look::Fence => Sight::Fence(if self.lease.fence.is_some() { Fence::Up } else { Fence::Rising }, self.now()),

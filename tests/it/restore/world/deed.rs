@@ -301,6 +301,9 @@ impl World {
             Restore::Discard(tend) if !self.is_new(&tend.pv) => {
                 Some(format!("volume {} is set to Delete, and was not made by this restore", tend.pv))
             }
+            Restore::Scale(scale) if scale.replicas > 0 && !self.stands() => {
+                Some("scaled up before every claim was Bound".into())
+            }
             Restore::Settle(tend) if me.0.starts_with("release/") && self.is_used(&tend.pv) => {
                 Some(format!("volume {} is released while it is not Released", tend.pv))
             }
@@ -310,6 +313,21 @@ impl World {
 
     fn is_loose(&self, snapshot: Option<&String>) -> bool {
         snapshot.and_then(|name| self.sources.get(name)).is_some_and(|source| source.pinned.is_empty())
+    }
+
+    /// Every claim of the plan is Bound, and its volume is its own.
+    fn stands(&self) -> bool {
+        let all = self.status.plan.iter().flat_map(|plan| &plan.claims);
+        let bound = |claim: &Claim| {
+            let disk = claim.volume.as_ref().and_then(|pv| self.disks.get(pv));
+            disk.and_then(|disk| disk.volume.claim.as_ref()).is_some_and(|of| of.uid.as_ref() == Some(&claim.uid))
+        };
+        all.into_iter().all(|item| match self.claims.get(&item.pvc) {
+            None => item.old_pv.is_none(),
+            // One that starts empty is provisioned for its pod.
+            Some(claim) if claim.asked.is_none() => item.snapshot.is_none(),
+            Some(claim) => bound(claim),
+        })
     }
 
     fn is_new(&self, pv: &str) -> bool {

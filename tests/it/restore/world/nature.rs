@@ -4,10 +4,13 @@ use jiff::Timestamp;
 
 use super::*;
 
+/// From a volume that is bound to its claim to a claim that says so.
+const BINDING: SignedDuration = SignedDuration::from_millis(100);
+
 impl World {
     pub(super) fn stateful_set(&mut self, now: Timestamp) {
         let wanted = if self.no_target { 0 } else { self.target.replicas };
-        for ordinal in 0..PODS {
+        for ordinal in 0..PODS.max(wanted) {
             let name = format!("web-{ordinal}");
             let claims: Vec<String> = TEMPLATES.iter().map(|template| format!("{template}-{name}")).collect();
             if ordinal < wanted && !self.pods.contains_key(&name) {
@@ -16,6 +19,10 @@ impl World {
                     if !self.claims.contains_key(claim) {
                         let made = self.claim();
                         self.claims.insert(claim.clone(), made);
+                        if ordinal >= PODS {
+                            self.provision(claim, "theirs".into()); // of a replica that nobody has backed up
+                            continue;
+                        }
                         // A StatefulSet that somebody puts there stands behind no fence.
                         if self.target.uid == "sts" {
                             self.violate(format!("the StatefulSet started on an empty claim {claim}"));
@@ -126,7 +133,8 @@ impl World {
         }
     }
 
-    pub(super) fn binder(&mut self) {
+    /// First the volume is bound to the claim, then, a moment later, the claim's own phase says so.
+    pub(super) fn binder(&mut self, now: Timestamp) {
         for (name, claim) in &mut self.claims {
             let Some(disk) = claim.asked.as_ref().and_then(|pv| self.disks.get_mut(pv)) else {
                 claim.lost = claim.asked.is_some() || is_bound_by_note(claim);
@@ -138,14 +146,19 @@ impl World {
                 disk.volume.phase = "Bound".into();
                 self.uids += 1;
                 disk.volume.version = format!("v-{}", self.uids);
+                self.made.insert(name.clone(), now);
+            }
+            let since = self.made.get(name).copied().unwrap_or(now);
+            if of.uid.as_ref() == Some(&claim.uid) && claim.volume.is_none() && now >= since + BINDING {
                 claim.volume = claim.asked.clone();
+                self.uids += 1;
             }
             claim.lost = claim.volume.is_some() && (of.name != *name || of.uid.as_ref() != Some(&claim.uid));
         }
     }
 
     pub(super) fn provisioner(&mut self, now: Timestamp) {
-        let pending = |claim: &Claim| claim.asked.is_none() && !claim.leaving && !claim.lost;
+        let pending = |claim: &Claim| !self.idle && claim.asked.is_none() && !claim.leaving && !claim.lost;
         let names: Vec<String> =
             self.claims.iter().filter(|(_, claim)| pending(claim)).map(|(name, _)| name.clone()).collect();
         for name in names {
@@ -175,7 +188,7 @@ impl World {
     /// A Released volume whose policy is Delete goes, with all that is on it.
     pub(super) fn reclaimer(&mut self, now: Timestamp) {
         for disk in self.disks.values_mut() {
-            let free = disk.volume.phase == "Released" && disk.volume.policy == DELETE;
+            let free = disk.volume.phase == "Released" && disk.volume.policy == DELETE && !self.idle;
             disk.gone_at = if free { disk.gone_at.or(Some(now + SignedDuration::from_millis(700))) } else { None };
         }
         self.disks.retain(|_, disk| disk.gone_at.is_none_or(|at| at > now));
