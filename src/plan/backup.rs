@@ -42,7 +42,7 @@ steps! {
     /// What a backup may do: one write each. A step owns all that its effect needs.
     pub enum Backup {
         /// Take the Lease as we saw it, or make it.
-        Lock(Option<Lease>) => [("coordination.k8s.io", "leases", "create"), ("coordination.k8s.io", "leases", "patch")];
+        Lock(Option<Box<Lease>>) => [("coordination.k8s.io", "leases", "create"), ("coordination.k8s.io", "leases", "patch")];
         /// Enter the next phase. Before `Frozen` nothing is created under a run's id.
         Write(Box<Write>) => [("backup.sts-backup.io", "statefulsetbackups/status", "patch")];
         /// Put the finalizer on our object, or take it off: the journal outlives a deletion exactly while a freeze is open.
@@ -172,7 +172,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
         Journal::Cut(cut) if let Some(seals) = seals(v, cut)? => act(seals, now + CALL),
         Journal::Cut(_) | Journal::Closed(_) if let Some(epoch) = v.to_release()? => one(Backup::Unlock(epoch), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(lease) = v.left_behind()? => {
-            one(Backup::Lock(Some(lease.clone())), now)
+            one(Backup::Lock(Some(Box::new(lease.clone()))), now)
         }
         Journal::Cut(cut) => keep(v, cut, now),
         Journal::Closed(outcome) if v.acted => end(Exit::Done(outcome.clone())),
@@ -194,7 +194,7 @@ fn acquire(v: &View, now: Timestamp) -> Plan<Backup> {
         let waited = format!("{holder} has held the lock {} all the time", name::lease(&v.want.statefulset));
         Refusal::new(Reason::Skipped, format!("{waited} that this run could wait for it"))
     } else {
-        return one(Backup::Lock(lease.cloned()), now);
+        return one(Backup::Lock(lease.cloned().map(Box::new)), now);
     };
     match v.record()?.journal {
         _ if now < v.want.lock_by => wait([Feed::Lease], v.want.lock_by),

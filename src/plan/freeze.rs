@@ -9,15 +9,14 @@ use jiff::{SignedDuration, Timestamp};
 use super::backup::{Backup, CALL, LASTING, NewSnapshot, leave, one, write};
 use super::blame;
 use super::flow::{Feed, Lost, Plan, act, wait};
-use super::hook::{self, Exec, HookSpec, Owed, Pair, Place, Which};
+use super::hook::{self, Exec, HookSpec, Owed, Place, Which};
 use super::inherit;
-use super::journal::{self, Cut, Freeze, Journal, Void};
+use super::journal::{Cut, Freeze, Journal, Void};
 use super::name;
 use super::noun::{Open, Refusal, Snap, Stop};
 use super::resolve::{Covered, resolve};
 use super::roll::Entry;
 use super::view::{Read, View};
-use crate::api::FILE_UID;
 use crate::api::condition::Reason;
 use crate::api::shared::Consistency;
 
@@ -56,7 +55,7 @@ fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
     let by = f.since + v.want.backup.max_freeze;
     if !f.pods.is_empty() && !v.marked(&f.id.to_string()) {
         v.lease()?; // a mark whose reply was lost is looked for first: nothing is frozen yet
-        return one(Backup::Mark(Some(Box::new(mark(v, f)))), now);
+        return one(Backup::Mark(Some(Box::new(inherit::mark(v, f)))), now);
     }
     if let Some((exec, hook)) =
         execs(v, f, Which::Pre).find(|(exec, _)| v.hooks.of(f.id, exec.place.ordinal, Which::Pre).is_empty())
@@ -76,24 +75,6 @@ fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
     let pods = (!f.pods.is_empty()).then_some(Feed::Pods);
     let feeds = uncut.iter().map(|snap| Feed::Cut(snap.uid.clone())).chain([Feed::Snaps]).chain(pods);
     wait(feeds, failing.map_or(by, |at| by.min(at)))
-}
-
-fn mark(v: &View, f: &Freeze) -> Open {
-    let want = &v.want;
-    // With what to thaw is not read from a Lease, and not written to it.
-    let frozen = || Journal::Frozen(Freeze { hooks: None, ..f.clone() });
-    let journal =
-        (want.uid == FILE_UID).then(|| journal::write(&frozen(), &want.slot, want.attempt, &want.me, f.since));
-    Open {
-        kind: "StatefulSetBackup".into(),
-        namespace: v.want.namespace.clone(),
-        name: v.want.name.clone(),
-        uid: v.want.uid.clone(),
-        run: f.id.to_string(),
-        pods: f.pods.iter().map(|place| place.pod.clone()).collect(),
-        hooks: f.hooks.as_ref().map(Pair::digest),
-        journal: journal.flatten().map(Box::new),
-    }
 }
 
 fn snapshot(v: &View, f: &Freeze, claim: &Covered) -> Result<Backup, Read> {

@@ -57,7 +57,9 @@ impl Pair {
                 continue;
             };
             hash.update(format!("{} {}", timeout.as_secs(), argv.len()));
-            argv.iter().for_each(|word| hash.update(format!(" {} {word}", word.len())));
+            for word in argv {
+                hash.update(format!(" {} {word}", word.len()));
+            }
             hash.update("\n");
         }
         hex(&hash.finalize()[..16])

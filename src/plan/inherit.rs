@@ -6,12 +6,31 @@
 
 use super::freeze::is_same;
 use super::hook::{Pair, Place};
-use super::journal::Freeze;
-use super::noun::Refusal;
+use super::journal::{self, Freeze, Journal};
+use super::noun::{Open, Refusal};
 use super::resolve::is_member;
 use super::view::{Read, View};
 use crate::api::FILE_UID;
 use crate::api::condition::{self, ConditionType, Reason};
+
+/// What the Lease says of a freeze while it is open.
+pub fn mark(v: &View, f: &Freeze) -> Open {
+    let want = &v.want;
+    // With what to thaw is not read from a Lease, and not written to it.
+    let frozen = || Journal::Frozen(Freeze { hooks: None, ..f.clone() });
+    let journal =
+        (want.uid == FILE_UID).then(|| journal::write(&frozen(), &want.slot, want.attempt, &want.me, f.since));
+    Open {
+        kind: "StatefulSetBackup".into(),
+        namespace: v.want.namespace.clone(),
+        name: v.want.name.clone(),
+        uid: v.want.uid.clone(),
+        run: f.id.to_string(),
+        pods: f.pods.iter().map(|place| place.pod.clone()).collect(),
+        hooks: f.hooks.as_ref().map(Pair::digest),
+        journal: journal.flatten().map(Box::new),
+    }
+}
 
 /// The hooks of the freeze, as they were when it began: our own, those of the file, or those that were recorded. Where
 /// none were recorded (an earlier version): those of a spec that is the same still. None: nobody knows with what to thaw.

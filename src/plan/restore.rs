@@ -90,7 +90,7 @@ use crate::api::shared::Goal;
 steps! {
     /// What a restore may do: one write each; the table above is its contract.
     pub enum Restore {
-        Lock(Option<Lease>) => [("coordination.k8s.io", "leases", "create"), ("coordination.k8s.io", "leases", "patch")];
+        Lock(Option<Box<Lease>>) => [("coordination.k8s.io", "leases", "create"), ("coordination.k8s.io", "leases", "patch")];
         Unlock(i64) => [("coordination.k8s.io", "leases", "patch")];
         Write(Box<Write>) => [("backup.sts-backup.io", "statefulsetrestores/status", "patch")];
         Hold(Hold) => [("backup.sts-backup.io", "statefulsetrestores", "patch")];
@@ -356,7 +356,7 @@ fn depart(v: &View, exit: Exit, now: Timestamp) -> Plan<Restore> {
     }
     match v.left_behind()? {
         // So that nobody has to wait until it runs out.
-        Some(lease) => one(Restore::Lock(Some(lease.clone())), now),
+        Some(lease) => one(Restore::Lock(Some(Box::new(lease.clone()))), now),
         None => end(exit),
     }
 }

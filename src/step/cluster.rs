@@ -133,7 +133,7 @@ impl Effect<Backup> for Cluster {
     async fn effect(&self, step: &Backup) -> Result<Vec<Fact>, Fault> {
         let row = step.row();
         match step {
-            Backup::Lock(seen) => self.lock.acquire(self, row, seen.as_ref()).await,
+            Backup::Lock(seen) => self.lock.acquire(self, row, seen.as_deref()).await,
             Backup::Unlock(epoch) => self.lock.release(self, row, *epoch).await,
             Backup::Write(write) => record::write(self, row, write).await,
             Backup::Hold(hold) => record::hold(self, row, hold).await,
@@ -153,7 +153,7 @@ impl Effect<Restore> for Cluster {
     async fn effect(&self, step: &Restore) -> Result<Vec<Fact>, Fault> {
         let row = step.row();
         match step {
-            Restore::Lock(seen) => self.lock.acquire(self, row, seen.as_ref()).await,
+            Restore::Lock(seen) => self.lock.acquire(self, row, seen.as_deref()).await,
             Restore::Unlock(epoch) => self.lock.release(self, row, *epoch).await,
             Restore::Write(write) => record::write_restore(self, row, write).await,
             Restore::Hold(hold) => record::hold_restore(self, row, hold).await,

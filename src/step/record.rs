@@ -171,7 +171,9 @@ fn leftover(sent: &impl Serialize, stored: &impl Serialize) -> Option<Value> {
     let sent = serde_json::to_value(sent).ok()?;
     let mut stored = serde_json::to_value(stored).ok()?["status"].take();
     let fields = stored.as_object_mut()?;
-    NOT_OURS.iter().for_each(|field| drop(fields.remove(*field)));
+    for field in NOT_OURS {
+        fields.remove(field);
+    }
     nulls(&sent, &stored)
 }
 

@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    fn of(status: Value) -> Plight {
+    fn of(status: &Value) -> Plight {
         let pod = json!({ "metadata": { "name": "backup-x-1" }, "status": status });
         of_pod("backup-x", &serde_json::from_value(pod).unwrap())
     }
@@ -84,7 +84,7 @@ mod tests {
     fn a_pod_says_why_it_does_not_run() {
         let scheduled = json!([{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": "0/1 nodes are available: 1 Insufficient memory." }]);
-        let pending = of(json!({ "phase": "Pending", "conditions": scheduled }));
+        let pending = of(&json!({ "phase": "Pending", "conditions": scheduled }));
         let text =
             "pod backup-x-1 of Job backup-x waits: Unschedulable: 0/1 nodes are available: 1 Insufficient memory.";
         assert_eq!(pending, Plight::Pending(text.into()));
@@ -93,7 +93,7 @@ mod tests {
             let state = json!({ "waiting": { "reason": reason, "message": "no such image" } });
             let status = json!({ "name": "runner", "ready": false, "restartCount": 0, "image": "", "imageID": "",
                 "state": state });
-            of(json!({ "phase": "Pending", "containerStatuses": [status] }))
+            of(&json!({ "phase": "Pending", "containerStatuses": [status] }))
         };
         let text = "pod backup-x-1 of Job backup-x waits, container runner: ErrImagePull: no such image";
         assert_eq!(waiting("ErrImagePull"), Plight::Pending(text.into()));
@@ -106,9 +106,9 @@ mod tests {
         let ended = container("runner", json!({ "terminated": { "exitCode": 10 } }));
         let beside = container("proxy", json!({ "running": {} }));
         let all = json!([beside, ended]);
-        assert_eq!(of(json!({ "phase": "Running", "containerStatuses": all })), Plight::Ended(10));
-        assert_eq!(of(json!({ "phase": "Failed", "containerStatuses": all })), Plight::None);
+        assert_eq!(of(&json!({ "phase": "Running", "containerStatuses": all })), Plight::Ended(10));
+        assert_eq!(of(&json!({ "phase": "Failed", "containerStatuses": all })), Plight::None);
         let runs = json!([beside, container("runner", json!({ "running": {} }))]);
-        assert_eq!(of(json!({ "phase": "Running", "containerStatuses": runs })), Plight::None);
+        assert_eq!(of(&json!({ "phase": "Running", "containerStatuses": runs })), Plight::None);
     }
 }

@@ -6,6 +6,7 @@ mod broken;
 mod denied;
 mod end;
 mod forged;
+mod late;
 mod meanwhile;
 mod mutants;
 mod namesake;

@@ -64,7 +64,7 @@ pub fn invalid(object: &Object, problem: &str, now: Timestamp) -> Verdict {
     let set = |kind, on| set(object, kind, Some(on), Reason::InvalidSpec, &message, now);
     let conditions = vec![set(ConditionType::Ready, false), set(ConditionType::Stalled, true)];
     let phase = matches!(object.subject, Subject::Backup(_)).then_some(BackupPhase::Failed);
-    Verdict { phase, conditions, message }
+    Verdict { phase, message, conditions }
 }
 
 /// No slot of it will ever come; whether the newest run was good, Ready goes on saying.

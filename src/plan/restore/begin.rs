@@ -171,7 +171,7 @@ pub fn acquire(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
         Some((holder, lease)) if !lease.gone => {
             end(Exit::Again(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
         }
-        _ => one(Restore::Lock(lease.cloned()), now),
+        _ => one(Restore::Lock(lease.cloned().map(Box::new)), now),
     }
 }
 

@@ -136,6 +136,6 @@ pub fn orphan(v: &View, now: Timestamp) -> Plan<Restore> {
                 format!("{holder} holds the lock {lock} and renews it: nothing is taken from a run that lives");
             end(Exit::Refused(Refusal::new(Reason::LockedByOpenRun, message)))
         }
-        None => one(Restore::Lock(Some(lease.clone())), now),
+        None => one(Restore::Lock(Some(Box::new(lease.clone()))), now),
     }
 }

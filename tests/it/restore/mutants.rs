@@ -53,7 +53,7 @@ fn one(scene: Scene, blows: &Blows, fail_read: Option<usize>, mutant: Option<Mut
             return Box::pin(afterwards(world, blows, what)).await;
         }
         world.blows = blows.to_vec();
-        live(world, blows, restore::next).await
+        Box::pin(live(world, blows, restore::next)).await
     })
 }
 

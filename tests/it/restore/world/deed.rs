@@ -116,8 +116,7 @@ impl World {
             Blow::Guest => self.guest(&pvc, 10),
             // The fence lets nobody scale up.
             Blow::Rescale if self.target.replicas > 0 || self.lease.fence.is_none() => {
-                self.target.replicas = self.rescale;
-                self.meant = self.rescale;
+                (self.target.replicas, self.meant) = (self.rescale, self.rescale);
                 self.touch_target();
             }
             // The fence lets nobody delete it.
