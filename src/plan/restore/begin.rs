@@ -20,6 +20,9 @@ pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
     if let Some(refusal) = &v.refused {
         return refuse(refusal.clone());
     }
+    if let Some(refusal) = forgotten(v)? {
+        return refuse(refusal);
+    }
     if let Some(finding) = not_allowed(v)? {
         return refuse(refusal(&finding));
     }
@@ -37,6 +40,18 @@ pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
         return one(Restore::Hold(Hold { version: record.version.clone(), finalizers }), now);
     }
     one(Restore::Write(Box::new(report::begun(v, Run::new(plan, now), &findings, now)?)), now)
+}
+
+/// The mark on the Lease says that this very object has begun, and its status knows nothing of it: somebody has wiped that.
+fn forgotten(v: &View) -> Result<Option<Refusal>, Read> {
+    if v.lease()?.is_none_or(|lease| lease.open.as_ref().is_none_or(|open| open.uid != v.want.uid)) {
+        return Ok(None);
+    }
+    let (namespace, name) = (&v.want.statefulset_namespace, &v.want.statefulset);
+    let message = format!(
+        "its status was wiped in the midst of its run, and nobody knows how far that had come: nothing is changed. What it has          set aside is Retained, with labels that name claim and role. When the claims of StatefulSet {namespace}/{name} are as          they should be: sts-backup doctor --lift-fence {namespace}/{name}"
+    );
+    Ok(Some(Refusal::new(Reason::LockedByOpenRun, message)))
 }
 
 fn refusal(finding: &Finding) -> Refusal {

@@ -136,10 +136,12 @@ fn waiting(v: &View, waits: &[String]) -> String {
     )
 }
 
-/// Where the namespace itself is being deleted nothing can be put back and nobody needs it: the object goes at once, as
-/// soon as no volume is reserved any more. The volumes that it has set aside stay, Retained and labelled.
+/// Where the namespace of the StatefulSet is being deleted nothing can be put back and nobody needs it: the object goes at
+/// once, as soon as no volume is reserved any more. The volumes that it has set aside stay, Retained and labelled. Where
+/// only the object's own namespace goes, it goes as any object that is deleted: the StatefulSet is put back first.
 pub(super) fn let_go(v: &View, record: &Record, now: Timestamp) -> Result<Option<Next<Restore>>, Read> {
-    if !record.leaving || !(v.restore.ending()? || v.restore.closing()?) {
+    let home = v.want.namespace == v.want.statefulset_namespace;
+    if !record.leaving || !(home && v.restore.ending()? || v.restore.closing()?) {
         return Ok(None);
     }
     let deed = match &record.journal {
@@ -245,6 +247,16 @@ mod tests {
 
     /// A completed restore whose volumes are kept until then.
     fn decided(deadline: Option<&str>, change: impl Fn(&mut Record)) -> Next<Restore> {
+        among(deadline, ("shop", false), ("shop", false), change)
+    }
+
+    /// The namespaces of object and StatefulSet, and whether each is being deleted.
+    fn among(
+        deadline: Option<&str>,
+        (namespace, ending): (&str, bool),
+        (theirs, closing): (&str, bool),
+        change: impl Fn(&mut Record),
+    ) -> Next<Restore> {
         let undo_deadline = deadline.map(|at| Time(at.parse().unwrap()));
         let phase = Some(RestorePhase::Completed);
         let status = StatefulSetRestoreStatus { phase, undo_deadline, ..StatefulSetRestoreStatus::default() };
@@ -259,11 +271,12 @@ mod tests {
             journal: Journal::Ended(End::Completed, Some(Box::default())),
         };
         change(&mut record);
-        let (namespace, name) = ("shop".to_owned(), "back".to_owned());
-        let mut view = View::new(Want { namespace, name, statefulset: "pg".into(), ..Want::default() });
+        let (namespace, statefulset_namespace) = (namespace.to_owned(), theirs.to_owned());
+        let (name, statefulset) = ("back".to_owned(), "pg".to_owned());
+        let mut view = View::new(Want { namespace, name, statefulset, statefulset_namespace, ..Want::default() });
         view.fold(Fact::Restore(Box::new(Sight::Record(Box::new(record)))));
-        view.fold(Fact::Restore(Box::new(Sight::Ending(false))));
-        view.fold(Fact::Restore(Box::new(Sight::Closing(false))));
+        view.fold(Fact::Restore(Box::new(Sight::Ending(ending))));
+        view.fold(Fact::Restore(Box::new(Sight::Closing(closing))));
         view.fold(Fact::Lease(Seen::Known(None)));
         next(&view, NOW.parse().unwrap()).unwrap()
     }
@@ -295,6 +308,19 @@ mod tests {
             |next: Next<Restore>| matches!(next, Next::Do { batch, .. } if matches!(batch[..], [Restore::Lock(_)]));
         assert!(locks(decided(Some(NOW), |_| {})));
         assert!(locks(decided(Some("2026-12-24T00:00:00Z"), |record| record.leaving = true)));
+    }
+
+    /// Only where nothing of the StatefulSet will be left is nothing owed to it.
+    #[test]
+    fn it_lets_go_at_once_only_where_the_namespace_of_the_statefulset_goes() {
+        let lets_go = |ours, theirs| {
+            let next = among(Some("2026-12-24T00:00:00Z"), ours, theirs, |record| record.leaving = true);
+            matches!(next, Next::Do { batch, .. } if matches!(batch[..], [Restore::Hold(_)]))
+        };
+        assert!(lets_go(("shop", true), ("shop", true)));
+        assert!(lets_go(("ops", false), ("shop", true)));
+        assert!(!lets_go(("ops", true), ("shop", false)), "the StatefulSet lives on");
+        assert!(!lets_go(("shop", false), ("shop", false)));
     }
 
     #[test]
