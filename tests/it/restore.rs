@@ -2,6 +2,7 @@
 
 mod after;
 mod broken;
+pub mod double;
 mod end;
 mod forged;
 mod mutants;
