@@ -32,6 +32,7 @@ use crate::plan::noun::{BackupWant, Holder, Keep, Refusal, RestoreWant, Stop, Wa
 use crate::plan::view::{Fact, Seen, View};
 use crate::step::clock::Clock;
 use crate::step::cluster::Cluster;
+use crate::step::observe::answered;
 use crate::step::{Effect, drive, record};
 
 /// First contact is tried so often, a second apart: a pod may start before its network does.
@@ -102,10 +103,13 @@ where
     let mut tries = 0;
     loop {
         tries += 1;
-        match api.get(name).await {
-            Ok(object) => return Ok(object),
-            Err(error) if is_definite(&error) || tries >= FIRST_TRIES => return Err(Error::api("get", path, error)),
-            Err(_) => sleep(Duration::from_secs(1)).await,
+        match answered("get", &path, api.get(name)).await {
+            Ok(Ok(object)) => return Ok(object),
+            Ok(Err(error)) if is_definite(&error) || tries >= FIRST_TRIES => {
+                return Err(Error::api("get", path, error));
+            }
+            Err(_) if tries >= FIRST_TRIES => return Err(Error::Unanswered(format!("cannot get {path}: no answer"))),
+            Ok(Err(_)) | Err(_) => sleep(Duration::from_secs(1)).await,
         }
     }
 }

@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::cluster::Cluster;
 use super::lens::{pod, quota, storage_class};
-use super::observe::{get, list};
+use super::observe::{answered, get, list};
 use super::source::{content, snapshot_class, source};
 use super::{Fault, claim, fence, record};
 use crate::api::label;
@@ -184,7 +184,9 @@ async fn may(c: &Cluster, (group, resource, verb): Verb) -> Result<Option<String
         ..SelfSubjectAccessReview::default()
     };
     let api: Api<SelfSubjectAccessReview> = Api::all(c.client.clone());
-    let answer = api.create(&PostParams::default(), &review).await.map_err(|_| Fault::Lost)?;
+    let post = PostParams::default();
+    let answer = answered("create", "selfsubjectaccessreview", api.create(&post, &review)).await?;
+    let answer = answer.map_err(|_| Fault::Lost)?;
     let place = namespace.map(|name| format!(" in namespace {name}")).unwrap_or_default();
     let dot = if group.is_empty() { String::new() } else { format!(".{group}") };
     let denied = !answer.status.is_some_and(|status| status.allowed);
@@ -251,7 +253,8 @@ async fn scalers(c: &Cluster) -> Result<Vec<String>, Fault> {
 
 async fn user(c: &Cluster) -> Result<String, Fault> {
     let api: Api<SelfSubjectReview> = Api::all(c.client.clone());
-    let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await.map_err(|_| Fault::Lost)?;
+    let (post, review) = (PostParams::default(), SelfSubjectReview::default());
+    let review = answered("create", "selfsubjectreview", api.create(&post, &review)).await?.map_err(|_| Fault::Lost)?;
     review.status.and_then(|status| status.user_info?.username).ok_or(Fault::Lost)
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
@@ -10,6 +11,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::call::refusal;
 use super::cluster::Cluster;
@@ -95,11 +97,27 @@ pub fn selector(c: &Cluster) -> String {
     format!("{}={}", label::STATEFULSET, c.want.statefulset)
 }
 
+/// How long one request of a read may take: a connection that is open proves nothing, and nobody else would end it.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// What was answered in that time, an error included.
+pub async fn answered<T>(
+    verb: &str,
+    path: &str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<kube::Result<T>, Fault> {
+    timeout(ANSWER, request).await.map_err(|_| {
+        let message = format!("no answer within {} s", ANSWER.as_secs());
+        tracing::warn!(verb, object = path, outcome = "unknown", message);
+        Fault::Lost
+    })
+}
+
 pub(super) async fn get<K>(api: &Api<K>, name: &str, path: &str) -> Result<Option<K>, Fault>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
-    api.get_opt(name).await.map_err(|error| fault(&error, "get", path))
+    answered("get", path, api.get_opt(name)).await?.map_err(|error| fault(&error, "get", path))
 }
 
 /// All of it, page after page; a list that expires between two pages begins anew with the next try.
@@ -113,7 +131,7 @@ where
         if !token.is_empty() {
             params = params.continue_token(&token);
         }
-        let page = api.list(&params).await.map_err(|error| fault(&error, "list", path))?;
+        let page = answered("list", path, api.list(&params)).await?.map_err(|error| fault(&error, "list", path))?;
         all.extend(page.items);
         token = page.metadata.continue_.unwrap_or_default();
         if token.is_empty() {

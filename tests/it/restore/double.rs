@@ -145,8 +145,13 @@ async fn command(server: &ApiServer, clock: Clock, what: What) -> Option<Exit> {
             server.act(|state| state.violations.push("a process never ends".into()));
             return None;
         };
-        let gone = server.look().store.get(&before::object()).is_none();
-        if gone || matches!(exit, Some(Exit::Done(_) | Exit::Waits(_))) {
+        let status = truth::status(&server.look().store);
+        // What was refused is not asked for again.
+        let answered = status.as_ref().is_some_and(|status| {
+            let refused = matches!(exit, Some(Exit::Refused(_))) && what == What::Undo;
+            refused && status.last_request.is_some() && status.phase == Some(RestorePhase::Completed)
+        });
+        if status.is_none() || answered || matches!(exit, Some(Exit::Done(_) | Exit::Waits(_))) {
             return exit;
         }
         sleep(Duration::from_secs(5)).await;

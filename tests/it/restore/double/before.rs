@@ -177,7 +177,7 @@ pub fn ask(store: &mut Store, setting: Setting) {
 pub const AGE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Somebody puts another object under the name that the request is about: a claim with a volume of its own, a
-/// StatefulSet, a pod; a volume that is the same but for its uid.
+/// StatefulSet, a pod.
 pub fn replace(state: &mut State, ask: &Ask) {
     let key = ask.key();
     let Some(old) = state.store.get(&key).cloned() else { return };
@@ -190,7 +190,7 @@ pub fn replace(state: &mut State, ask: &Ask) {
             bound(state, &key.name, "theirs");
             state.nature.storage.as_mut().unwrap().hit = Some(key.name.clone());
         }
-        "statefulsets" | "pods" | "persistentvolumes" => {
+        "statefulsets" | "pods" => {
             state.store.purge(&key);
             let body = json!({ "metadata": {
                 "labels": old["metadata"]["labels"], "annotations": old["metadata"]["annotations"],

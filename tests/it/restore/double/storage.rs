@@ -117,7 +117,6 @@ impl Storage {
             .filter_map(|ordinal| Some((ordinal, store.get(&pod_key(ordinal))?.clone())))
             .filter(|(_, pod)| mine(pod))
             .collect();
-        let steady = pods.iter().all(|(_, pod)| is_ready(pod) && !is_leaving(pod));
         let top = pods.iter().rev().find(|(ordinal, _)| *ordinal >= wanted);
         let next = (0..wanted.min(REPLICAS)).find(|ordinal| store.get(&pod_key(*ordinal)).is_none());
         if let Some((ordinal, pod)) = top {
@@ -127,8 +126,7 @@ impl Storage {
                 store.terminate(&pod_key(*ordinal), &Preconditions::default()).unwrap();
             }
         } else if let Some(ordinal) = next
-            && steady
-            && pods.iter().all(|(below, _)| *below < ordinal)
+            && pods.iter().all(|(other, pod)| *other > ordinal || is_ready(pod) && !is_leaving(pod))
         {
             self.start(state, ordinal, &uid);
         }

@@ -139,20 +139,7 @@ pub fn broken(state: &State) -> Vec<String> {
         released: state.nature.storage.as_ref().unwrap().released,
         signature: &signature(&lease),
     }));
-    all.extend(twins(store));
     all
-}
-
-/// At every instant at most one volume can bind under a name: reserved for whoever bears it.
-fn twins(store: &Store) -> Vec<String> {
-    let mut free: BTreeMap<String, usize> = BTreeMap::new();
-    for volume in volumes(store).values() {
-        if let Some(of) = volume.claim.as_ref().filter(|of| of.uid.is_none()) {
-            *free.entry(format!("{}/{}", of.namespace, of.name)).or_default() += 1;
-        }
-    }
-    let twins = free.into_iter().filter(|(_, count)| *count > 1);
-    twins.map(|(name, count)| format!("{count} volumes are reserved for claim {name}")).collect()
 }
 
 /// What is somebody else's is there, and bound as it was.
