@@ -2,6 +2,7 @@
 //! server, beside which the controllers of a cluster are at work (`double/storage.rs`).
 
 pub mod before;
+mod binder;
 pub mod storage;
 mod sweep;
 mod truth;
@@ -165,11 +166,11 @@ async fn world(setting: Setting) -> (ApiServer, Clock) {
     let clock = clock();
     let server = ApiServer::start(clock, Nature::of_restore());
     server.act(|state| before::open(state, setting));
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     server.act(|state| before::run(&mut state.store));
     sleep(before::AGE.try_into().unwrap()).await;
     server.act(|state| {
-        before::ask(&mut state.store, setting);
+        before::ask(state, setting);
         state.check = truth::check;
         state.log.clear();
         assert_eq!(state.violations, Vec::<String>::new());
@@ -183,7 +184,7 @@ pub fn judge(case: &Case) -> Verdict {
         if case.what != What::Restore {
             command(&server, clock, What::Restore).await;
             sleep(Duration::from_secs(10)).await;
-            server.act(|state| completed(state));
+            server.act(completed);
         }
         match case.what {
             What::Restore => {}
@@ -202,7 +203,7 @@ pub fn judge(case: &Case) -> Verdict {
         command(&server, clock, case.what).await;
         let (writes, reads) = count(&server, Class::Write, Class::Read);
         let (renewals, watches) = count(&server, Class::Renewal, Class::Watch);
-        sleep(Duration::from_secs(60)).await; // what goes is gone
+        sleep(Duration::from_mins(1)).await; // what goes is gone
         server.act(|state| {
             for what in truth::broken(state).into_iter().chain(verdict::verdict(state, case)) {
                 truth::violate(state, what);

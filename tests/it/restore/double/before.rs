@@ -77,8 +77,7 @@ pub fn open(state: &mut State, setting: Setting) {
     for pvc in OTHERS {
         bound(state, pvc, "theirs");
     }
-    let storage = state.nature.storage.as_mut().unwrap();
-    (storage.odd, storage.set) = (setting.odd, uid);
+    state.nature.storage.as_mut().unwrap().set = uid;
 }
 
 /// A claim with a volume of its own.
@@ -163,14 +162,23 @@ pub fn run(store: &mut Store) {
     }
 }
 
-/// The request.
-pub fn ask(store: &mut Store, setting: Setting) {
+/// The request, in a cluster that has become what it is.
+pub fn ask(state: &mut State, setting: Setting) {
+    state.nature.storage.as_mut().unwrap().odd = setting.odd;
+    if setting.odd == Odd::Sick {
+        // The kubelet looks at its pods again.
+        (0..REPLICAS).for_each(|ordinal| probe(&mut state.store, &pod_key(ordinal)));
+    }
     let strategy = if setting.strategy == Strategy::InPlace { "InPlace" } else { "Staged" };
     let spec = json!({
         "statefulSetRef": { "name": SET }, "backupName": POLICY, "strategy": strategy, "stopTimeoutSeconds": 120,
         "stageTimeoutSeconds": 120, "readyTimeoutSeconds": 60, "pvcDeletionTimeoutSeconds": 60,
     });
-    store.create(&object(), json!({ "metadata": {}, "spec": spec }), false).unwrap();
+    state.store.create(&object(), json!({ "metadata": {}, "spec": spec }), false).unwrap();
+}
+
+fn probe(store: &mut Store, key: &Key) {
+    store.change(key, false, |object| object["metadata"]["labels"]["probed"] = "yes".into());
 }
 
 /// How long before the restore all that was.

@@ -1,6 +1,6 @@
-//! The controllers beside the double in the world of a restore: StatefulSet controller, kubelet, protection, volume
-//! binder, provisioner and reclaimer. Each looks at what is stored and does what the real one would, traps included, with
-//! its delay on the virtual clock. (`../world/nature.rs` has the same rules for the world in memory.)
+//! The controllers beside the double in the world of a restore: StatefulSet controller, kubelet, protection, provisioner and
+//! reclaimer, and in `binder.rs` the volume binder. Each looks at what is stored and does what the real one would, traps
+//! included, with its delay on the virtual clock. (`../world/nature.rs` has the same rules for the world in memory.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use sts_backup::api::foreign;
 
 use super::super::world::Odd;
 use super::before::{self, CLASS, NODES, claim_key, pod_key, set_key, volume_key};
+use super::binder::{bind, is_reserved};
 use crate::apiserver::State;
 use crate::apiserver::kind::Key;
 use crate::apiserver::store::{Preconditions, Store, text, words};
 use crate::shop::{DRIVER, NAMESPACE, REPLICAS, SET, TEMPLATES};
 
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
-const BOUND: &str = "pv.kubernetes.io/bind-completed";
 
 /// What they watch.
 const WATCHED: [&str; 5] = ["statefulsets", "pods", "persistentvolumeclaims", "persistentvolumes", "volumesnapshots"];
@@ -66,7 +66,7 @@ impl Storage {
             self.asked.clear();
             self.stateful_set(state);
             self.kubelet(state);
-            self.owners(&mut state.store);
+            Storage::owners(&mut state.store);
             self.protection(&mut state.store);
             self.binder(&mut state.store);
             self.provisioner(&mut state.store);
@@ -82,7 +82,7 @@ impl Storage {
     }
 
     /// It has been so for that long.
-    fn is_due(&mut self, store: &Store, what: String, ms: i64) -> bool {
+    pub(super) fn is_due(&mut self, store: &Store, what: String, ms: i64) -> bool {
         let now = store.clock.now();
         let at = *self.due.entry(what.clone()).or_insert(now + SignedDuration::from_millis(ms));
         if at <= now {
@@ -98,8 +98,8 @@ impl Storage {
         self.contents.get(text(volume, "/spec/csi/volumeHandle"))
     }
 
-    /// OrderedReady: up from the bottom, one at a time; down from the top, one at a time, and never past one that is not
-    /// Ready.
+    /// OrderedReady: up from the bottom, one at a time; down from the top, one at a time, and one that is not Ready only if
+    /// it is the first of those: else it is waited for, for ever.
     fn stateful_set(&mut self, state: &mut State) {
         let store = &mut state.store;
         let Some(set) = store.get(&set_key()).cloned() else { return };
@@ -120,9 +120,8 @@ impl Storage {
         let top = pods.iter().rev().find(|(ordinal, _)| *ordinal >= wanted);
         let next = (0..wanted.min(REPLICAS)).find(|ordinal| store.get(&pod_key(*ordinal)).is_none());
         if let Some((ordinal, pod)) = top {
-            let below = pods.iter().filter(|(below, _)| below < ordinal);
-            let free = below.into_iter().all(|(_, pod)| is_ready(pod) && !is_leaving(pod));
-            if free && !is_leaving(pod) {
+            let sick = pods.iter().find(|(_, pod)| !is_ready(pod)).map(|(ordinal, _)| ordinal);
+            if !is_leaving(pod) && (is_ready(pod) || sick == Some(ordinal)) {
                 store.terminate(&pod_key(*ordinal), &Preconditions::default()).unwrap();
             }
         } else if let Some(ordinal) = next
@@ -178,12 +177,14 @@ impl Storage {
             let up = claims.len() == mounts(&pod).len() && claims.iter().all(is_bound);
             let old = claims.iter().filter_map(|claim| self.content(store, claim)).any(|on| on.starts_with("old"));
             let well = match self.odd {
-                Odd::Sick => !old || key.name != "web-1",
+                Odd::Sick => !old,
                 Odd::Broken => old,
                 Odd::Half => old || key.name != "web-1",
                 _ => true,
             };
-            if up && well && !is_ready(&pod) && self.is_due(store, format!("ready {uid}"), 2000) {
+            if is_ready(&pod) && !well {
+                store.change(&key, true, |pod| pod["status"] = json!({ "phase": "Running" }));
+            } else if up && well && !is_ready(&pod) && self.is_due(store, format!("ready {uid}"), 2000) {
                 let status = json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] });
                 store.change(&key, true, |pod| pod["status"] = status);
             }
@@ -191,7 +192,7 @@ impl Storage {
     }
 
     /// whenScaled: Delete makes the claims of surplus pods theirs, and takes them along.
-    fn owners(&mut self, store: &mut Store) {
+    fn owners(store: &mut Store) {
         let set = store.get(&set_key());
         let policy = set.map(|set| text(set, "/spec/persistentVolumeClaimRetentionPolicy/whenScaled").to_owned());
         let wanted = set.and_then(|set| set["spec"]["replicas"].as_u64()).unwrap_or_default();
@@ -232,40 +233,6 @@ impl Storage {
         for (key, uid) in going {
             if self.is_due(store, format!("gone {uid}"), 300) {
                 store.purge(&key);
-            }
-        }
-    }
-
-    /// The volume controller: whose a volume is, and which claim gets it.
-    fn binder(&mut self, store: &mut Store) {
-        let volumes: Vec<Volume> =
-            store.all("persistentvolumes").map(|(key, volume)| Volume::of(store, key, volume)).collect();
-        for volume in &volumes {
-            let phase = volume.should;
-            // What was Released stays so, unless it is reserved anew.
-            if volume.phase != phase && self.is_due(store, format!("{phase} {}", volume.uid), 20) {
-                store.change(&volume.key, true, |volume| volume["status"] = json!({ "phase": phase }));
-            }
-        }
-        let claims: Vec<Claim> =
-            store.all("persistentvolumeclaims").map(|(key, claim)| Claim::of(key, claim)).collect();
-        for claim in claims {
-            let reserved = |volume: &Volume| {
-                claim.named.is_empty() && !claim.leaving && volume.is_for(&claim.key) && volume.claim.is_empty()
-            };
-            let volume = volumes.iter().find(|volume| volume.key.name == claim.named || reserved(volume));
-            let its = |volume: &&Volume| volume.is_for(&claim.key) && volume.claim == claim.uid;
-            if claim.bound && volume.filter(its).is_none() && !claim.lost {
-                store.change(&claim.key, true, |claim| claim["status"] = json!({ "phase": "Lost" }));
-            }
-            let free = |volume: &&Volume| {
-                volume.of.is_none()
-                    || volume.is_for(&claim.key) && (volume.claim.is_empty() || volume.claim == claim.uid)
-            };
-            if let Some(volume) = volume.filter(free).filter(|_| !claim.bound && !claim.leaving)
-                && self.is_due(store, format!("bind {}", claim.uid), 30)
-            {
-                bind(store, &claim.key, &claim.uid, &volume.key);
             }
         }
     }
@@ -346,59 +313,6 @@ impl Storage {
     }
 }
 
-/// A volume as the binder sees it.
-struct Volume {
-    key: Key,
-    uid: String,
-    phase: String,
-    should: &'static str,
-    /// Namespace and name of the claim that it is for, and the uid of the one that has it.
-    of: Option<(String, String)>,
-    claim: String,
-}
-
-impl Volume {
-    fn of(store: &Store, key: &Key, object: &Value) -> Volume {
-        let of = &object["spec"]["claimRef"];
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Volume {
-            key: key.clone(),
-            uid: word(&object["metadata"]["uid"]),
-            phase: word(&object["status"]["phase"]),
-            should: phase(store, object),
-            of: of.is_object().then(|| (word(&of["namespace"]), word(&of["name"]))),
-            claim: word(&of["uid"]),
-        }
-    }
-
-    fn is_for(&self, claim: &Key) -> bool {
-        self.of.as_ref().is_some_and(|(namespace, name)| *namespace == claim.namespace && *name == claim.name)
-    }
-}
-
-/// A claim as the binder sees it.
-struct Claim {
-    key: Key,
-    uid: String,
-    named: String,
-    bound: bool,
-    leaving: bool,
-    lost: bool,
-}
-
-impl Claim {
-    fn of(key: &Key, object: &Value) -> Claim {
-        Claim {
-            key: key.clone(),
-            uid: text(object, "/metadata/uid").to_owned(),
-            named: text(object, "/spec/volumeName").to_owned(),
-            bound: object["metadata"]["annotations"][BOUND] == "yes",
-            leaving: is_leaving(object),
-            lost: object["status"]["phase"] == "Lost",
-        }
-    }
-}
-
 pub fn is_leaving(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
@@ -419,34 +333,4 @@ pub fn is_bound(claim: &Value) -> bool {
 pub fn mounts(pod: &Value) -> Vec<String> {
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     volumes.map(|volume| text(volume, "/persistentVolumeClaim/claimName").to_owned()).collect()
-}
-
-/// For the claim of that name, whichever it is.
-fn is_reserved(volume: &Value, claim: &Key) -> bool {
-    text(volume, "/spec/claimRef/name") == claim.name
-        && text(volume, "/spec/claimRef/namespace") == claim.namespace
-        && text(volume, "/spec/claimRef/uid").is_empty()
-}
-
-fn phase(store: &Store, volume: &Value) -> &'static str {
-    let of = |field: &str| text(volume, &format!("/spec/claimRef/{field}"));
-    if of("uid").is_empty() {
-        return "Available";
-    }
-    let claim = store.get(&Key::new("persistentvolumeclaims", of("namespace"), of("name")));
-    if claim.is_some_and(|claim| text(claim, "/metadata/uid") == of("uid")) { "Bound" } else { "Released" }
-}
-
-fn bind(store: &mut Store, claim: &Key, uid: &str, volume: &Key) {
-    store.change(volume, false, |volume| {
-        volume["spec"]["claimRef"] = json!({ "kind": "PersistentVolumeClaim", "apiVersion": "v1",
-            "namespace": claim.namespace, "name": claim.name, "uid": uid });
-    });
-    store.change(volume, true, |volume| volume["status"] = json!({ "phase": "Bound" }));
-    let storage = store.get(volume).map(|volume| volume["spec"]["capacity"].clone());
-    store.change(claim, false, |claim| {
-        claim["spec"]["volumeName"] = volume.name.clone().into();
-        claim["metadata"]["annotations"][BOUND] = "yes".into();
-    });
-    store.change(claim, true, |claim| claim["status"] = json!({ "phase": "Bound", "capacity": storage }));
 }

@@ -177,8 +177,8 @@ fn forbidden(state: &State, ask: &Ask) -> Option<String> {
                 let born = text(pod, "/metadata/creationTimestamp").parse::<jiff::Timestamp>();
                 born.is_ok_and(|born| born + jiff::SignedDuration::from_secs(2) < store.clock.now())
             };
-            let used = store.all("pods").any(|(_, pod)| uses(pod) && early(pod));
-            used.then(|| format!("claim {} is deleted in use", key.name))
+            let held = store.all("pods").any(|(_, pod)| uses(pod) && early(pod));
+            held.then(|| format!("claim {} is deleted in use", key.name))
         }
         ("create", "persistentvolumeclaims") => {
             let snapshot = Key::new("volumesnapshots", NAMESPACE, text(last, "/spec/dataSource/name"));

@@ -13,7 +13,7 @@ use crate::apiserver::store::{text, words};
 use crate::shop::REPLICAS;
 
 /// What a case may excuse.
-#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Excuse {
     /// Somebody has refused something: what was under way may have failed, or be held.
     refused: bool,
