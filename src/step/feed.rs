@@ -1,6 +1,7 @@
 //! Watches that deliver facts while the planner waits. Each is opened when first waited on and kept, so nothing
 //! that happens between two waits is missed. A watch that fails is opened again; the planner's deadline bounds it. One
-//! that is accepted and says nothing cannot be told from one with nothing to say: so a restore looks for itself now and then.
+//! that is accepted and says nothing cannot be told from one with nothing to say: so now and then, but never in a freeze,
+//! we look for ourselves.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -50,8 +51,9 @@ pub const VERBS: &[Verb] = &[
 
 type Facts = Pin<Box<dyn Stream<Item = Vec<Fact>>>>;
 
-/// Between two looks at what a restore waits for.
+/// Between two looks at what is waited for: while pods may stand still, and while snapshots become ready.
 const LOOK: Duration = Duration::from_secs(10);
+const GLANCE: Duration = Duration::from_mins(1);
 
 #[derive(Default)]
 pub(super) struct Feeds {
@@ -89,10 +91,11 @@ impl Feeds {
     async fn look(&self, c: &Cluster, on: &[Feed]) -> Vec<Fact> {
         let reads: Option<Vec<Read>> = on.iter().map(read).collect();
         let Some(reads) = reads.filter(|reads| !reads.is_empty()) else { return std::future::pending().await };
+        let pause = if reads == [Read::Snaps] { GLANCE } else { LOOK };
         loop {
             let last = self.looked.get().unwrap_or_else(Instant::now);
             self.looked.set(Some(last));
-            sleep_until(last + LOOK).await;
+            sleep_until(last + pause).await;
             self.looked.set(Some(Instant::now()));
             let mut facts = vec![];
             for read in &reads {
@@ -105,7 +108,7 @@ impl Feeds {
     }
 }
 
-/// What a feed of a restore tells, as a read. None: of a backup, which reads nothing while it is frozen.
+/// What a feed tells, as a read. None: of a freeze, in which nothing is read.
 fn read(feed: &Feed) -> Option<Read> {
     Some(match feed {
         Feed::Claims => Read::Claims,
@@ -113,7 +116,8 @@ fn read(feed: &Feed) -> Option<Read> {
         Feed::Target => Read::Target,
         Feed::Volume(name) => Read::Volume(name.clone()),
         Feed::Attached => Read::Restore(Look::Attached),
-        Feed::Lease | Feed::Hook(..) | Feed::Snaps | Feed::Cut(_) => return None,
+        Feed::Snaps => Read::Snaps,
+        Feed::Lease | Feed::Hook(..) | Feed::Cut(_) => return None,
     })
 }
 
