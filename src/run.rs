@@ -32,6 +32,7 @@ use crate::plan::noun::{BackupWant, Holder, Keep, Refusal, RestoreWant, Stop, Wa
 use crate::plan::view::{Fact, Seen, View};
 use crate::step::clock::Clock;
 use crate::step::cluster::Cluster;
+use crate::step::observe::answered;
 use crate::step::{Effect, drive, record};
 
 /// First contact is tried so often, a second apart: a pod may start before its network does.
@@ -105,14 +106,17 @@ where
     let mut tries = 0;
     loop {
         tries += 1;
-        match api.get(name).await {
-            Ok(object) => return Ok(object),
-            Err(error) if may_pass(&error) && tries < DENIED_TRIES => {
+        match answered("get", &path, api.get(name)).await {
+            Ok(Ok(object)) => return Ok(object),
+            Ok(Err(error)) if may_pass(&error) && tries < DENIED_TRIES => {
                 tracing::warn!(object = path, message = format!("{}: tried again for a minute", sentence(&error)));
                 sleep(Duration::from_secs(1)).await;
             }
-            Err(error) if is_definite(&error) || tries >= FIRST_TRIES => return Err(Error::api("get", path, error)),
-            Err(_) => sleep(Duration::from_secs(1)).await,
+            Ok(Err(error)) if is_definite(&error) || tries >= FIRST_TRIES => {
+                return Err(Error::api("get", path, error));
+            }
+            Err(_) if tries >= FIRST_TRIES => return Err(Error::Unanswered(format!("cannot get {path}: no answer"))),
+            Ok(Err(_)) | Err(_) => sleep(Duration::from_secs(1)).await,
         }
     }
 }

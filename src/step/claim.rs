@@ -15,6 +15,7 @@ use super::Fault;
 use super::call::{Call, No, call, fault};
 use super::cluster::Cluster;
 use super::lens::claim;
+use super::observe::answered;
 use crate::api::lean::PersistentVolumeClaim;
 use crate::api::{annotation, foreign, label, manager};
 use crate::error::or_absent;
@@ -114,7 +115,7 @@ async fn taken(c: &Cluster, new: &NewClaim) -> Result<Vec<Fact>, Fault> {
 
 /// The claim as it is to be made, as a dry run: admission says its word before the name is looked at.
 pub async fn trial(c: &Cluster, new: &NewClaim) -> Result<Sight, Fault> {
-    let no = match send(c, new, true).await {
+    let no = match answered("create", &path(c, &new.name), send(c, new, true)).await? {
         Ok(_) => None,
         Err(kube::Error::Api(status)) if status.code == 409 => None,
         // The old claim goes first; whether there is room for both is another question.

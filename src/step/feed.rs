@@ -1,6 +1,9 @@
 //! Watches that deliver facts while the planner waits. Each is opened when first waited on and kept, so nothing
-//! that happens between two waits is missed. A watch that fails is opened again; the planner's deadline bounds it.
+//! that happens between two waits is missed. A watch that fails is opened again; the planner's deadline bounds it. One
+//! that is accepted and says nothing cannot be told from one with nothing to say: so now and then, but never in a freeze,
+//! we look for ourselves.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -15,10 +18,11 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use super::cluster::Cluster;
 use super::lens::{claim, pod};
-use super::observe::{selector, snap};
+use super::observe::{self, selector, snap};
 use crate::api::lean::{self, PersistentVolume, PersistentVolumeClaim, StatefulSet};
 use crate::api::restore::StatefulSetRestore;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
@@ -53,8 +57,15 @@ const IDLE: Duration = Duration::from_mins(1);
 
 type Facts = Pin<Box<dyn Stream<Item = Vec<Fact>>>>;
 
+/// Between two looks at what is waited for: while pods may stand still, and while snapshots become ready.
+const LOOK: Duration = Duration::from_secs(10);
+const GLANCE: Duration = Duration::from_mins(1);
+
 #[derive(Default)]
-pub(super) struct Feeds(Mutex<BTreeMap<Feed, Facts>>);
+pub(super) struct Feeds {
+    open: Mutex<BTreeMap<Feed, Facts>>,
+    looked: Cell<Option<Instant>>,
+}
 
 impl Feeds {
     /// What any of these has to tell, once one of them has. Watches that are silent for long are opened anew: the API
@@ -66,12 +77,12 @@ impl Feeds {
                 facts = self.speak(c, on) => return facts,
                 () = tokio::time::sleep(IDLE), if calm => {}
             }
-            self.0.lock().await.retain(|feed, _| !on.contains(feed));
+            self.open.lock().await.retain(|feed, _| !on.contains(feed));
         }
     }
 
     async fn speak(&self, c: &Cluster, on: &[Feed]) -> Vec<Fact> {
-        let mut open = self.0.lock().await;
+        let mut open = self.open.lock().await;
         for feed in on {
             open.entry(feed.clone()).or_insert_with(|| start(c, feed));
         }
@@ -87,10 +98,46 @@ impl Feeds {
         let silence =
             async { if on.contains(&Feed::Lease) { c.lock.silence().await } else { std::future::pending().await } };
         tokio::select! {
+            biased;
             facts = speak => facts,
             () = silence => vec![Fact::Lease(Seen::Unknown)],
+            facts = self.look(c, on) => facts,
         }
     }
+
+    /// What there is of these, now and then: what was known before is not forgotten for it.
+    async fn look(&self, c: &Cluster, on: &[Feed]) -> Vec<Fact> {
+        let reads: Option<Vec<Read>> = on.iter().map(read).collect();
+        let Some(reads) = reads.filter(|reads| !reads.is_empty()) else { return std::future::pending().await };
+        let pause = if reads == [Read::Snaps] { GLANCE } else { LOOK };
+        loop {
+            let last = self.looked.get().unwrap_or_else(Instant::now);
+            self.looked.set(Some(last));
+            sleep_until(last + pause).await;
+            self.looked.set(Some(Instant::now()));
+            let mut facts = vec![];
+            for read in &reads {
+                facts.extend(observe::read(c, read).await.unwrap_or_default());
+            }
+            if !facts.is_empty() {
+                return facts;
+            }
+        }
+    }
+}
+
+/// What a feed tells, as a read. None: of a freeze, in which nothing is read.
+fn read(feed: &Feed) -> Option<Read> {
+    Some(match feed {
+        Feed::Claims => Read::Claims,
+        Feed::Pods => Read::Restore(Look::Pods),
+        Feed::Target => Read::Target,
+        Feed::Volume(name) => Read::Volume(name.clone()),
+        Feed::Attached => Read::Restore(Look::Attached),
+        Feed::Snaps => Read::Snaps,
+        Feed::Object => Read::Restore(Look::Record),
+        Feed::Lease | Feed::Hook(..) | Feed::Cut(_) => return None,
+    })
 }
 
 fn start(c: &Cluster, feed: &Feed) -> Facts {

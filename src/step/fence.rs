@@ -10,7 +10,7 @@ use super::Fault;
 use super::call::{Call, No, call, fault};
 use super::cluster::Cluster;
 use super::lens::{pod, target};
-use super::observe::get;
+use super::observe::{answered, get};
 use crate::api::lean::{ClaimRetention, Pod, StatefulSet};
 use crate::api::{FENCE_POLICY, manager};
 use crate::error::{is_definite, may_pass, sentence};
@@ -97,7 +97,8 @@ pub async fn evict(c: &Cluster, row: &'static Row, doomed: &Doomed) -> Result<Ve
 pub async fn probe(c: &Cluster) -> Result<Sight, Fault> {
     let body = serde_json::json!({ "spec": Replicas { replicas: 1 } });
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
-    let refused = match api(c).patch_scale(&c.want.statefulset, &params, &Patch::Merge(&body)).await {
+    let (api, body) = (api(c), Patch::Merge(&body));
+    let refused = match answered("patch", &path(c), api.patch_scale(&c.want.statefulset, &params, &body)).await? {
         Ok(_) => false,
         Err(error) if may_pass(&error) => return Err(fault(&error, &path(c))),
         Err(error) if is_definite(&error) => sentence(&error).contains(FENCE_POLICY),

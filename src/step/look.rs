@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::cluster::Cluster;
 use super::lens::{pod, quota, storage_class};
-use super::observe::{get, list};
+use super::observe::{answered, get, list};
 use super::source::{content, snapshot_class, source};
 use super::{Fault, call, claim, fence, record};
 use crate::api::condition::Reason;
@@ -195,8 +195,9 @@ async fn may(c: &Cluster, (group, resource, verb): Verb) -> Result<Option<String
         ..SelfSubjectAccessReview::default()
     };
     let api: Api<SelfSubjectAccessReview> = Api::all(c.client.clone());
-    let about = "selfsubjectaccessreview";
-    let answer = api.create(&PostParams::default(), &review).await.map_err(|error| call::fault(&error, about))?;
+    let (about, post) = ("selfsubjectaccessreview", PostParams::default());
+    let answer = answered("create", about, api.create(&post, &review)).await?;
+    let answer = answer.map_err(|error| call::fault(&error, about))?;
     let place = namespace.map(|name| format!(" in namespace {name}")).unwrap_or_default();
     let dot = if group.is_empty() { String::new() } else { format!(".{group}") };
     let right = format!("{verb} {resource}{dot}{place}");
@@ -278,7 +279,8 @@ async fn scalers(c: &Cluster) -> Result<Vec<String>, Fault> {
 
 async fn user(c: &Cluster) -> Result<String, Fault> {
     let api: Api<SelfSubjectReview> = Api::all(c.client.clone());
-    let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await.map_err(|_| Fault::Lost)?;
+    let (post, review) = (PostParams::default(), SelfSubjectReview::default());
+    let review = answered("create", "selfsubjectreview", api.create(&post, &review)).await?.map_err(|_| Fault::Lost)?;
     review.status.and_then(|status| status.user_info?.username).ok_or(Fault::Lost)
 }
 

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::call;
 use super::cluster::Cluster;
@@ -26,9 +27,6 @@ use crate::plan::guard::Guard;
 use crate::plan::member::{self, Standing};
 use crate::plan::noun::{Class, Pod, RETAIN, Snap, Snaps};
 use crate::plan::view::{Fact, Read, Seen};
-
-/// What one request may take.
-const ANSWER: Duration = Duration::from_secs(15);
 
 /// Objects per page of a list.
 const PAGE: u32 = 250;
@@ -100,11 +98,27 @@ pub fn selector(c: &Cluster) -> String {
     format!("{}={}", label::STATEFULSET, c.want.statefulset)
 }
 
+/// How long one request of a read may take: a connection that is open proves nothing, and nobody else would end it.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// What was answered in that time, an error included.
+pub async fn answered<T>(
+    verb: &str,
+    path: &str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<kube::Result<T>, Fault> {
+    timeout(ANSWER, request).await.map_err(|_| {
+        let message = format!("no answer within {} s", ANSWER.as_secs());
+        tracing::warn!(verb, object = path, outcome = "unknown", message);
+        Fault::Lost
+    })
+}
+
 pub(super) async fn get<K>(api: &Api<K>, name: &str, path: &str) -> Result<Option<K>, Fault>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
-    or_absent(within(api.get(name), path).await?).map_err(|error| fault(&error, "get", path))
+    or_absent(answered("get", path, api.get(name)).await?).map_err(|error| fault(&error, "get", path))
 }
 
 /// All of it, page after page; a list that expires between two pages begins anew with the next try.
@@ -118,7 +132,7 @@ where
         if !token.is_empty() {
             params = params.continue_token(&token);
         }
-        let page = within(api.list(&params), path).await?.map_err(|error| fault(&error, "list", path))?;
+        let page = answered("list", path, api.list(&params)).await?.map_err(|error| fault(&error, "list", path))?;
         all.extend(page.items);
         token = page.metadata.continue_.unwrap_or_default();
         if token.is_empty() {
@@ -130,15 +144,6 @@ where
 fn fault(error: &kube::Error, verb: &str, path: &str) -> Fault {
     tracing::warn!(verb, object = path, outcome = "unknown", message = sentence(error));
     call::fault(error, &format!("{verb} {path}"))
-}
-
-/// One request; one that is acknowledged and never answered is lost.
-async fn within<T>(request: impl Future<Output = kube::Result<T>>, path: &str) -> Result<kube::Result<T>, Fault> {
-    tokio::time::timeout(ANSWER, request).await.map_err(|_| {
-        let message = format!("no answer within {} s", ANSWER.as_secs());
-        tracing::warn!(object = path, outcome = "unknown", message);
-        Fault::Lost
-    })
 }
 
 /// The policy and the binding of its name, as far as they stand.

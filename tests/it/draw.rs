@@ -61,6 +61,10 @@ impl Draw {
         drawn
     }
 
+    pub fn all(&self) -> usize {
+        self.all
+    }
+
     pub fn cases(&self) -> usize {
         self.cases
     }

@@ -11,6 +11,7 @@ use sts_backup::api::label;
 use crate::apiserver::kind::Key;
 use crate::apiserver::store::{Change, Store, What, text, words};
 use crate::apiserver::{ApiServer, State};
+use crate::restore::double::storage::Storage;
 pub use crate::shop::Deed;
 use crate::shop::{self, NAMESPACE, SET};
 
@@ -95,13 +96,15 @@ pub struct Nature {
     pub answered: Option<SignedDuration>,
     /// What a command does, by pod and first word, where it is not what it should.
     pub scripts: BTreeMap<(String, String), Act>,
+    /// The world of a restore: other controllers are at work in it, and none of these.
+    pub storage: Option<Storage>,
 }
 
 /// The clockwork: whatever is due takes place, and then what follows from it.
 pub async fn live(server: ApiServer) {
     let mut changes = server.changes();
     loop {
-        let next = server.look().nature.agenda.keys().next().map(|(at, _)| *at);
+        let next = server.look().nature.next();
         let now = server.look().store.clock.now();
         let wait = next.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         let due = async {
@@ -122,7 +125,20 @@ impl Nature {
         Nature { hooks, pace, ..Nature::default() }
     }
 
+    /// In the world of a restore.
+    pub fn of_restore() -> Nature {
+        Nature { storage: Some(Storage::default()), ..Nature::default() }
+    }
+
+    fn next(&self) -> Option<Timestamp> {
+        self.storage.as_ref().map_or_else(|| self.agenda.keys().next().map(|(at, _)| *at), Storage::next)
+    }
+
     pub fn settle(state: &mut State) {
+        if let Some(storage) = state.nature.storage.take() {
+            state.nature.storage = Some(storage.settle(state));
+            return;
+        }
         loop {
             let now = state.store.clock.now();
             let from = state.store.log.partition_point(|change| change.version <= state.nature.seen);

@@ -4,6 +4,7 @@ mod advice;
 mod after;
 mod broken;
 mod denied;
+pub mod double;
 mod end;
 mod forged;
 mod late;

@@ -109,7 +109,9 @@ fn every_read_fails_once() {
         let seen = judge(&case);
         for (class, count) in [(Class::Read, seen.reads), (Class::Watch, seen.watches)] {
             for k in 0..count {
-                for (name, strike) in [("Broken", Strike::Say(fault::broken())), ("LostAfter", Strike::LostAfter)] {
+                let silent = [("Hang", Strike::Hang), ("Mute", Strike::Mute)];
+                let failed = [("Broken", Strike::Say(fault::broken())), ("LostAfter", Strike::LostAfter)];
+                for (name, strike) in failed.into_iter().chain(silent) {
                     sweep.go(format!("{word} {class:?} {k} {name}"), &case.strike(class, k, &strike));
                 }
             }

@@ -78,14 +78,16 @@ impl Case {
         self.strikes.iter().any(|(_, _, strike)| matches!(strike, Strike::Say(no) if no.code == 403))
     }
 
-    /// It takes the way of some reply, so that nobody knows how a hook ended.
+    /// It takes the way of some reply, or holds up the proof, so that nobody knows how a hook ended.
     fn hides(&self) -> bool {
         self.strikes.iter().any(|(class, _, strike)| {
-            *class == Class::Write
-                && matches!(
-                    strike,
-                    Strike::LostBefore | Strike::LostAfter | Strike::Hang | Strike::Say(_) | Strike::SayAfter(_)
-                )
+            let proof = *class == Class::Read && matches!(strike, Strike::Hang | Strike::Mute);
+            proof
+                || *class == Class::Write
+                    && matches!(
+                        strike,
+                        Strike::LostBefore | Strike::LostAfter | Strike::Hang | Strike::Say(_) | Strike::SayAfter(_)
+                    )
         })
     }
 }

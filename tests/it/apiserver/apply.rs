@@ -27,10 +27,8 @@ pub fn json(old: &Value, patch: &Value) -> Result<Value, No> {
     let mut new = old.clone();
     match json_patch::patch(&mut new, &patch) {
         Ok(()) => Ok(new),
-        Err(error) => {
-            let message = format!("the server rejected our request due to an error in our request: {error}");
-            Err(No::new(422, "Invalid", message))
-        }
+        // A real one does not say which test it was.
+        Err(_) => Err(No::new(422, "Invalid", "the server rejected our request due to an error in our request")),
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::State;
 use super::answer::No;
+use super::kind::{ACCESS_REVIEW, Key, USER_REVIEW};
 use super::request::Ask;
 use crate::nature::Deed;
 
@@ -30,6 +31,12 @@ pub enum Strike {
     LostAfter,
     /// It is done, and no answer comes.
     Hang,
+    /// It is done, its answer begins and never goes on.
+    Mute,
+    /// A proxy between sends it twice; the second answer is heard.
+    Twice,
+    /// Somebody has just changed the object that it is about, so that no patch of the older version may be taken.
+    Touch,
     /// An answer instead of the deed.
     Say(No),
     /// An answer after the deed that does not tell of it.
@@ -51,6 +58,11 @@ pub struct Faults {
     pub strikes: BTreeMap<(Class, usize), Strike>,
     /// What the world does right before a write.
     pub deeds: BTreeMap<usize, Deed>,
+    /// What somebody does right before a write that he sees coming.
+    pub hands: BTreeMap<usize, Hand>,
+    /// From that write on everybody hears this, for so long.
+    pub spell: Option<(usize, No, Duration)>,
+    spell_until: Option<Timestamp>,
     counts: BTreeMap<Class, usize>,
     pub sigterm_at: Option<usize>,
     /// Whose write is next, of two commands at once; whether it is the second's.
@@ -68,6 +80,9 @@ pub struct Faults {
     /// An older server: it has no streaming lists.
     pub unstreamed: bool,
 }
+
+/// Changes the world before that request.
+pub type Hand = fn(&mut State, &Ask);
 
 impl Faults {
     pub fn count(&self, class: Class) -> usize {
@@ -88,6 +103,9 @@ pub fn class(ask: &Ask) -> Class {
     let spec = &ask.body["spec"];
     match (ask.verb, ask.place.kind.resource) {
         ("watch", _) => Class::Watch,
+        // Nothing is stored.
+        (_, USER_REVIEW | ACCESS_REVIEW) => Class::Read,
+        _ if ask.is_dry() => Class::Read,
         ("get" | "list", _) => Class::Read,
         (_, "events") => Class::Event,
         ("patch", "leases") if spec["renewTime"].is_string() && spec.get("holderIdentity").is_none() => Class::Renewal,
@@ -113,17 +131,36 @@ pub fn befall(state: &mut State, ask: &Ask, life: &Life) -> Option<Strike> {
             state.log.push(format!("-- {deed:?}"));
             deed.take_place(state);
         }
+        if let Some(hand) = state.faults.hands.remove(&k) {
+            hand(state, ask);
+        }
+        if let Some((_, _, long)) = state.faults.spell.as_ref().filter(|(at, ..)| *at == k) {
+            state.faults.spell_until = Some(state.store.clock.now() + *long);
+        }
         if state.faults.sigterm_at == Some(k) {
             state.log.push("-- SIGTERM".into());
             state.nature.alarm(state.store.clock.now());
             life.terminate.notify_one();
         }
     }
+    if state.faults.spell_until.is_some_and(|until| state.store.clock.now() < until) {
+        return state.faults.spell.as_ref().map(|(_, no, _)| Strike::Say(no.clone()));
+    }
     let strike = state.faults.strikes.get(&(class, k)).cloned();
+    if strike == Some(Strike::Touch) {
+        touch(state, &ask.key());
+    }
     if let Some(strike) = &strike {
         state.log.push(format!("-- {class:?} {k}: {strike:?}"));
     }
     strike
+}
+
+fn touch(state: &mut State, key: &Key) {
+    let version = state.store.version();
+    state.store.change(key, false, |object| {
+        object["metadata"]["annotations"]["example.com/touched"] = version.to_string().into();
+    });
 }
 
 /// Whether the process at the other end lives, and what it is told.
@@ -164,6 +201,20 @@ pub fn broken() -> No {
 
 pub fn late() -> No {
     No::new(504, "Timeout", "request did not complete within the requested timeout")
+}
+
+/// Of a server that comes up: who asks is not known yet.
+pub fn unknown_user() -> No {
+    No::new(401, "Unauthorized", "Unauthorized")
+}
+
+/// The same: it does not serve that path yet.
+pub fn no_path() -> No {
+    No::new(404, "", "404 page not found")
+}
+
+pub fn unavailable() -> No {
+    No::new(503, "ServiceUnavailable", "the server is currently unable to handle the request")
 }
 
 pub fn forbidden() -> No {

@@ -32,7 +32,13 @@ const BASE: Kind = Kind {
 const SNAPSHOT: Kind = Kind { group: "snapshot.storage.k8s.io", status: true, generation: true, ..BASE };
 const OURS: Kind = Kind { group: "backup.sts-backup.io", version: "v1alpha1", status: true, generation: true, ..BASE };
 
+const WIDE: Kind = Kind { namespaced: false, ..BASE };
+const STORAGE: Kind = Kind { group: "storage.k8s.io", ..WIDE };
 const ADMISSION: Kind = Kind { group: "admissionregistration.k8s.io", namespaced: false, generation: true, ..BASE };
+
+/// Who asks, and what they may: answered, never stored.
+pub const USER_REVIEW: &str = "selfsubjectreviews";
+pub const ACCESS_REVIEW: &str = "selfsubjectaccessreviews";
 
 pub static KINDS: &[Kind] = &[
     Kind { resource: "namespaces", kind: "Namespace", namespaced: false, status: true, ..BASE },
@@ -67,6 +73,22 @@ pub static KINDS: &[Kind] = &[
     },
     Kind { resource: "validatingadmissionpolicies", kind: "ValidatingAdmissionPolicy", status: true, ..ADMISSION },
     Kind { resource: "validatingadmissionpolicybindings", kind: "ValidatingAdmissionPolicyBinding", ..ADMISSION },
+    Kind { resource: "events", kind: "Event", ..BASE },
+    Kind { resource: "nodes", kind: "Node", status: true, ..WIDE },
+    Kind { resource: "resourcequotas", kind: "ResourceQuota", status: true, ..BASE },
+    Kind { resource: "storageclasses", kind: "StorageClass", ..STORAGE },
+    Kind { resource: "csinodes", kind: "CSINode", ..STORAGE },
+    Kind { resource: "volumeattachments", kind: "VolumeAttachment", status: true, ..STORAGE },
+    Kind {
+        group: "autoscaling",
+        version: "v2",
+        resource: "horizontalpodautoscalers",
+        kind: "HorizontalPodAutoscaler",
+        status: true,
+        ..BASE
+    },
+    Kind { group: "authentication.k8s.io", resource: USER_REVIEW, kind: "SelfSubjectReview", ..WIDE },
+    Kind { group: "authorization.k8s.io", resource: ACCESS_REVIEW, kind: "SelfSubjectAccessReview", ..WIDE },
     Kind { resource: "statefulsetbackups", kind: "StatefulSetBackup", ..OURS },
     Kind { resource: "statefulsetrestores", kind: "StatefulSetRestore", ..OURS },
 ];

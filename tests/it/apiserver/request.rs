@@ -100,7 +100,7 @@ pub async fn parse(request: Request<Body>) -> Result<Result<Ask, No>, BoxError> 
         ("GET", false, _) if watch => "watch",
         ("GET", false, _) => "list",
         ("POST", false, _) => "create",
-        ("PATCH", true, Some(_)) if place.part.as_deref().is_none_or(|part| part == "status") => "patch",
+        ("PATCH", true, Some(_)) if is_part(&place) => "patch",
         ("DELETE", true, _) if place.part.is_none() => "delete",
         (method, ..) => return Ok(Err(No::unknown(format!("{method} {} as {kind}", parts.uri.path())))),
     };
@@ -111,6 +111,14 @@ pub async fn parse(request: Request<Body>) -> Result<Result<Ask, No>, BoxError> 
     };
     let key = upgrade.then(|| header("sec-websocket-key").to_owned());
     Ok(Ok(Ask { verb, place, query, patch, body, key }))
+}
+
+/// The object itself, its status, or of a StatefulSet its scale.
+fn is_part(place: &Place) -> bool {
+    match place.part.as_deref() {
+        None | Some("status") => true,
+        Some(part) => part == "scale" && place.kind.resource == "statefulsets",
+    }
 }
 
 /// The code of a success, and its body.
@@ -157,6 +165,9 @@ fn create(store: &mut Store, ask: &Ask, key: &Key) -> Result<(u16, Value), No> {
 fn patch(store: &mut Store, ask: &Ask, key: &Key) -> Result<(u16, Value), No> {
     let status = ask.place.part.is_some();
     let old = store.find(key)?.clone();
+    if ask.place.part.as_deref() == Some("scale") {
+        return scale(store, ask, key, &old);
+    }
     let new = match ask.patch {
         Some(Patch::Merge) => apply::merge(&old, &ask.body),
         Some(Patch::Json) => apply::json(&old, &ask.body)?,
@@ -173,13 +184,46 @@ fn patch(store: &mut Store, ask: &Ask, key: &Key) -> Result<(u16, Value), No> {
     Ok((200, store.update(key, new, status, ask.is_dry())?))
 }
 
+fn to_scale(set: &Value) -> Value {
+    let meta = &set["metadata"];
+    json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {
+            "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"],
+            "resourceVersion": meta["resourceVersion"], "creationTimestamp": meta["creationTimestamp"],
+        },
+        "spec": { "replicas": set["spec"]["replicas"] },
+        "status": { "replicas": set["status"]["replicas"].as_u64().unwrap_or_default() },
+    })
+}
+
+/// The uid is a precondition here, as the resourceVersion is.
+fn scale(store: &mut Store, ask: &Ask, key: &Key, old: &Value) -> Result<(u16, Value), No> {
+    if ask.patch != Some(Patch::Merge) {
+        return Err(No::unknown("this patch of a scale"));
+    }
+    let new = apply::merge(&to_scale(old), &ask.body);
+    let (asked, is) = (text(&new, "/metadata/uid"), text(old, "/metadata/uid"));
+    if asked != is {
+        let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {is}");
+        return Err(No::conflict(key, &why));
+    }
+    let mut set = old.clone();
+    set["metadata"]["resourceVersion"] = new["metadata"]["resourceVersion"].clone();
+    set["spec"]["replicas"] = new["spec"]["replicas"].clone();
+    Ok((200, to_scale(&store.update(key, set, false, ask.is_dry())?)))
+}
+
 fn delete(store: &mut Store, ask: &Ask, key: &Key) -> Result<(u16, Value), No> {
-    let graceful = ["pods", "namespaces", "statefulsets"].contains(&key.kind.resource);
+    let graceful = ["namespaces", "statefulsets"].contains(&key.kind.resource);
     let policy = text(&ask.body, "/propagationPolicy");
     if graceful || !matches!(policy, "" | "Background") {
         return Err(No::unknown(format!("{policy} deletion of {}", key.kind.resource)));
     }
     let word = |pointer: &str| Some(text(&ask.body, pointer).to_owned()).filter(|word| !word.is_empty());
     let asked = Preconditions { uid: word("/preconditions/uid"), version: word("/preconditions/resourceVersion") };
+    if key.kind.resource == "pods" && !ask.is_dry() {
+        return Ok((200, store.terminate(key, &asked)?));
+    }
     Ok((200, store.delete(key, &asked, ask.is_dry())?))
 }

@@ -4,6 +4,10 @@ use serde_json::Value;
 
 use super::answer::No;
 
+/// Of every kind the first two, of events the others.
+const FIELDS: [&str; 6] =
+    ["metadata.name", "metadata.namespace", "involvedObject.kind", "involvedObject.name", "reason", "type"];
+
 #[derive(Debug, Clone, Default)]
 pub struct Selector {
     labels: Vec<Term>,
@@ -23,7 +27,7 @@ impl Selector {
     pub fn parse(labels: &str, fields: &str) -> Result<Selector, No> {
         let labels = split(labels).iter().map(|text| term(text)).collect::<Result<_, _>>()?;
         let field = |text: &String| match text.split_once('=') {
-            Some((path @ ("metadata.name" | "metadata.namespace"), value)) => Ok((path.to_owned(), value.to_owned())),
+            Some((path, value)) if FIELDS.contains(&path) => Ok((path.to_owned(), value.to_owned())),
             _ => Err(No::unknown(format!("field selector {text}"))),
         };
         let fields = split(fields).iter().map(field).collect::<Result<_, _>>()?;
@@ -41,8 +45,7 @@ impl Selector {
             Term::In(key, values) => label(key).is_some_and(|is| values.iter().any(|value| value == is)),
         };
         let field = |(path, value): &(String, String)| {
-            let key = path.trim_start_matches("metadata.");
-            object["metadata"][key].as_str().unwrap_or_default() == value
+            super::store::text(object, &format!("/{}", path.replace('.', "/"))) == value
         };
         self.labels.iter().all(term) && self.fields.iter().all(field)
     }

@@ -147,8 +147,10 @@ impl Store {
     fn put(&mut self, key: &Key, mut object: Value, before: Option<Value>) -> Value {
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let meta = &object["metadata"];
+        let grace = meta["deletionGracePeriodSeconds"].as_u64().unwrap_or_default();
         let gone =
-            words(&object, "/metadata/finalizers").is_empty() && object["metadata"]["deletionTimestamp"].is_string();
+            words(&object, "/metadata/finalizers").is_empty() && meta["deletionTimestamp"].is_string() && grace == 0;
         let what = match (&before, gone) {
             (_, true) => What::Deleted,
             (None, _) => What::Added,
@@ -196,6 +198,10 @@ impl Store {
         object["apiVersion"] = key.kind.api_version().into();
         object["kind"] = key.kind.kind.into();
         defaults(key.kind.kind, &mut object);
+        // A dataSource is repeated as dataSourceRef.
+        if key.kind.kind == "PersistentVolumeClaim" && object["spec"]["dataSource"].is_object() {
+            object["spec"]["dataSourceRef"] = object["spec"]["dataSource"].clone();
+        }
         drop_empty(&mut object);
         valid(key, &object)?;
         Ok(if dry { object } else { self.put(key, object, None) })
@@ -253,7 +259,8 @@ impl Store {
         self.update(key, object, status, false).unwrap();
     }
 
-    pub fn delete(&mut self, key: &Key, asked: &Preconditions, dry: bool) -> Result<Value, No> {
+    /// The object, if it is the one that was asked for.
+    fn doomed(&self, key: &Key, asked: &Preconditions) -> Result<Value, No> {
         let old = self.find(key)?.clone();
         for (what, pointer, asked) in
             [("UID", "/metadata/uid", &asked.uid), ("ResourceVersion", "/metadata/resourceVersion", &asked.version)]
@@ -264,11 +271,30 @@ impl Store {
                 return Err(No::conflict(key, &why));
             }
         }
+        Ok(old)
+    }
+
+    /// A pod is given its time: it goes when its kubelet says so.
+    pub fn terminate(&mut self, key: &Key, asked: &Preconditions) -> Result<Value, No> {
+        let old = self.doomed(key, asked)?;
+        if old["metadata"]["deletionTimestamp"].is_string() {
+            return Ok(old);
+        }
+        let mut new = old.clone();
+        new["metadata"]["deletionTimestamp"] = self.now().into();
+        new["metadata"]["deletionGracePeriodSeconds"] =
+            old["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30).into();
+        Ok(self.put(key, new, Some(old)))
+    }
+
+    pub fn delete(&mut self, key: &Key, asked: &Preconditions, dry: bool) -> Result<Value, No> {
+        let old = self.doomed(key, asked)?;
         let uid = text(&old, "/metadata/uid").to_owned();
         if words(&old, "/metadata/finalizers").is_empty() {
             if !dry {
                 let mut last = old.clone();
                 last["metadata"]["deletionTimestamp"] = self.now().into();
+                last["metadata"].as_object_mut().unwrap().remove("deletionGracePeriodSeconds");
                 self.put(key, last, Some(old));
             }
             return Ok(deleted(key, &uid));
