@@ -3,6 +3,7 @@
 //! role and change, in `snapshots/authority.snap`.
 
 mod accounts;
+mod byway;
 mod ci;
 mod controllers;
 mod forged;

@@ -55,8 +55,8 @@ async fn cast(s: &Scene) -> Cast {
     let user = |name: &str| format!("system:serviceaccount:{}:{name}", s.namespace);
     let verbs = json!(["create", "patch", "get"]);
     let makes = json!([
-        { "apiGroups": ["batch"], "resources": ["jobs"], "verbs": verbs },
-        { "apiGroups": [""], "resources": ["pods", "pods/ephemeralcontainers"], "verbs": verbs },
+        { "apiGroups": ["batch"], "resources": ["jobs", "jobs/status"], "verbs": verbs },
+        { "apiGroups": [""], "resources": ["pods", "pods/status", "pods/ephemeralcontainers"], "verbs": verbs },
     ]);
     let (watcher, tenant, runner) = (user(&s.namespace), user("tenant"), user(&format!("{}-runner", s.namespace)));
     let replicas = "system:serviceaccount:kube-system:replicaset-controller";
@@ -206,10 +206,17 @@ async fn changes(s: &Scene, cast: &Cast, told: &mut Told<'_>) {
     told.say("a tenant turns a Job to another object by its label", jobs.patch(&name, &dry, &ours).await);
     let none = label("backup.sts-backup.io/kind", Value::Null);
     told.say("a tenant takes our label off a Job", jobs.patch(&name, &dry, &none).await);
+    told.say("a tenant takes it off by way of the Job's status", jobs.patch_status(&name, &dry, &none).await);
     told.say("a tenant puts a label of his own on it", jobs.patch(&name, &dry, &label("team", json!("a"))).await);
+    let team = label("team", json!("a"));
+    told.say("a tenant does so by way of its status", jobs.patch_status(&name, &dry, &team).await);
     let awake = Patch::Merge(json!({ "spec": { "suspend": false } }));
     told.say("a tenant lets a Job go on that is suspended", jobs.patch(&name, &dry, &awake).await);
     told.say("a tenant takes our label off a pod", pods.patch("of-a-job", &dry, &none).await);
+    told.say("a tenant takes it off by way of the pod's status", pods.patch_status("of-a-job", &dry, &none).await);
+    let ours = label("backup.sts-backup.io/kind", json!("undo"));
+    told.say("a tenant changes it so", pods.patch_status("of-a-job", &dry, &ours).await);
+    told.say("a tenant puts a label of his own on it so", pods.patch_status("of-a-job", &dry, &team).await);
     told.say("a tenant puts a label of his own on it", pods.patch("of-a-job", &dry, &label("team", json!("a"))).await);
     let image = Patch::Strategic(json!({ "spec": { "containers": [{ "name": "runner", "image": "theirs:one" }] } }));
     told.say("a tenant changes the image of a pod", pods.patch("of-a-job", &dry, &image).await);

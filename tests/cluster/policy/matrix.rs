@@ -8,28 +8,31 @@ use kube::Client;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use super::byway;
 use super::roles::{Role, roles};
-use super::stage::{HOOK, Stage, api, backup, claim, lease, mark, restore, snapshot, with};
+use super::stage::{HOOK, Stage, api, backup, claim, lease, mark, pod, restore, snapshot, with};
 use crate::api::assert_snapshot;
 use crate::harness::{Scene, scene, until};
 
 const GROUP: &str = "backup.sts-backup.io";
 
 /// What is done with it.
-enum Act {
+pub enum Act {
     Create(Value),
     /// A merge patch.
     Patch(Value),
+    /// A merge patch of a subresource.
+    Sub(&'static str, Value),
     /// Server-side apply of the object as it was made, as a GitOps controller sends it all the time.
     Apply,
     Delete,
 }
 
 /// One change of one object, as a sentence and as a request.
-struct Deed {
-    text: &'static str,
-    object: Value,
-    act: Act,
+pub struct Deed {
+    pub text: &'static str,
+    pub object: Value,
+    pub act: Act,
 }
 
 /// As if `client` did it; nothing changes.
@@ -43,6 +46,7 @@ async fn attempt(client: &Client, deed: &Deed) -> kube::Result<()> {
             api.create(&params, &object).await.map(drop)
         }
         Act::Patch(patch) => api.patch(name, &dry, &Patch::Merge(patch)).await.map(drop),
+        Act::Sub(sub, patch) => api.patch_subresource(sub, name, &dry, &Patch::Merge(patch)).await.map(drop),
         Act::Apply => {
             let apply = PatchParams { dry_run: true, ..PatchParams::apply("gitops").force() };
             api.patch(name, &apply, &Patch::Apply(&deed.object)).await.map(drop)
@@ -70,14 +74,15 @@ fn deeds(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
     all.extend(restores(s, other, on));
     all.extend(leases(s, on));
     all.extend(marks(s, on));
+    all.extend(byway::deeds(s, other, on));
     all
 }
 
-fn create(text: &'static str, object: Value) -> Deed {
+pub fn create(text: &'static str, object: Value) -> Deed {
     Deed { text, act: Act::Create(object.clone()), object }
 }
 
-fn patch(text: &'static str, object: &Value, patch: Value) -> Deed {
+pub fn patch(text: &'static str, object: &Value, patch: Value) -> Deed {
     Deed { text, object: object.clone(), act: Act::Patch(patch) }
 }
 
@@ -85,7 +90,11 @@ fn note(key: &str, value: impl Into<Value>) -> Value {
     json!({ "metadata": { "annotations": { format!("{GROUP}/{key}"): value.into() } } })
 }
 
-fn tag(key: &str, value: impl Into<Value>) -> Value {
+pub fn delete(text: &'static str, object: &Value) -> Deed {
+    Deed { text, object: object.clone(), act: Act::Delete }
+}
+
+pub fn tag(key: &str, value: impl Into<Value>) -> Value {
     json!({ "metadata": { "labels": { format!("{GROUP}/{key}"): value.into() } } })
 }
 
@@ -100,7 +109,6 @@ fn backups(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
     let hooked = json!({ "statefulSetRef": there, "preBackupHook": HOOK("a") });
     let label = json!({ "metadata": { "labels": { "team": "a" }, "annotations": { "team": "b" } } });
     let finalizers = json!({ "metadata": { "finalizers": null } });
-    let delete = |text, object: &Value| Deed { text, object: object.clone(), act: Act::Delete };
     vec![
         create("backup: created", backup(s, "new", json!({}))),
         create("backup: created with a hook", backup(s, "new", json!({ "preBackupHook": HOOK("a") }))),
@@ -143,7 +151,6 @@ fn backups(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
 
 fn restores(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
     let label = json!({ "metadata": { "labels": { "team": "a" }, "annotations": { "team": "b" } } });
-    let delete = |text, object: &Value| Deed { text, object: object.clone(), act: Act::Delete };
     vec![
         create("restore: created", restore(s, "new", &s.namespace)),
         create("restore: created for another namespace", restore(s, "new", other)),
@@ -160,7 +167,6 @@ fn restores(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
 fn leases(s: &Scene, on: &Stage) -> Vec<Deed> {
     let (fenced, recorded) = (&on.fenced, &on.recorded);
     let spec = |key: &str, value: Value| json!({ "spec": { key: value } });
-    let delete = |text, object: &Value| Deed { text, object: object.clone(), act: Act::Delete };
     let free = lease(s, "sts-backup-new", json!({}), json!({}));
     let marked = lease(s, "sts-backup-new", json!({}), mark("StatefulSetBackup"));
     let forged = lease(s, "sts-backup-new", json!({}), note("runs", "x")["metadata"]["annotations"].clone());
@@ -194,9 +200,7 @@ fn leases(s: &Scene, on: &Stage) -> Vec<Deed> {
 }
 
 fn marks(s: &Scene, on: &Stage) -> Vec<Deed> {
-    let delete = |text, object: &Value| Deed { text, object: object.clone(), act: Act::Delete };
-    let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "new", "namespace": s.namespace },
-        "spec": { "containers": [{ "name": "a", "image": "a" }] } });
+    let pod = pod(s, "new");
     let run = json!({ "labels": { "backup.sts-backup.io/run": "20260101-000000" } });
     let restored = json!({ "labels": { "backup.sts-backup.io/restore": "u" } });
     let velero = json!({ "labels": { "velero.io/backup-name": "x" }, "annotations": { "a": "b" } });
@@ -233,8 +237,13 @@ fn marks(s: &Scene, on: &Stage) -> Vec<Deed> {
 
 /// Policies that are new, or just changed, take a moment to be looked at: each is asked something that it denies.
 async fn effective(s: &Scene, weakest: &Role, deeds: &[Deed]) {
-    let probes =
-        ["backup: keepLast 30 made 1", "restore: given an owner", "lock: renewed", "claim: labelled as of a restore"];
+    let probes = [
+        "backup: keepLast 30 made 1",
+        "restore: given an owner",
+        "lock: renewed",
+        "claim: labelled as of a restore",
+        "StatefulSet behind the fence: scaled up",
+    ];
     for probe in deeds.iter().filter(|deed| probes.contains(&deed.text)) {
         let denies = async || match outcome(weakest, probe, s).await.as_str() {
             said @ ("allowed" | "no right of its own") => Err(said.to_owned()),
@@ -248,7 +257,7 @@ async fn effective(s: &Scene, weakest: &Role, deeds: &[Deed]) {
 async fn every_role_tries_every_change() {
     scene("matrix", &[], async |s| {
         let other = s.another_namespace("other", &[]).await;
-        let stage = Stage::set(s).await;
+        let stage = Stage::set(s, &other).await;
         let roles = roles(s, &other).await;
         let deeds = deeds(s, &other, &stage);
         let weakest = roles.iter().find(|role| role.name == "writer").unwrap();
@@ -269,8 +278,7 @@ async fn every_role_tries_every_change() {
                 writeln!(text, "    {what}\n        {}", who.join(", ")).unwrap();
             }
         }
-        let bare = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-        api(&s.client, &stage.going).patch("going", &PatchParams::default(), &bare).await.unwrap();
+        stage.clear(s).await;
         assert!(roles.len() >= 12 && deeds.len() >= 14);
         assert_snapshot("authority", &text);
     })

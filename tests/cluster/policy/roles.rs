@@ -9,6 +9,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
+use sts_backup::generate::rbac;
 
 use crate::harness::account::account;
 use crate::harness::{Scene, until};
@@ -31,6 +32,8 @@ pub const EXEC: Right = ("", "pods/exec", "create");
 pub const CLAIMS: Right = ("", "persistentvolumeclaims", "delete");
 pub const SCALE: Right = ("apps", "statefulsets/scale", "update");
 pub const BACKUPS: Right = ("backup.sts-backup.io", "statefulsetbackups/status", "patch");
+/// What comes with a wildcard, the status among it.
+pub const OURS: Right = ("backup.sts-backup.io", "*", "*");
 pub const RESTORES: Right = ("backup.sts-backup.io", "statefulsetrestores/status", "patch");
 
 /// What nearly all of them may do: the requests of the matrix, and no more.
@@ -48,8 +51,17 @@ const WRITER: &[Right] = &[
     ("snapshot.storage.k8s.io", "volumesnapshots", "patch"),
     ("", "persistentvolumeclaims", "create"),
     ("", "persistentvolumeclaims", "patch"),
+    ("snapshot.storage.k8s.io", "volumesnapshots/status", "patch"),
+    ("", "persistentvolumeclaims/status", "patch"),
     ("", "pods", "create"),
+    ("", "pods", "patch"),
+    ("", "pods/status", "patch"),
+    ("", "bindings", "create"),
+    ("apps", "statefulsets", "patch"),
+    ("apps", "statefulsets/status", "patch"),
 ];
+/// A right of somebody who does nothing else.
+const IDLE: Right = ("", "persistentvolumes/status", "patch");
 const VOLUMES: Right = ("", "persistentvolumes", "patch");
 const DELETE: Right = ("backup.sts-backup.io", "statefulsetbackups", "delete");
 
@@ -69,6 +81,12 @@ const AUTHORS: &[(&str, &[Right], &[Right])] = &[
     ("both", &[SNAPSHOTS, EXEC, CLAIMS, SCALE, DELETE], &[SNAPSHOTS, CLAIMS, SCALE]),
     ("backup-status", &[BACKUPS, DELETE], &[]),
     ("restore-status", &[RESTORES, DELETE], &[]),
+    ("wildcard", &[OURS], &[]),
+    ("two-wildcards", &[OURS], &[OURS]),
+    ("dropper", &[OURS, SNAPSHOTS, DROP], &[]),
+    ("replacer", &[OURS, CLAIMS, SCALE], &[]),
+    ("operator", &[OURS, SNAPSHOTS, DROP, EXEC, CLAIMS, SCALE], &[]),
+    ("operator-of-both", &[OURS, SNAPSHOTS, DROP, EXEC, CLAIMS, SCALE], &[OURS, SNAPSHOTS, DROP, EXEC, CLAIMS, SCALE]),
 ];
 
 fn rules(rights: &[Right]) -> Value {
@@ -140,7 +158,10 @@ pub async fn in_the_name_of(user: &str) -> Client {
 }
 
 fn say(rights: &[Right]) -> String {
-    let say = |(_, resource, verb): &Right| format!("{verb} {resource}");
+    let say = |right: &Right| match *right {
+        OURS => "everything on our kinds".to_owned(),
+        (_, resource, verb) => format!("{verb} {resource}"),
+    };
     if rights.is_empty() { "nothing more".into() } else { rights.iter().map(say).collect::<Vec<_>>().join(", ") }
 }
 
@@ -161,7 +182,7 @@ pub async fn roles(s: &Scene, other: &str) -> Vec<Role> {
         let user = format!("system:serviceaccount:{}:{name}", s.namespace);
         let path = account(&s.client, &s.namespace, name).await;
         let home: Vec<Right> = WRITER.iter().chain(*here).copied().filter(|right| *right != PURGE).collect();
-        let wide: Vec<Right> = here.iter().copied().filter(|right| *right == PURGE).chain([VOLUMES]).collect();
+        let wide: Vec<Right> = here.iter().copied().filter(|right| *right == PURGE).chain([VOLUMES, IDLE]).collect();
         grant(s, &format!("{name}-home"), &user, &rules(&home), &[&s.namespace]).await;
         grant(s, &format!("{name}-wide"), &user, &rules(&wide), &[]).await;
         if !there.is_empty() {
@@ -181,7 +202,29 @@ pub async fn roles(s: &Scene, other: &str) -> Vec<Role> {
         let client = login(&path).await;
         all.push(Role { name, has: format!("a writer with {}{there}", say(&here)), user, client });
     }
+    all.extend(installed(s, other).await);
     all.extend(others(s).await);
+    all
+}
+
+/// The accounts of an installation, with the roles that it binds to them.
+async fn installed(s: &Scene, other: &str) -> Vec<Role> {
+    let [home, wide] = rbac::runner();
+    let mut all = vec![];
+    for (name, has, home, wide) in [
+        ("runner", "the account of the Jobs", Some(home), wide),
+        ("watcher", "the account of the watcher", None, rbac::watcher()),
+    ] {
+        let user = format!("system:serviceaccount:{}:{name}", s.namespace);
+        let path = account(&s.client, &s.namespace, name).await;
+        if let Some(home) = home {
+            grant(s, &format!("{name}-home"), &user, &json!(home.rules), &[&s.namespace, other]).await;
+            known(s, &user, SNAPSHOTS, Some(other)).await;
+        }
+        grant(s, &format!("{name}-wide"), &user, &json!(wide.rules), &[]).await;
+        known(s, &user, RESTORES, Some(&s.namespace)).await;
+        all.push(Role { name, has: has.into(), user, client: login(&path).await });
+    }
     all
 }
 

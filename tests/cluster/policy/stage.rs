@@ -1,12 +1,13 @@
 //! What is there before any role of the matrix tries anything, and the shapes that all of it has.
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, DynamicObject, PostParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
+use super::byway;
 use crate::harness::Scene;
 
 const V1: &str = "backup.sts-backup.io/v1alpha1";
@@ -62,6 +63,27 @@ pub fn snapshot(s: &Scene, name: &str) -> Value {
         "spec": { "source": { "volumeSnapshotContentName": "none-of-these" } } })
 }
 
+fn statefulset(s: &Scene) -> Value {
+    json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": { "name": "web", "namespace": s.namespace },
+        "spec": { "replicas": 0, "serviceName": "web", "selector": { "matchLabels": { "app": "web" } },
+            "template": { "metadata": { "labels": { "app": "web" } },
+                "spec": { "containers": [{ "name": "a", "image": "a" }] } } } })
+}
+
+/// One that is placed nowhere.
+pub fn pod(s: &Scene, name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": s.namespace },
+        "spec": { "containers": [{ "name": "a", "image": "a" }], "nodeSelector": { "no": "where" } } })
+}
+
+/// What a restore that is over has in its status, and goes by while it keeps the old volumes.
+pub fn restored() -> Value {
+    let claim = json!({ "pvc": "a-web-0", "oldPv": "old", "oldPvUid": "u", "oldReclaimPolicy": "Delete" });
+    json!({ "phase": "Completed", "originalReplicas": 1, "undoDeadline": "2036-01-01T00:00:00Z",
+        "plan": { "format": "1", "originalReplicas": 1, "claims": [claim] },
+        "staged": [{ "pvc": "a-web-0", "pv": "new", "pvUid": "v" }], "madeClaims": { "a-web-0": "w" } })
+}
+
 /// With more in its metadata.
 pub fn with(mut object: Value, more: Value) -> Value {
     if let (Value::Object(meta), Value::Object(more)) = (&mut object["metadata"], more) {
@@ -86,7 +108,14 @@ pub struct Stage {
     pub resting: Value,
     pub going: Value,
     pub owning: Value,
+    pub daily: Value,
+    /// Its pods are frozen.
+    pub frozen: Value,
+    /// Of a StatefulSet in another namespace.
+    pub there: Value,
     pub held: Value,
+    /// The same of another namespace.
+    pub far: Value,
     pub fresh: Value,
     pub fenced: Value,
     pub recorded: Value,
@@ -94,10 +123,12 @@ pub struct Stage {
     pub bare: Value,
     pub claim: Value,
     pub volume: Value,
+    pub asleep: Value,
+    pub pod: Value,
 }
 
 impl Stage {
-    pub async fn set(s: &Scene) -> Stage {
+    pub async fn set(s: &Scene, other: &str) -> Stage {
         let hooks = json!({ "preBackupHook": HOOK("a"), "postBackupHook": HOOK("b") });
         let retention = json!({ "retentionPolicy": { "keepLast": 30 } });
         let mut whole = hooks.as_object().unwrap().clone();
@@ -105,7 +136,7 @@ impl Stage {
         let namespace = Api::<Namespace>::all(s.client.clone()).get(&s.namespace).await.unwrap();
         let owner = json!([{ "apiVersion": "v1", "kind": "Namespace", "name": s.namespace, "uid": namespace.uid() }]);
         let volume = json!({ "apiVersion": "v1", "kind": "PersistentVolume",
-            "metadata": { "name": format!("{}-volume", s.namespace), "ownerReferences": owner },
+            "metadata": { "name": format!("{}-volume", s.namespace), "ownerReferences": owner.clone() },
             "spec": { "capacity": { "storage": "1Mi" }, "accessModes": ["ReadWriteOnce"], "storageClassName": "none-of-these",
                 "persistentVolumeReclaimPolicy": "Retain", "csi": { "driver": "none.example", "volumeHandle": "x" },
                 "claimRef": { "kind": "PersistentVolumeClaim", "namespace": s.namespace, "name": "none", "uid": "dead" } } });
@@ -119,31 +150,64 @@ impl Stage {
             "annotations": { "backup.sts-backup.io/cut": "1" } });
         let mut resting = whole.clone();
         resting.insert("suspend".into(), true.into());
+        let owned = json!({ "ownerReferences": owner });
+        let kept = json!({ "finalizers": [HELD], "ownerReferences": owner });
+        let there = json!({ "statefulSetRef": { "name": "web", "namespace": other } });
         let stage = Stage {
             plain: backup(s, "plain", json!({})),
             full: backup(s, "full", Value::Object(whole)),
             resting: backup(s, "resting", Value::Object(resting)),
-            going: with(backup(s, "going", hooks), json!({ "finalizers": [HELD] })),
+            going: with(backup(s, "going", hooks.clone()), json!({ "finalizers": [HELD] })),
             owning: backup(s, "owning", json!({ "deletionPolicy": "Delete" })),
-            held: with(restore(s, "held", &s.namespace), json!({ "finalizers": [HELD] })),
+            daily: with(backup(s, "daily", json!({ "retentionPolicy": { "keepDaily": 7 } })), owned.clone()),
+            frozen: with(backup(s, "frozen", hooks), json!({ "finalizers": [HELD] })),
+            there: backup(s, "there", there),
+            held: with(restore(s, "held", &s.namespace), kept),
+            far: with(restore(s, "far", other), json!({ "finalizers": [HELD] })),
             fresh: restore(s, "fresh", &s.namespace),
             fenced: lease(s, "sts-backup-web", fence, restoring),
-            recorded: lease(s, "sts-backup.db", json!({}), backing),
+            recorded: with(lease(s, "sts-backup.db", json!({}), backing), owned.clone()),
             cut: with(snapshot(s, "cut"), labels),
             bare: snapshot(s, "bare"),
             claim: claim(s, "data-web-0"),
             volume,
+            asleep: with(statefulset(s), owned),
+            pod: pod(s, "bare"),
         };
         for object in stage.all() {
             let made: DynamicObject = serde_json::from_value(object.clone()).unwrap();
             api(&s.client, object).create(&PostParams::default(), &made).await.unwrap();
         }
         api(&s.client, &stage.going).delete("going", &DeleteParams::default()).await.unwrap();
+        for (object, status) in [
+            (&stage.frozen, byway::run("Frozen", byway::frozen())),
+            (&stage.held, restored()),
+            (&stage.far, restored()),
+        ] {
+            let patch = Patch::Merge(json!({ "status": status }));
+            let name = object["metadata"]["name"].as_str().unwrap();
+            api(&s.client, object).patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+        }
         stage
     }
 
-    fn all(&self) -> [&Value; 13] {
+    /// Nothing is kept by a finalizer any more.
+    pub async fn clear(&self, s: &Scene) {
+        let bare = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+        for object in [&self.going, &self.frozen, &self.held, &self.far] {
+            let name = object["metadata"]["name"].as_str().unwrap();
+            api(&s.client, object).patch(name, &PatchParams::default(), &bare).await.unwrap();
+        }
+    }
+
+    fn all(&self) -> [&Value; 19] {
         [
+            &self.asleep,
+            &self.pod,
+            &self.daily,
+            &self.frozen,
+            &self.there,
+            &self.far,
             &self.plain,
             &self.full,
             &self.resting,
