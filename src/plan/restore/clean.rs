@@ -11,17 +11,21 @@ use crate::plan::flow::Feed;
 use crate::plan::noun::{Claim, DELETE, Marks};
 use crate::plan::view::{Read, View};
 
-/// How long a volume that is set to Delete may take to go, before it is left to its provisioner.
+/// How long a staging claim may take to go, and a volume that is set to Delete, before they are left to their controllers.
 const GOING: SignedDuration = SignedDuration::from_mins(5);
 
 pub fn clean(v: &View, run: &Run, now: Timestamp) -> Holds {
-    let (mut batch, mut leaving, all) = (vec![], false, v.claims()?);
+    let (mut batch, mut leaving, all) = (vec![], None, v.claims()?);
     for item in &run.deed.plan.items {
         let staging = item.staging.as_ref().and_then(|name| Some((name, all.get(name)?)));
         match staging {
             Some((_, claim)) if !own::is_made(v, run, item, claim)? => batch.extend(put_back(v, run, item)?),
             None => batch.extend(put_back(v, run, item)?),
-            Some((_, claim)) if claim.leaving_since.is_some() => leaving = true,
+            // One that a pod of somebody's holds is told of at the end, and goes with that pod.
+            Some((_, claim)) if let Some(since) = claim.leaving_since => {
+                let by = run.since.max(since) + GOING;
+                leaving = leaving.max(Some(by).filter(|by| now < *by));
+            }
             Some((name, claim)) => batch.extend(away(v, run, item, name, claim)?),
         }
     }
@@ -29,8 +33,8 @@ pub fn clean(v: &View, run: &Run, now: Timestamp) -> Holds {
         // What comes of a claim that is gone is known by its uid.
         return Ok(own::record(v, run, now)?.or_else(|| steps(batch)));
     }
-    if leaving {
-        return Ok(Some(Go::Wait(vec![Feed::Claims], now + GOING)));
+    if let Some(by) = leaving {
+        return Ok(Some(Go::Wait(vec![Feed::Claims], by)));
     }
     if run.swapped() { Ok(None) } else { volumes(v, run, now) }
 }

@@ -141,6 +141,15 @@ pub fn going(v: &View, run: &Run) -> Result<String, Read> {
         let pvc = &item.pvc;
         said.push(format!("; claim {pvc} is being deleted: its volume {pv} stays, with reclaim policy {RETAIN}"));
     }
+    for name in run.deed.plan.items.iter().filter_map(|item| item.staging.as_ref()) {
+        if all.get(name).is_some_and(|claim| claim.leaving) {
+            let users = v.roster()?.iter().filter(|(_, pod)| !pod.finished && pod.claims.contains(name));
+            let users: Vec<&str> = users.map(|(pod, _)| pod.as_str()).collect();
+            let by =
+                if users.is_empty() { String::new() } else { format!(", because pods use it: {}", users.join(", ")) };
+            said.push(format!("; staging claim {name} is deleted and still there{by}"));
+        }
+    }
     Ok(said.concat())
 }
 

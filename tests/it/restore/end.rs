@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use sts_backup::api::condition::{self, ConditionType};
-use sts_backup::api::restore::ReleaseOldVolumes;
+use sts_backup::api::restore::{ReleaseOldVolumes, RestorePhase};
 use sts_backup::plan::flow::Exit;
 use sts_backup::plan::noun::{Outcome, RETAIN};
 use sts_backup::plan::restore::{self, release, undo};
@@ -15,7 +15,7 @@ use sts_backup::step::drive;
 
 use super::process::Process;
 use super::sweep::{STAGED, case, pause, run, runtime, want};
-use super::world::{Odd, PULL, Setting, World, keys};
+use super::world::{Blow, Odd, PULL, Setting, UID, World, keys};
 
 /// kstatus: what is over is neither under way for ever nor half of everything; and every word of it is true.
 #[test]
@@ -206,4 +206,29 @@ fn a_pod_that_does_not_start_is_said_to_wait_for_its_image() {
     let said = world.status.message.unwrap();
     let wanted = format!("pod web-0 was not ready within spec.readyTimeoutSeconds (60 s): {PULL}");
     assert!(said.contains(&wanted) && !said.contains("fsGroup"), "{said}");
+}
+
+/// A pod of somebody's holds a staging claim: the restore that turns back ends all the same, and names both.
+#[test]
+fn a_staging_claim_that_somebody_uses_holds_up_no_end() {
+    let (staging, mut held) = (format!("data-web-0-stage-{UID}"), 0);
+    for write in 4..14 {
+        runtime().block_on(async {
+            let blows = [(write, Blow::Refuse)];
+            let mut world = World::new(&blows, STAGED);
+            world.guest(&staging, 86_400);
+            let world = Rc::new(RefCell::new(world));
+            run(&world, "restore", restore::next).await;
+            let world = world.borrow();
+            if !world.claims.contains_key(&staging) || world.status.phase == Some(RestorePhase::Completed) {
+                return;
+            }
+            held += 1;
+            let said = world.status.message.clone().unwrap();
+            assert_eq!(world.status.phase, Some(RestorePhase::Failed), "{write}: {said}");
+            let words = format!("staging claim {staging} is deleted and still there, because pods use it: guest");
+            assert!(said.contains(&words), "{write}: {said}");
+        });
+    }
+    assert!(held > 0, "none of these turned back over it");
 }
