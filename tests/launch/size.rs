@@ -135,7 +135,7 @@ fn due(index: &mut Index, minute: &mut i64, jobs: &mut u128) -> Duration {
             let What::Launch { run, .. } = act.what else { panic!("{act:?}") };
             *jobs += 1;
             let slot = run.slot.clone().into();
-            let job = Job::new(Uid(*jobs), Kind::Backup, slot, 1, run.trigger, State::Pending, None);
+            let job = Job::new(Uid(*jobs), Kind::Backup, slot, 1, run.trigger, State::Running, None);
             let begin = Instant::now();
             index.answer(act.uid, Answer::Launched(Some(job)), t);
             spent += begin.elapsed();
