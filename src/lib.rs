@@ -64,6 +64,7 @@
 //! | [`step::clock`] | the wall clock, read once and carried on by the monotonic one |
 //! | [`step::stock`] | what retention reads |
 //! | [`step::look`], `step/source.rs` | what only a restore looks at: one look, facts; what snapshots say of themselves |
+//! | `step/page.rs`, `step/trim.rs`, `api/meta.rs` | lists, an object at a time, and what is kept of each: a run's memory does not grow with what others write into theirs |
 //! | `step/claim.rs`, `step/volume.rs`, `step/fence.rs` | what a restore does to claims, to volumes, to the StatefulSet and its pods: one idempotent effect each |
 //! | [`step::tell`] | Events, best effort |
 //! | `step/lock.rs`, `step/sign.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |

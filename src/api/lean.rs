@@ -3,12 +3,29 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::storage::v1 as storage;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::meta::{thin, whole};
+use super::restore::{RestorePhase, StatefulSetRestore};
+
+/// An object of which it only counts that it is there.
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(from = "IgnoredAny")]
+pub struct Present {}
+
+impl From<IgnoredAny> for Present {
+    fn from(_: IgnoredAny) -> Present {
+        Present {}
+    }
+}
 
 /// apps/v1 `StatefulSet`.
 #[derive(Resource, Serialize, Deserialize, Clone, Debug, Default)]
@@ -83,7 +100,7 @@ pub struct TemplateName {
 #[derive(Resource, Serialize, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = "core::Pod")]
 pub struct Pod {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "thin")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: PodSpec,
@@ -108,7 +125,7 @@ pub struct PodVolume {
     pub name: String,
     pub persistent_volume_claim: Option<ClaimSource>,
     /// Present: a claim of its own, named `{pod}-{volume}`.
-    pub ephemeral: Option<Value>,
+    pub ephemeral: Option<Present>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default)]
@@ -159,7 +176,7 @@ pub struct ContainerStatus {
 #[serde(default)]
 pub struct ContainerState {
     /// Present while it runs.
-    pub running: Option<Value>,
+    pub running: Option<Present>,
     /// Present until it does.
     pub waiting: Option<Waiting>,
 }
@@ -175,7 +192,7 @@ pub struct Waiting {
 #[derive(Resource, Serialize, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = "core::PersistentVolumeClaim")]
 pub struct PersistentVolumeClaim {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: ClaimSpec,
@@ -224,7 +241,7 @@ pub struct ClaimStatus {
 #[derive(Resource, Serialize, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = "core::PersistentVolume")]
 pub struct PersistentVolume {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "thin")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: VolumeSpec,
@@ -288,4 +305,60 @@ pub struct NodeRequirement {
 pub struct CsiSource {
     pub driver: String,
     pub volume_handle: String,
+}
+
+/// Another's `StatefulSetRestore`: of which `StatefulSet`, and how far it has come.
+#[derive(Resource, Deserialize, Clone, Debug)]
+#[resource(inherit = "StatefulSetRestore")]
+pub struct Restore {
+    #[serde(deserialize_with = "thin")]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: RestoreSpec,
+    #[serde(default)]
+    pub status: RestoreStatus,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestoreSpec {
+    pub stateful_set_ref: RestoreTarget,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct RestoreTarget {
+    pub name: String,
+    pub namespace: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestoreStatus {
+    pub phase: Option<RestorePhase>,
+    pub start_time: Option<Timestamp>,
+    pub run: Option<Present>,
+    pub plan: Option<Present>,
+}
+
+/// storage/v1 `VolumeAttachment`.
+#[derive(Resource, Deserialize, Clone, Debug)]
+#[resource(inherit = "storage::VolumeAttachment")]
+pub struct VolumeAttachment {
+    #[serde(deserialize_with = "thin")]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: AttachmentSpec,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct AttachmentSpec {
+    pub source: AttachmentSource,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachmentSource {
+    pub persistent_volume_name: Option<String>,
 }

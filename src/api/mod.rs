@@ -7,6 +7,7 @@ pub mod backup;
 pub(crate) mod check;
 pub mod condition;
 pub mod lean;
+mod meta;
 pub mod recorded;
 pub mod restore;
 pub(crate) mod rules;

@@ -207,8 +207,7 @@ impl StatefulSetRestore {
     /// Whether nothing more is done for it: Completed, Failed (Held is one) or Undone.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        let phase = self.status.as_ref().and_then(|status| status.phase);
-        matches!(phase, Some(RestorePhase::Completed | RestorePhase::Failed | RestorePhase::Undone))
+        self.status.as_ref().and_then(|status| status.phase).is_some_and(RestorePhase::is_end)
     }
 }
 

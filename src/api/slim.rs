@@ -3,8 +3,6 @@
 //!
 //! Role: wire shape only. Metadata is cut down while it is read, since managedFields outweigh all the rest.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -13,6 +11,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::backup::StatefulSetBackup;
+use super::meta::{Few, Keys};
 use super::restore::StatefulSetRestore;
 use super::{annotation, label};
 
@@ -254,32 +253,13 @@ struct Meta {
     annotations: Option<Ours>,
 }
 
-#[derive(Default)]
-struct Ours(BTreeMap<String, String>);
+type Ours = Few<Watched>;
 
-impl<'de> Deserialize<'de> for Ours {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ours, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Ours;
+struct Watched;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("a map of strings")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Ours, A::Error> {
-                let mut ours = BTreeMap::new();
-                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    if KEPT.contains(&&*key) {
-                        ours.insert(key.into_owned(), map.next_value()?);
-                    } else {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                }
-                Ok(Ours(ours))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
+impl Keys for Watched {
+    fn keeps(key: &str) -> bool {
+        KEPT.contains(&key)
     }
 }
 

@@ -8,18 +8,48 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{CustomResource, Resource};
 use serde::{Deserialize, Serialize};
 
-/// What to snapshot.
+use super::meta::thin;
+
+/// Names the kind below, whose metadata is read as far as we use it.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "snapshot.storage.k8s.io",
     version = "v1",
     kind = "VolumeSnapshot",
+    root = "SnapshotKind",
     namespaced,
-    schema = "disabled",
-    status = "VolumeSnapshotStatus",
-    derive = "Default",
-    derive = "PartialEq"
+    schema = "disabled"
 )]
+pub struct SnapshotKindSpec {}
+
+/// A snapshot of a claim.
+#[derive(Resource, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[resource(inherit = "SnapshotKind")]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeSnapshot {
+    pub api_version: String,
+    pub kind: String,
+    #[serde(deserialize_with = "thin")]
+    pub metadata: ObjectMeta,
+    pub spec: VolumeSnapshotSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<VolumeSnapshotStatus>,
+}
+
+impl Default for VolumeSnapshot {
+    fn default() -> VolumeSnapshot {
+        VolumeSnapshot {
+            api_version: VolumeSnapshot::api_version(&()).into_owned(),
+            kind: VolumeSnapshot::kind(&()).into_owned(),
+            metadata: ObjectMeta::default(),
+            spec: VolumeSnapshotSpec::default(),
+            status: None,
+        }
+    }
+}
+
+/// What to snapshot.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeSnapshotSpec {
     /// Name of the VolumeSnapshotClass.

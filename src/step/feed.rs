@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -21,9 +20,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::cluster::Cluster;
-use super::lens::{claim, pod};
 use super::observe::{self, selector, snap};
-use crate::api::lean::{self, PersistentVolume, PersistentVolumeClaim, StatefulSet};
+use super::trim::Keep;
+use crate::api::lean::{self, PersistentVolume, PersistentVolumeClaim, StatefulSet, VolumeAttachment};
 use crate::api::restore::StatefulSetRestore;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::plan::flow::{Feed, Verb};
@@ -54,6 +53,8 @@ pub const VERBS: &[Verb] = &[
 
 /// How long a watch is believed to be one although nothing comes of it.
 const IDLE: Duration = Duration::from_mins(1);
+/// Objects of a page, each of which may have 1.5 MiB.
+const PAGE: u32 = 5;
 
 type Facts = Pin<Box<dyn Stream<Item = Vec<Fact>>>>;
 
@@ -140,6 +141,11 @@ fn read(feed: &Feed) -> Option<Read> {
     })
 }
 
+/// A watch begins with a list, which is held a page at a time.
+fn paged() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
+}
+
 fn start(c: &Cluster, feed: &Feed) -> Facts {
     match feed {
         Feed::Lease => {
@@ -154,17 +160,17 @@ fn start(c: &Cluster, feed: &Feed) -> Facts {
         }
         Feed::Pods => {
             let api: Api<lean::Pod> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
-            let events = watcher(api, watcher::Config::default()).default_backoff();
-            let clock = c.clock;
+            let events = watcher(api, paged()).default_backoff();
+            let keep = Keep::of(c);
             let facts = events.scan(BTreeMap::new(), move |list, event| {
-                let facts = event.map(|event| fold_pod(list, event, clock.now())).unwrap_or_default();
+                let facts = event.map(|event| fold_pod(list, event, &keep)).unwrap_or_default();
                 std::future::ready(Some(facts))
             });
             facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
         }
         Feed::Snaps => {
             let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), &c.want.statefulset_namespace);
-            let events = watcher(api, watcher::Config::default().labels(&selector(c))).default_backoff();
+            let events = watcher(api, paged().labels(&selector(c))).default_backoff();
             let clock = c.clock;
             let facts = events.scan(Snaps::new(), move |list, event| {
                 let facts = event.map(|event| fold(list, event, clock.now())).unwrap_or_default();
@@ -208,16 +214,16 @@ fn storage(c: &Cluster, feed: &Feed) -> Facts {
             events.map(|_| vec![Fact::Stale(Read::Restore(Look::Record))]).boxed_local()
         }
         Feed::Attached => {
-            let api: Api<PartialObjectMeta<VolumeAttachment>> = Api::all(c.client.clone());
-            let events = watcher(api, watcher::Config::default()).default_backoff();
+            let api: Api<VolumeAttachment> = Api::all(c.client.clone());
+            let events = watcher(api, paged()).default_backoff();
             events.map(|_| vec![Fact::Stale(Read::Restore(Look::Attached))]).boxed_local()
         }
         _ => {
             let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), namespace);
-            let events = watcher(api, watcher::Config::default()).default_backoff();
-            let clock = c.clock;
+            let events = watcher(api, paged()).default_backoff();
+            let keep = Keep::of(c);
             let facts = events.scan(BTreeMap::new(), move |list, event| {
-                let facts = event.map(|event| fold_claim(list, event, clock.now())).unwrap_or_default();
+                let facts = event.map(|event| fold_claim(list, event, &keep)).unwrap_or_default();
                 std::future::ready(Some(facts))
             });
             facts.filter(|facts| std::future::ready(!facts.is_empty())).boxed_local()
@@ -245,23 +251,31 @@ fn fold(list: &mut Snaps, event: Event<VolumeSnapshot>, now: Timestamp) -> Vec<F
     vec![]
 }
 
-fn fold_claim(list: &mut BTreeMap<String, Claim>, event: Event<PersistentVolumeClaim>, now: Timestamp) -> Vec<Fact> {
+fn fold_claim(list: &mut BTreeMap<String, Claim>, event: Event<PersistentVolumeClaim>, keep: &Keep) -> Vec<Fact> {
     match event {
         Event::Init => list.clear(),
-        Event::InitApply(object) => drop(list.insert(object.name_any(), claim(&object, now))),
+        Event::InitApply(object) => drop(list.insert(object.name_any(), keep.claim(&object))),
         Event::InitDone => return vec![Fact::Claims(std::mem::take(list))],
-        Event::Apply(object) => return vec![Fact::Claim(object.name_any(), Some(claim(&object, now)))],
+        Event::Apply(object) => return vec![Fact::Claim(object.name_any(), Some(keep.claim(&object)))],
         Event::Delete(object) => return vec![Fact::ClaimEnd(object.name_any(), object.uid().unwrap_or_default())],
     }
     vec![]
 }
 
-fn fold_pod(list: &mut BTreeMap<String, Pod>, event: Event<lean::Pod>, now: Timestamp) -> Vec<Fact> {
+fn fold_pod(list: &mut BTreeMap<String, Pod>, event: Event<lean::Pod>, keep: &Keep) -> Vec<Fact> {
     match event {
         Event::Init => list.clear(),
-        Event::InitApply(object) => drop(list.insert(object.name_any(), pod(&object, now))),
+        Event::InitApply(object) => {
+            if let Some(pod) = keep.pod(&object) {
+                list.insert(object.name_any(), pod);
+            }
+        }
         Event::InitDone => return vec![Fact::Pods(std::mem::take(list))],
-        Event::Apply(object) => return vec![Fact::Pod(object.name_any(), Some(pod(&object, now)))],
+        Event::Apply(object) => {
+            if let Some(pod) = keep.pod(&object) {
+                return vec![Fact::Pod(object.name_any(), Some(pod))];
+            }
+        }
         Event::Delete(object) => return vec![Fact::Pod(object.name_any(), None)],
     }
     vec![]

@@ -8,19 +8,21 @@ use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node as NodeObject, ResourceQuota};
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass as StorageClassObject, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass as StorageClassObject};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
 use super::cluster::Cluster;
-use super::lens::{pod, quota, storage_class};
-use super::observe::{answered, get, list};
-use super::source::{content, snapshot_class, source};
+use super::lens::{quota, storage_class};
+use super::observe::{answered, get};
+use super::page::list;
+use super::source::{content, recorded, snapshot_class};
+use super::trim::{self, Keep};
 use super::{Fault, call, claim, fence, record};
 use crate::api::condition::Reason;
 use crate::api::label;
-use crate::api::lean::{PersistentVolume, Pod};
-use crate::api::restore::{RestorePhase, StatefulSetRestore};
+use crate::api::lean::{PersistentVolume, Pod, Restore as Other, VolumeAttachment};
+use crate::api::restore::RestorePhase;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::plan::flow::{Step, Verb};
 use crate::plan::noun::{Denial, Refusal};
@@ -64,47 +66,57 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Record => return record::read_restore(c).await,
         Look::Pods => {
             let api: Api<Pod> = Api::namespaced(c.client.clone(), namespace);
-            let all = list(&api, everywhere(), &format!("pods/{namespace}")).await?;
-            let now = c.clock.now();
-            return Ok(vec![Fact::Pods(all.iter().map(|object| (object.name_any(), pod(object, now))).collect())]);
+            let keep = Keep::of(c);
+            let kept = |object: Pod| Some((object.name_any(), keep.pod(&object)?));
+            let all = list(&api, everywhere(), &format!("pods/{namespace}"), kept).await?;
+            return Ok(vec![Fact::Pods(all.into_iter().collect())]);
         }
         Look::Sources => {
             let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
-            let all = list(&api, everywhere(), &format!("volumesnapshots/{namespace}")).await?;
-            Sight::Sources(all.iter().map(|object| (object.name_any(), source(object))).collect())
+            let kept = |object| trim::snapshot(&c.want, &object);
+            let all = list(&api, everywhere(), &format!("volumesnapshots/{namespace}"), kept).await?;
+            Sight::Sources(all.into_iter().collect())
+        }
+        Look::Recorded(name) => {
+            let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
+            let named = ListParams::default().fields(&format!("metadata.name={name}"));
+            let found = list(&api, named, &format!("volumesnapshots/{namespace}"), |object| recorded(&object)).await?;
+            Sight::Recorded(name.clone(), found.into_iter().next())
         }
         Look::Content(name) => {
             let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
             let found = get(&api, name, &format!("volumesnapshotcontent/{name}")).await?;
             Sight::Content(name.clone(), found.as_ref().map(content))
         }
-        Look::Handles => {
+        Look::Handles(asked) => {
             let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
-            let all = list(&api, everywhere(), "volumesnapshotcontents").await?;
-            Sight::Handles(count(all.into_iter().filter_map(|object| object.spec.source.volume_handle)))
+            let handle =
+                |object: VolumeSnapshotContent| object.spec.source.volume_handle.filter(|of| asked.contains(of));
+            Sight::Handles(count(list(&api, everywhere(), "volumesnapshotcontents", handle).await?))
         }
         Look::StorageClasses => {
             let api: Api<StorageClassObject> = Api::all(c.client.clone());
-            Sight::StorageClasses(list(&api, everywhere(), "storageclasses").await?.iter().map(storage_class).collect())
+            let kept = |object| Some(storage_class(&object));
+            Sight::StorageClasses(list(&api, everywhere(), "storageclasses", kept).await?)
         }
         Look::SnapshotClasses => {
             let api: Api<VolumeSnapshotClass> = Api::all(c.client.clone());
-            let all = list(&api, everywhere(), "volumesnapshotclasses").await?;
-            Sight::SnapshotClasses(all.iter().map(snapshot_class).collect())
+            let kept = |object| Some(snapshot_class(&object));
+            Sight::SnapshotClasses(list(&api, everywhere(), "volumesnapshotclasses", kept).await?)
         }
         Look::Nodes => Sight::Nodes(nodes(c).await?),
         Look::Quotas => {
             let api: Api<ResourceQuota> = Api::namespaced(c.client.clone(), namespace);
-            let all = list(&api, everywhere(), &format!("resourcequotas/{namespace}")).await?;
-            Sight::Quotas(all.iter().map(quota).collect())
+            let kept = |object| Some(quota(&object));
+            Sight::Quotas(list(&api, everywhere(), &format!("resourcequotas/{namespace}"), kept).await?)
         }
         Look::Rights => Sight::Rights(rights(c).await?),
         Look::Trial(new) => claim::trial(c, new).await?,
         Look::Peers => Sight::Peers(peers(c).await?),
         Look::Attached => {
             let api: Api<VolumeAttachment> = Api::all(c.client.clone());
-            let all = list(&api, everywhere(), "volumeattachments").await?;
-            Sight::Attached(all.into_iter().filter_map(|one| one.spec.source.persistent_volume_name).collect())
+            let volume = |object: VolumeAttachment| object.spec.source.persistent_volume_name;
+            Sight::Attached(list(&api, everywhere(), "volumeattachments", volume).await?.into_iter().collect())
         }
         Look::Scalers => Sight::Scalers(scalers(c).await?),
         Look::Fence => fence::probe(c).await?,
@@ -117,8 +129,8 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
     Ok(vec![Fact::Restore(Box::new(sight))])
 }
 
-fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
-    names.fold(BTreeMap::new(), |mut all, name| {
+fn count(names: Vec<String>) -> BTreeMap<String, usize> {
+    names.into_iter().fold(BTreeMap::new(), |mut all, name| {
         *all.entry(name).or_default() += 1;
         all
     })
@@ -142,26 +154,25 @@ async fn is_ending(c: &Cluster, namespace: &str) -> Result<bool, Fault> {
 async fn nodes(c: &Cluster) -> Result<Vec<Node>, Fault> {
     let nodes: Api<NodeObject> = Api::all(c.client.clone());
     let csi: Api<CSINode> = Api::all(c.client.clone());
-    let mut drivers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for object in list(&csi, ListParams::default(), "csinodes").await? {
-        let of = object.spec.drivers.iter().map(|driver| driver.name.clone()).collect();
-        drivers.insert(object.name_any(), of);
-    }
+    let of = |object: CSINode| {
+        let name = object.name_any();
+        Some((name, object.spec.drivers.into_iter().map(|driver| driver.name).collect::<Vec<_>>()))
+    };
+    let drivers: BTreeMap<_, _> = list(&csi, ListParams::default(), "csinodes", of).await?.into_iter().collect();
     let ready = |object: &NodeObject| {
         let conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
         conditions.into_iter().any(|of| of.type_ == "Ready" && of.status == "True")
     };
-    let all = list(&nodes, ListParams::default(), "nodes").await?;
-    Ok(all
-        .iter()
-        .map(|object| Node {
+    let node = |object: NodeObject| {
+        Some(Node {
             name: object.name_any(),
-            ready: ready(object),
+            ready: ready(&object),
             schedulable: !object.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
             labels: object.labels().clone(),
-            drivers: drivers.remove(&object.name_any()).unwrap_or_default(),
+            drivers: drivers.get(&object.name_any()).cloned().unwrap_or_default(),
         })
-        .collect())
+    };
+    list(&nodes, ListParams::default(), "nodes", node).await
 }
 
 /// What a restore needs from its plan on and we may not do: one question each, all at once.
@@ -212,18 +223,20 @@ async fn may(c: &Cluster, (group, resource, verb): Verb) -> Result<Option<String
     }
 }
 
-/// All restores; who may not look everywhere looks in the object's namespace and in the StatefulSet's.
-pub(super) async fn restores(c: &Cluster) -> Result<Vec<StatefulSetRestore>, Fault> {
+/// What `keep` takes of each restore; who may not look everywhere looks in the object's namespace and in the StatefulSet's.
+pub(super) async fn restores<T>(c: &Cluster, keep: impl Fn(Other) -> Option<T>) -> Result<Vec<T>, Fault> {
     let (own, target) = (&c.want.namespace, &c.want.statefulset_namespace);
-    let all: Api<StatefulSetRestore> = Api::all(c.client.clone());
-    Ok(match list(&all, ListParams::default(), "statefulsetrestores").await {
+    let all: Api<Other> = Api::all(c.client.clone());
+    Ok(match list(&all, ListParams::default(), "statefulsetrestores", &keep).await {
         Ok(found) => found,
         Err(Fault::Lost) => return Err(Fault::Lost),
         Err(Fault::Refused(_) | Fault::Denied(_)) => {
             let mut found = vec![];
             for namespace in BTreeSet::from([own, target]) {
-                let api: Api<StatefulSetRestore> = Api::namespaced(c.client.clone(), namespace);
-                found.extend(list(&api, ListParams::default(), &format!("statefulsetrestores/{namespace}")).await?);
+                let api: Api<Other> = Api::namespaced(c.client.clone(), namespace);
+                found.extend(
+                    list(&api, ListParams::default(), &format!("statefulsetrestores/{namespace}"), &keep).await?,
+                );
             }
             found
         }
@@ -233,25 +246,29 @@ pub(super) async fn restores(c: &Cluster) -> Result<Vec<StatefulSetRestore>, Fau
 /// The restores of the same `StatefulSet`.
 async fn peers(c: &Cluster) -> Result<Vec<Peer>, Fault> {
     let target = &c.want.statefulset_namespace;
-    let mut found = restores(c).await?;
-    found.retain(|object| {
+    let its = |object: Other| {
         let of = &object.spec.stateful_set_ref;
         let namespace = of.namespace.clone().or_else(|| object.namespace());
-        of.name == c.want.statefulset && namespace.as_ref() == Some(target)
-    });
-    Ok(found.iter().map(peer).collect())
+        (of.name == c.want.statefulset && namespace.as_ref() == Some(target)).then(|| peer(&object))
+    };
+    restores(c, its).await
 }
 
-fn peer(object: &StatefulSetRestore) -> Peer {
-    let status = object.status.clone().unwrap_or_default();
+/// Nothing more is done for it.
+pub(super) fn has_ended(object: &Other) -> bool {
+    object.status.phase.is_some_and(RestorePhase::is_end)
+}
+
+fn peer(object: &Other) -> Peer {
+    let status = &object.status;
     Peer {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
         created: object.creation_timestamp().map(|time| time.0).unwrap_or_default(),
-        began: status.start_time.map(|time| time.0),
+        began: status.start_time,
         planned: status.plan.is_some(),
-        ended: object.has_ended(),
+        ended: has_ended(object),
         stands: match status.phase.unwrap_or_default() {
             RestorePhase::Undone => false,
             RestorePhase::Failed => status.run.is_some(),
@@ -264,17 +281,16 @@ fn peer(object: &StatefulSetRestore) -> Peer {
 async fn scalers(c: &Cluster) -> Result<Vec<String>, Fault> {
     let namespace = &c.want.statefulset_namespace;
     let api: Api<HorizontalPodAutoscaler> = Api::namespaced(c.client.clone(), namespace);
-    let all = match list(&api, ListParams::default(), &format!("horizontalpodautoscalers/{namespace}")).await {
-        Ok(all) => all,
-        Err(Fault::Lost) => return Err(Fault::Lost),
-        Err(Fault::Refused(_) | Fault::Denied(_)) => return Ok(vec![]),
-    };
-    let is_its = |object: &&HorizontalPodAutoscaler| {
+    let its = |object: HorizontalPodAutoscaler| {
         let of = &object.spec.scale_target_ref;
-        of.kind == "StatefulSet" && of.name == c.want.statefulset
+        let is_its = of.kind == "StatefulSet" && of.name == c.want.statefulset;
+        is_its.then(|| format!("HorizontalPodAutoscaler {}", object.name_any()))
     };
-    let its = all.iter().filter(is_its);
-    Ok(its.map(|object| format!("HorizontalPodAutoscaler {}", object.name_any())).collect())
+    match list(&api, ListParams::default(), &format!("horizontalpodautoscalers/{namespace}"), its).await {
+        Ok(all) => Ok(all),
+        Err(Fault::Lost) => Err(Fault::Lost),
+        Err(Fault::Refused(_) | Fault::Denied(_)) => Ok(vec![]),
+    }
 }
 
 async fn user(c: &Cluster) -> Result<String, Fault> {
@@ -291,13 +307,19 @@ async fn trouble(c: &Cluster, claim: &str) -> Result<Option<String>, Fault> {
     let about = format!(
         "involvedObject.kind=PersistentVolumeClaim,involvedObject.name={claim},reason=ProvisioningFailed,type=Warning"
     );
-    let all = match list(&api, ListParams::default().fields(&about), &format!("events/{namespace}")).await {
-        Ok(all) => all,
-        Err(Fault::Lost) => return Err(Fault::Lost),
-        Err(Fault::Refused(_) | Fault::Denied(_)) => return Ok(None),
+    let mut newest = (None, None);
+    let newer = |event: Event| -> Option<()> {
+        let at = event.last_timestamp.map(|time| time.0);
+        if at >= newest.0 {
+            newest = (at, event.message);
+        }
+        None
     };
-    let newest = all.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
-    Ok(newest.and_then(|event| event.message))
+    match list(&api, ListParams::default().fields(&about), &format!("events/{namespace}"), newer).await {
+        Ok(_) => Ok(newest.1),
+        Err(Fault::Lost) => Err(Fault::Lost),
+        Err(Fault::Refused(_) | Fault::Denied(_)) => Ok(None),
+    }
 }
 
 /// Volumes that bear our label or are reserved for or bound to a staging claim of ours.
@@ -307,7 +329,7 @@ async fn kin(c: &Cluster) -> Result<BTreeSet<String>, Fault> {
         let of = object.spec.claim_ref.as_ref();
         of.is_some_and(|of| of.namespace == c.want.statefulset_namespace && of.name.ends_with(&c.want.uid))
     };
-    let ours = |object: &&PersistentVolume| object.labels().get(label::RESTORE) == Some(&c.want.uid) || staged(object);
-    let all = list(&api, ListParams::default(), "persistentvolumes").await?;
-    Ok(all.iter().filter(ours).map(ResourceExt::name_any).collect())
+    let ours = |object: &PersistentVolume| object.labels().get(label::RESTORE) == Some(&c.want.uid) || staged(object);
+    let name = |object: PersistentVolume| ours(&object).then(|| object.name_any());
+    Ok(list(&api, ListParams::default(), "persistentvolumes", name).await?.into_iter().collect())
 }

@@ -10,6 +10,7 @@ mod lens;
 pub mod lock;
 pub mod look;
 pub mod observe;
+mod page;
 pub mod quiesce;
 pub mod record;
 mod sign;
@@ -17,6 +18,7 @@ pub mod snapshot;
 mod source;
 pub mod stock;
 pub mod tell;
+mod trim;
 mod volume;
 
 use std::convert::Infallible;

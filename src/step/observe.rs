@@ -16,20 +16,25 @@ use tokio::time::timeout;
 
 use super::call;
 use super::cluster::Cluster;
-use super::lens::{claim, pod, target, volume};
+use super::lens::{pod, target, volume};
+use super::page::list;
+use super::trim::Keep;
 use super::{Fault, look, record, stock};
 use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
-use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotError};
 use crate::api::{FORMAT, POLICY_FORMAT, annotation, label, lean};
 use crate::error::{or_absent, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::guard::Guard;
 use crate::plan::member::{self, Standing};
-use crate::plan::noun::{Class, Pod, RETAIN, Snap, Snaps};
+use crate::plan::noun::{Class, Pod, RETAIN, Snap};
+use crate::plan::text::head;
 use crate::plan::view::{Fact, Read, Seen};
 
-/// Objects per page of a list.
-const PAGE: u32 = 250;
+/// No token of ours has more characters.
+const TOKEN_MAX: usize = 64;
+/// Of what a driver says so many bytes.
+const SAID: usize = 1024;
 
 /// What reading needs of a role.
 pub const VERBS: &[Verb] = &[
@@ -69,8 +74,10 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
         Read::Proof(name) => Fact::Proof(name.clone(), pod_of(c, name).await?),
         Read::Claims => {
             let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), namespace);
-            let claims = list(&api, ListParams::default(), &format!("persistentvolumeclaims/{namespace}")).await?;
-            Fact::Claims(claims.iter().map(|claim| (claim.name_any(), self::claim(claim, c.clock.now()))).collect())
+            let keep = Keep::of(c);
+            let kept = |object: PersistentVolumeClaim| Some((object.name_any(), keep.claim(&object)));
+            let all = list(&api, ListParams::default(), &format!("persistentvolumeclaims/{namespace}"), kept).await?;
+            Fact::Claims(all.into_iter().collect())
         }
         Read::Volume(name) => {
             let api: Api<PersistentVolume> = Api::all(c.client.clone());
@@ -79,14 +86,15 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
         }
         Read::Classes => {
             let api: Api<VolumeSnapshotClass> = Api::all(c.client.clone());
-            let classes = list(&api, ListParams::default(), "volumesnapshotclasses").await?;
-            Fact::Classes(classes.iter().map(class).collect())
+            let kept = |object| Some(class(&object));
+            Fact::Classes(list(&api, ListParams::default(), "volumesnapshotclasses", kept).await?)
         }
         Read::Snaps => {
             let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
             let params = ListParams::default().labels(&selector(c));
-            let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
-            Fact::Snaps(Seen::Known(snaps(&found, c.clock.now())))
+            let kept = |object: VolumeSnapshot| Some((object.name_any(), snap(&object, c.clock.now())?));
+            let all = list(&api, params, &format!("volumesnapshots/{namespace}"), kept).await?;
+            Fact::Snaps(Seen::Known(all.into_iter().collect()))
         }
         Read::Restore(look) => return look::look(c, look).await,
         Read::Stock | Read::Content(_) | Read::Restores => Fact::Prune(stock::read(c, read).await?),
@@ -121,27 +129,7 @@ where
     or_absent(answered("get", path, api.get(name)).await?).map_err(|error| fault(&error, "get", path))
 }
 
-/// All of it, page after page; a list that expires between two pages begins anew with the next try.
-pub(super) async fn list<K>(api: &Api<K>, params: ListParams, path: &str) -> Result<Vec<K>, Fault>
-where
-    K: Resource + Clone + DeserializeOwned + Debug,
-{
-    let (mut all, mut token) = (vec![], String::new());
-    loop {
-        let mut params = params.clone().limit(PAGE);
-        if !token.is_empty() {
-            params = params.continue_token(&token);
-        }
-        let page = answered("list", path, api.list(&params)).await?.map_err(|error| fault(&error, "list", path))?;
-        all.extend(page.items);
-        token = page.metadata.continue_.unwrap_or_default();
-        if token.is_empty() {
-            return Ok(all);
-        }
-    }
-}
-
-fn fault(error: &kube::Error, verb: &str, path: &str) -> Fault {
+pub(super) fn fault(error: &kube::Error, verb: &str, path: &str) -> Fault {
     tracing::warn!(verb, object = path, outcome = "unknown", message = sentence(error));
     call::fault(error, &format!("{verb} {path}"))
 }
@@ -187,8 +175,9 @@ fn class(object: &VolumeSnapshotClass) -> Class {
     }
 }
 
-fn snaps(objects: &[VolumeSnapshot], now: Timestamp) -> Snaps {
-    objects.iter().filter_map(|object| Some((object.name_any(), snap(object, now)?))).collect()
+/// What the driver last said.
+pub fn complaint(error: Option<VolumeSnapshotError>) -> Option<String> {
+    Some(error?.message.map_or_else(|| "unknown error".into(), |message| head(&message, SAID).into_owned()))
 }
 
 /// A snapshot as it describes itself; none when it is no member of a run, or lacks what every one of ours carries.
@@ -203,7 +192,6 @@ pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
     let Standing::Member(run, claim) = member::standing(object) else { return None };
     let created = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let status = object.status.clone().unwrap_or_default();
-    let error = status.error.map(|error| error.message.unwrap_or_else(|| "unknown error".into()));
     Some(Snap {
         uid: object.uid()?,
         policy_uid: labels.get(label::POLICY_UID)?.clone(),
@@ -211,13 +199,13 @@ pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
         claim,
         epoch: notes.get(annotation::TRANSITIONS)?.parse().ok()?,
         size: notes.get(annotation::RUN_SIZE)?.parse().ok()?,
-        token: notes.get(annotation::TOKEN).cloned(),
+        token: notes.get(annotation::TOKEN).filter(|token| token.len() <= TOKEN_MAX).cloned(),
         sealed: notes.contains_key(annotation::CUT),
         created,
         cut: status.creation_time.map(|time| time.0),
         ready: status.ready_to_use == Some(true),
         restore_size: status.restore_size.map(|size| size.0),
         leaving: object.metadata.deletion_timestamp.is_some(),
-        error: error.map(|message| (message, now)),
+        error: complaint(status.error).map(|message| (message, now)),
     })
 }

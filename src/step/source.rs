@@ -2,11 +2,18 @@
 
 use kube::ResourceExt;
 
-use super::lens::words;
+use super::observe::complaint;
+use crate::api::recorded::RecordedClaim;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::api::{annotation, label};
 use crate::plan::member;
 use crate::plan::restore::sight::{Content, SnapshotClass, Source};
+use crate::plan::text::head;
+
+const UID_MAX: usize = 64;
+const PINS_MAX: usize = 100;
+/// No format that is known has more characters.
+const FORMAT_MAX: usize = 16;
 
 /// A `VolumeSnapshot`, ours or not: what it does not say is absent.
 pub fn source(object: &VolumeSnapshot) -> Source {
@@ -28,17 +35,27 @@ pub fn source(object: &VolumeSnapshot) -> Source {
         epoch: note(annotation::TRANSITIONS).and_then(|epoch| epoch.parse().ok()),
         size: note(annotation::RUN_SIZE).and_then(|size| size.parse().ok()),
         cut: cut.and_then(|nanoseconds| jiff::Timestamp::from_nanosecond(nanoseconds).ok()),
-        format: note(annotation::FORMAT),
+        format: note(annotation::FORMAT).map(|format| head(&format, FORMAT_MAX).into_owned()),
         ready: status.ready_to_use == Some(true),
         leaving: object.metadata.deletion_timestamp.is_some(),
-        error: status.error.map(|error| error.message.unwrap_or_else(|| "unknown error".into())),
+        error: complaint(status.error),
         restore_size: status.restore_size.map(|size| size.0),
         pvc: object.spec.source.persistent_volume_claim_name.clone(),
         content: status.bound_volume_snapshot_content_name,
         class: object.spec.volume_snapshot_class_name.clone(),
-        manifest: note(annotation::CLAIM).and_then(|claim| serde_json::from_str(&claim).ok()),
-        pinned: words(note(annotation::PINNED_BY)),
+        pinned: pins(object),
     }
+}
+
+/// The claim as it was when it was cut.
+pub fn recorded(object: &VolumeSnapshot) -> Option<RecordedClaim> {
+    object.annotations().get(annotation::CLAIM).and_then(|claim| serde_json::from_str(claim).ok())
+}
+
+/// The restores that use it, by uid. More than there can be somebody else has made up.
+pub fn pins(object: &VolumeSnapshot) -> Vec<String> {
+    let all = object.annotations().get(annotation::PINNED_BY).map_or("", String::as_str).split(',').map(str::trim);
+    all.filter(|uid| !uid.is_empty() && uid.len() <= UID_MAX).take(PINS_MAX).map(ToOwned::to_owned).collect()
 }
 
 pub fn content(object: &VolumeSnapshotContent) -> Content {

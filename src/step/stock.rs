@@ -7,7 +7,10 @@ use kube::{Api, ResourceExt};
 use super::Fault;
 use super::cluster::Cluster;
 use super::look;
-use super::observe::{get, list, selector, snap};
+use super::observe::{get, selector, snap};
+use super::page::list;
+use super::source::pins;
+use crate::api::lean::Restore;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::api::{annotation, label};
 use crate::plan::member::{self, Standing};
@@ -24,8 +27,8 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Fact, Fault> {
             Fact::Content(name.clone(), Ok(found.as_ref().map(content)))
         }
         Read::Restores => {
-            let all = look::restores(c).await?;
-            Fact::Restores(Ok(all.iter().filter(|one| !one.has_ended()).filter_map(ResourceExt::uid).collect()))
+            let open = |object: Restore| if look::has_ended(&object) { None } else { object.metadata.uid };
+            Fact::Restores(Ok(look::restores(c, open).await?.into_iter().collect()))
         }
         _ => Fact::Stock(Seen::Known(Ok(all(c).await?))),
     })
@@ -35,8 +38,9 @@ pub(super) async fn all(c: &Cluster) -> Result<Stock, Fault> {
     let namespace = &c.want.statefulset_namespace;
     let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
     let params = ListParams::default().labels(&selector(c));
-    let found = list(&api, params, &format!("volumesnapshots/{namespace}")).await?;
-    Ok(stock(&found, c.clock.now()))
+    let kept = |object: VolumeSnapshot| Some((object.name_any(), piece(&object, c.clock.now())));
+    let all = list(&api, params, &format!("volumesnapshots/{namespace}"), kept).await?;
+    Ok(all.into_iter().collect())
 }
 
 pub fn stock(objects: &[VolumeSnapshot], now: Timestamp) -> Stock {
@@ -46,7 +50,6 @@ pub fn stock(objects: &[VolumeSnapshot], now: Timestamp) -> Stock {
 /// A snapshot as retention sees it: whatever is missing in it, whose it is stays to be told.
 pub fn piece(object: &VolumeSnapshot, now: Timestamp) -> Piece {
     let label = |key| object.labels().get(key).cloned().unwrap_or_default();
-    let pins = object.annotations().get(annotation::PINNED_BY).map_or("", String::as_str);
     let meta = &object.metadata;
     let standing = member::standing(object);
     let written = meta.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
@@ -64,7 +67,7 @@ pub fn piece(object: &VolumeSnapshot, now: Timestamp) -> Piece {
         claim: standing.claim(),
         created: meta.creation_timestamp.as_ref().map_or(now, |time| time.0),
         snap: snap(object, now),
-        pins: pins.split(',').map(str::trim).filter(|pin| !pin.is_empty()).map(ToOwned::to_owned).collect(),
+        pins: pins(object).into_iter().collect(),
         leaving: meta.deletion_timestamp.as_ref().map(|time| time.0),
         touched: instants.max().unwrap_or_default(),
         content: object.status.as_ref().and_then(|status| status.bound_volume_snapshot_content_name.clone()),

@@ -32,6 +32,13 @@ words! {
     }
 }
 
+impl RestorePhase {
+    /// Nothing more is done.
+    pub fn is_end(self) -> bool {
+        matches!(self, RestorePhase::Completed | RestorePhase::Failed | RestorePhase::Undone)
+    }
+}
+
 /// What happened, and what can be undone.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]

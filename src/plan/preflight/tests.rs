@@ -36,6 +36,7 @@ struct Cluster {
     volumes: BTreeMap<String, Volume>,
     pods: BTreeMap<String, Pod>,
     sources: BTreeMap<String, Source>,
+    recorded: RecordedClaim,
     content: Content,
     class: StorageClass,
     nodes: Vec<Node>,
@@ -80,7 +81,6 @@ fn cluster() -> Cluster {
         ready: true,
         pvc: Some(pvc.clone()),
         content: Some("content".into()),
-        manifest: Some(manifest),
         ..Source::default()
     };
     Cluster {
@@ -96,6 +96,7 @@ fn cluster() -> Cluster {
         volumes: [("pv".into(), volume)].into(),
         pods: [("web-0".into(), pod())].into(),
         sources: [("snap".into(), source)].into(),
+        recorded: manifest,
         content: Content {
             driver: "csi".into(),
             snapshot_uid: Some("snap".into()),
@@ -140,6 +141,7 @@ impl Cluster {
             Read::Restore(look) => match look {
                 Look::Pods => Fact::Pods(self.pods.clone()),
                 Look::Sources => sight(Sight::Sources(self.sources.clone())),
+                Look::Recorded(name) => sight(Sight::Recorded(name.clone(), Some(self.recorded.clone()))),
                 Look::Content(name) => {
                     sight(Sight::Content(name.clone(), (name == "content").then(|| self.content.clone())))
                 }
@@ -150,7 +152,7 @@ impl Cluster {
                 Look::Trial(claim) => sight(Sight::Trial(claim.name.clone(), self.trial.clone())),
                 Look::Peers => sight(Sight::Peers(self.peers.clone())),
                 Look::Scalers => sight(Sight::Scalers(self.scalers.clone())),
-                Look::Handles => sight(Sight::Handles(BTreeMap::new())),
+                Look::Handles(_) => sight(Sight::Handles(BTreeMap::new())),
                 Look::Fence => sight(Sight::Fence(self.fence, Timestamp::UNIX_EPOCH)),
                 other => panic!("a preflight does not ask for {other:?}"),
             },
@@ -312,9 +314,8 @@ fn warnings_do_not_refuse() {
         ("records 9000Ti for claim data-web-0, more than is known of it", |c| {
             c.claims.clear();
             c.pods.clear();
-            let source = c.source();
-            source.manifest.as_mut().unwrap().storage = "9000Ti".into();
-            source.restore_size = Some("1Gi".into());
+            c.recorded.storage = "9000Ti".into();
+            c.source().restore_size = Some("1Gi".into());
         }),
         ("is ready, and its status has an error all the same: boom", |c| c.source().error = Some("boom".into())),
         ("Pod shop/web-0: has finalizers of others: x/y", |c| c.pod().finalizers = vec!["x/y".into()]),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::journal::{End, Item, Journal, Placed, Plan as Deeds, Record, Run};
 use super::{Hold, KIND, Restore, close, one, report, signature, volume};
 use crate::api::condition::Reason;
+use crate::api::recorded::RecordedClaim;
 use crate::api::restore::{Strategy, Uncovered};
 use crate::api::{FINALIZER, annotation};
 use crate::plan::choose::{Chosen, choose};
@@ -121,10 +122,6 @@ pub fn plan(v: &View, chosen: &Chosen) -> Result<Deeds, Read> {
 fn item(v: &View, key: &ClaimKey, snapshot: Option<&String>) -> Result<Item, Read> {
     let pvc = key.pvc(&v.want.statefulset);
     let claim = v.claims()?.get(&pvc);
-    let recorded = match snapshot {
-        Some(name) => v.restore.sources()?.get(name).and_then(|source| source.manifest.clone()),
-        None => None,
-    };
     let old = match claim {
         Some(claim) => volume::behind(v, &pvc, claim)?.map(|(pv, volume)| Placed {
             claim: claim.uid.clone(),
@@ -135,14 +132,13 @@ fn item(v: &View, key: &ClaimKey, snapshot: Option<&String>) -> Result<Item, Rea
         }),
         None => None,
     };
+    let manifest = match (claim, snapshot) {
+        (Some(claim), _) => claim.manifest.clone(),
+        (None, Some(name)) => v.restore.recorded(name)?.cloned().unwrap_or_default(),
+        (None, None) => RecordedClaim::default(),
+    };
     let staged = snapshot.is_some() && v.want.restore.strategy != Strategy::InPlace;
-    Ok(Item {
-        staging: staged.then(|| staging(&v.want.uid, &pvc)),
-        manifest: claim.map(|claim| claim.manifest.clone()).or(recorded).unwrap_or_default(),
-        snapshot: snapshot.cloned(),
-        old,
-        pvc,
-    })
+    Ok(Item { staging: staged.then(|| staging(&v.want.uid, &pvc)), manifest, snapshot: snapshot.cloned(), old, pvc })
 }
 
 /// Deterministic, and another for each restore. A claim's name has at most 127 characters (a template's 63 and a

@@ -1,6 +1,8 @@
 //! Release: after the undo window the volumes that a restore has set aside get their own reclaim policy back. Those
 //! whose policy is Delete go; what a snapshot still hangs on waits (`spec.releaseOldVolumes`).
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::journal::{Deed, Item, Journal, Placed, Record};
@@ -202,7 +204,12 @@ fn references(v: &View, deed: &Deed, volume: &Volume) -> Result<usize, Read> {
         ReleaseOldVolumes::WhenUnreferenced => true,
         ReleaseOldVolumes::Auto | ReleaseOldVolumes::Unknown => is_inside(v, deed, volume)?,
     };
-    Ok(if until { v.restore.handles()?.get(&volume.handle).copied().unwrap_or_default() } else { 0 })
+    Ok(if until { v.restore.handles(|| handles(deed))?.get(&volume.handle).copied().unwrap_or_default() } else { 0 })
+}
+
+/// Of every volume that it may be asked of.
+fn handles(deed: &Deed) -> BTreeSet<String> {
+    volumes(deed).map(|(_, placed)| placed.handle.clone()).collect()
 }
 
 /// The driver keeps its snapshots inside the source volume: its handles say so, or the class does.

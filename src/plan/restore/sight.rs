@@ -20,12 +20,15 @@ pub enum Look {
     Record,
     /// All pods of the namespace: whoever mounts a claim.
     Pods,
-    /// All `VolumeSnapshot`s of the namespace, ours or not: what can be restored, and what still hangs on a volume.
+    /// The `VolumeSnapshot`s of the source, those that are named, and all that were cut of the `StatefulSet`'s claims,
+    /// ours or not: what can be restored, and what still hangs on a volume.
     Sources,
+    /// The claim that one of them records.
+    Recorded(String),
     /// One `VolumeSnapshotContent`.
     Content(String),
-    /// The contents' volume handles: which volumes still serve as source (drivers that snapshot inside the volume).
-    Handles,
+    /// Which of these volumes, by their handles, still serve as source (drivers that snapshot inside the volume).
+    Handles(BTreeSet<String>),
     StorageClasses,
     SnapshotClasses,
     /// Nodes with the drivers on them (two lists).
@@ -63,8 +66,9 @@ pub enum Sight {
     Sources(BTreeMap<String, Source>),
     /// One entry of them.
     Source(String, Box<Option<Source>>),
+    Recorded(String, Option<RecordedClaim>),
     Content(String, Option<Content>),
-    /// How many contents name the volume as their source.
+    /// How many contents name the volume as their source, of those that were asked for.
     Handles(BTreeMap<String, usize>),
     StorageClasses(Vec<StorageClass>),
     SnapshotClasses(Vec<SnapshotClass>),
@@ -114,8 +118,6 @@ pub struct Source {
     pub pvc: Option<String>,
     pub content: Option<String>,
     pub class: Option<String>,
-    /// The claim as it was.
-    pub manifest: Option<RecordedClaim>,
     /// Uids of the restores that use it.
     pub pinned: Vec<String>,
 }
@@ -189,6 +191,7 @@ pub enum Fence {
 pub struct Sights {
     pub record: Seen<Record>,
     sources: Seen<BTreeMap<String, Source>>,
+    recorded: BTreeMap<String, Option<RecordedClaim>>,
     contents: BTreeMap<String, Option<Content>>,
     handles: Seen<BTreeMap<String, usize>>,
     storage: Seen<Vec<StorageClass>>,
@@ -238,6 +241,7 @@ impl Sights {
                     }
                 }
             }
+            Sight::Recorded(name, claim) => drop(self.recorded.insert(name, claim)),
             Sight::Content(name, content) => drop(self.contents.insert(name, content)),
             Sight::Handles(handles) => self.handles = Seen::Known(handles),
             Sight::StorageClasses(all) => self.storage = Seen::Known(all),
@@ -271,8 +275,9 @@ impl Sights {
         match look {
             Look::Record => self.record = Seen::Unknown,
             Look::Sources => self.sources = Seen::Unknown,
+            Look::Recorded(name) => drop(self.recorded.remove(name)),
             Look::Content(name) => drop(self.contents.remove(name)),
-            Look::Handles => self.handles = Seen::Unknown,
+            Look::Handles(_) => self.handles = Seen::Unknown,
             Look::StorageClasses => self.storage = Seen::Unknown,
             Look::SnapshotClasses => self.classes = Seen::Unknown,
             Look::Nodes => self.nodes = Seen::Unknown,
@@ -298,11 +303,18 @@ impl Sights {
     pub fn sources(&self) -> Result<&BTreeMap<String, Source>, Read> {
         self.sources.get(at(Look::Sources))
     }
+    pub fn recorded(&self, name: &str) -> Result<Option<&RecordedClaim>, Read> {
+        self.recorded.get(name).map(Option::as_ref).ok_or_else(|| at(Look::Recorded(name.to_owned())))
+    }
     pub fn content(&self, name: &str) -> Result<Option<&Content>, Read> {
         self.contents.get(name).map(Option::as_ref).ok_or_else(|| at(Look::Content(name.to_owned())))
     }
-    pub fn handles(&self) -> Result<&BTreeMap<String, usize>, Read> {
-        self.handles.get(at(Look::Handles))
+    /// Of all that will be asked for.
+    pub fn handles(&self, asked: impl FnOnce() -> BTreeSet<String>) -> Result<&BTreeMap<String, usize>, Read> {
+        match &self.handles {
+            Seen::Known(handles) => Ok(handles),
+            Seen::Unknown => Err(at(Look::Handles(asked()))),
+        }
     }
     pub fn storage(&self) -> Result<&[StorageClass], Read> {
         self.storage.get(at(Look::StorageClasses)).map(Vec::as_slice)

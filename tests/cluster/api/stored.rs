@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Request, ValidationDirective};
 use serde_json::{Value, json};
@@ -249,7 +250,8 @@ async fn the_snapshot_kinds_decode() {
     }
     let source = VolumeSnapshotSource { persistent_volume_claim_name: Some("no-such".into()), ..Default::default() };
     let spec = VolumeSnapshotSpec { volume_snapshot_class_name: Some("any".into()), source };
-    let snapshot = VolumeSnapshot::new("api-lean", spec);
+    let metadata = ObjectMeta { name: Some("api-lean".into()), ..ObjectMeta::default() };
+    let snapshot = VolumeSnapshot { metadata, spec, ..VolumeSnapshot::default() };
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let made = Api::<VolumeSnapshot>::namespaced(client, "default").create(&dry, &snapshot).await.unwrap();
     assert_eq!((made.spec, made.status), (snapshot.spec, None));

@@ -24,7 +24,6 @@ fn bare(setting: Setting) -> World {
     for pvc in keys().iter().map(|key| key.pvc("web")) {
         let volume = world.claims.remove(&pvc).unwrap().volume.unwrap();
         world.disks.remove(&volume);
-        let source = world.sources.get_mut(&format!("snap-{pvc}")).unwrap();
         let record = json!({
             "storage": "9000Ti",
             "volumeName": "theirs",
@@ -32,8 +31,9 @@ fn bare(setting: Setting) -> World {
             "labels": { "app": "web" },
             "annotations": { "pv.kubernetes.io/bind-completed": "yes", "example.com/team": "db" },
         });
-        source.manifest = serde_json::from_value(record).unwrap();
-        source.restore_size = Some("1Gi".into());
+        let name = format!("snap-{pvc}");
+        world.recorded.insert(name.clone(), serde_json::from_value(record).unwrap());
+        world.sources.get_mut(&name).unwrap().restore_size = Some("1Gi".into());
     }
     world
 }

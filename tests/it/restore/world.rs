@@ -100,6 +100,7 @@ pub struct World {
     made: BTreeMap<String, Timestamp>,
     pub disks: BTreeMap<String, Disk>,
     pub sources: BTreeMap<String, Source>,
+    pub recorded: BTreeMap<String, RecordedClaim>,
     pub released: bool,
     /// How many snapshots hang on a volume, by its handle.
     pub handles: BTreeMap<String, usize>,
@@ -203,6 +204,7 @@ impl World {
             made: BTreeMap::new(),
             disks: BTreeMap::new(),
             sources: BTreeMap::new(),
+            recorded: BTreeMap::new(),
             released: false,
             handles: BTreeMap::new(),
             judged: Default::default(),
@@ -255,9 +257,9 @@ impl World {
                 ready: true,
                 pvc: Some(pvc.clone()),
                 content: Some(format!("content of snap-{pvc}")),
-                manifest: Some(manifest.clone()),
                 ..Source::default()
             };
+            self.recorded.insert(format!("snap-{pvc}"), manifest.clone());
             self.sources.insert(format!("snap-{pvc}"), source);
         }
         self.neighbours();

@@ -69,6 +69,7 @@ impl World {
             Look::Record => return self.record(),
             Look::Pods => return Fact::Pods(self.roster()),
             Look::Sources => Sight::Sources(self.sources.clone()),
+            Look::Recorded(name) => Sight::Recorded(name.clone(), self.recorded.get(name).cloned()),
             Look::Content(name) => {
                 let source = name.strip_prefix("content of ").and_then(|name| self.sources.get(name));
                 let content = source.map(|source| Content {
@@ -79,7 +80,7 @@ impl World {
                 });
                 Sight::Content(name.clone(), content)
             }
-            Look::Handles => Sight::Handles(self.handles.clone()),
+            Look::Handles(_) => Sight::Handles(self.handles.clone()),
             Look::StorageClasses => Sight::StorageClasses(vec![StorageClass {
                 name: "fast".into(),
                 provisioner: "csi".into(),
