@@ -13,13 +13,17 @@ fn by(sub: &'static str, text: &'static str, object: &Value, patch: Value) -> De
 }
 
 fn status(text: &'static str, object: &Value, status: Value) -> Deed {
-    by("status", text, object, json!({ "status": status }))
+    let mut patch = json!({});
+    patch["status"] = status;
+    by("status", text, object, patch)
 }
 
 /// A journal whose freeze is so far.
 pub fn run(phase: &str, more: Value) -> Value {
     let mut intent = json!({ "phase": phase, "epoch": 7, "since": AT, "size": 1 });
-    intent.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    if let (Value::Object(intent), Value::Object(more)) = (&mut intent, more) {
+        intent.extend(more);
+    }
     json!({ "run": { "id": "20260101-000000", "slot": AT, "attempt": 1, "holder": "x", "intent": intent } })
 }
 
