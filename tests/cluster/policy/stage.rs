@@ -111,6 +111,8 @@ pub struct Stage {
     pub daily: Value,
     /// Its pods are frozen.
     pub frozen: Value,
+    /// A run is asked for.
+    pub asked: Value,
     /// Of a StatefulSet in another namespace.
     pub there: Value,
     pub held: Value,
@@ -151,12 +153,15 @@ impl Stage {
         let mut resting = whole.clone();
         resting.insert("suspend".into(), true.into());
         let kin = json!({ "ownerReferences": owner });
-        let kept = json!({ "finalizers": [HELD], "ownerReferences": owner });
+        let undo = json!({ "backup.sts-backup.io/undo": "then" });
+        let kept = json!({ "finalizers": [HELD], "ownerReferences": owner, "annotations": undo });
+        let request = json!({ "annotations": { "backup.sts-backup.io/requested-at": "then" } });
         let there = json!({ "statefulSetRef": { "name": "web", "namespace": other } });
         let stage = Stage {
             plain: backup(s, "plain", json!({})),
             full: backup(s, "full", Value::Object(whole)),
-            resting: backup(s, "resting", Value::Object(resting)),
+            resting: backup(s, "resting", Value::Object(resting.clone())),
+            asked: with(backup(s, "asked", Value::Object(resting)), request),
             going: with(backup(s, "going", hooks.clone()), json!({ "finalizers": [HELD] })),
             owning: backup(s, "owning", json!({ "deletionPolicy": "Delete" })),
             daily: with(backup(s, "daily", json!({ "retentionPolicy": { "keepDaily": 7 } })), kin.clone()),
@@ -185,9 +190,12 @@ impl Stage {
 
     /// What runs have written.
     async fn tell(&self, s: &Scene) {
-        for (object, status) in
-            [(&self.frozen, byway::run("Frozen", byway::frozen())), (&self.held, restored()), (&self.far, restored())]
-        {
+        for (object, status) in [
+            (&self.frozen, byway::run("Frozen", byway::frozen())),
+            (&self.asked, json!({ "lastRequest": "before" })),
+            (&self.held, restored()),
+            (&self.far, restored()),
+        ] {
             let patch = Patch::Merge(json!({ "status": status }));
             let name = object["metadata"]["name"].as_str().unwrap();
             api(&s.client, object).patch_status(name, &PatchParams::default(), &patch).await.unwrap();
@@ -203,11 +211,12 @@ impl Stage {
         }
     }
 
-    fn all(&self) -> [&Value; 19] {
+    fn all(&self) -> [&Value; 20] {
         [
             &self.asleep,
             &self.pod,
             &self.daily,
+            &self.asked,
             &self.frozen,
             &self.there,
             &self.far,
