@@ -13,13 +13,17 @@ fn by(sub: &'static str, text: &'static str, object: &Value, patch: Value) -> De
 }
 
 fn status(text: &'static str, object: &Value, status: Value) -> Deed {
-    by("status", text, object, json!({ "status": status }))
+    let mut patch = json!({});
+    patch["status"] = status;
+    by("status", text, object, patch)
 }
 
 /// A journal whose freeze is so far.
 pub fn run(phase: &str, more: Value) -> Value {
     let mut intent = json!({ "phase": phase, "epoch": 7, "since": AT, "size": 1 });
-    intent.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    if let (Value::Object(intent), Value::Object(more)) = (&mut intent, more) {
+        intent.extend(more);
+    }
     json!({ "run": { "id": "20260101-000000", "slot": AT, "attempt": 1, "holder": "x", "intent": intent } })
 }
 
@@ -46,7 +50,7 @@ pub fn deeds(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
 }
 
 fn backups(other: &str, on: &Stage) -> Vec<Deed> {
-    let (plain, full, going) = (&on.plain, &on.full, &on.frozen);
+    let (plain, full, going, asked) = (&on.plain, &on.full, &on.frozen, &on.asked);
     let told = json!({ "nextScheduleTime": AT, "lastScheduleTime": AT, "lastRequest": "now", "managedBy": "a/b",
         "phase": "Failed", "message": "m", "conditions": condition() });
     let failed = json!({ "phase": "Failed", "message": "m", "lastAttemptTime": AT,
@@ -70,6 +74,9 @@ fn backups(other: &str, on: &Stage) -> Vec<Deed> {
         patch("backup: turned to another namespace while its pods are frozen", going, there),
         status("backup status: what the watcher writes", plain, told.clone()),
         status("backup status of another namespace's: what the watcher writes", &on.there, told),
+        status("backup status: a request said to be handled", asked, json!({ "lastRequest": "then" })),
+        status("backup status: a request with hooks and retention forgotten", asked, json!({ "lastRequest": "never" })),
+        status("backup status: the same by removing the field", asked, json!({ "lastRequest": null })),
         status("backup status: a run told to have failed", plain, failed),
         status("backup status: a run put in", plain, run("Frozen", json!({}))),
         status("backup status: a run declared void", plain, run("Void", json!({}))),
@@ -85,12 +92,13 @@ fn backups(other: &str, on: &Stage) -> Vec<Deed> {
 
 fn restores(on: &Stage) -> Vec<Deed> {
     let (held, fresh, far) = (&on.held, &on.fresh, &on.far);
-    let told = json!({ "lastRequest": "now", "managedBy": "a/b", "message": "m", "conditions": condition() });
+    let told = json!({ "lastRequest": "then", "managedBy": "a/b", "message": "m", "conditions": condition() });
     let failed = json!({ "phase": "Failed", "startTime": AT, "completionTime": AT, "message": "m" });
     let new = "2027-01-01T00:00:00Z";
     vec![
         status("restore status: what the watcher writes", held, told.clone()),
         status("restore status of another namespace's: what the watcher writes", far, told),
+        status("restore status: an undo forgotten", held, json!({ "lastRequest": "never" })),
         status("restore status: of one that has not begun, Failed", fresh, failed.clone()),
         status("restore status: of one that has not begun, Completed", fresh, json!({ "phase": "Completed" })),
         status("restore status: of one that has not begun, all that a run has", fresh, restored()),

@@ -111,6 +111,8 @@ pub struct Stage {
     pub daily: Value,
     /// Its pods are frozen.
     pub frozen: Value,
+    /// A run is asked for.
+    pub asked: Value,
     /// Of a StatefulSet in another namespace.
     pub there: Value,
     pub held: Value,
@@ -150,28 +152,31 @@ impl Stage {
             "annotations": { "backup.sts-backup.io/cut": "1" } });
         let mut resting = whole.clone();
         resting.insert("suspend".into(), true.into());
-        let owned = json!({ "ownerReferences": owner });
-        let kept = json!({ "finalizers": [HELD], "ownerReferences": owner });
+        let kin = json!({ "ownerReferences": owner });
+        let undo = json!({ "backup.sts-backup.io/undo": "then" });
+        let kept = json!({ "finalizers": [HELD], "ownerReferences": owner, "annotations": undo });
+        let request = json!({ "annotations": { "backup.sts-backup.io/requested-at": "then" } });
         let there = json!({ "statefulSetRef": { "name": "web", "namespace": other } });
         let stage = Stage {
             plain: backup(s, "plain", json!({})),
             full: backup(s, "full", Value::Object(whole)),
-            resting: backup(s, "resting", Value::Object(resting)),
+            resting: backup(s, "resting", Value::Object(resting.clone())),
+            asked: with(backup(s, "asked", Value::Object(resting)), request),
             going: with(backup(s, "going", hooks.clone()), json!({ "finalizers": [HELD] })),
             owning: backup(s, "owning", json!({ "deletionPolicy": "Delete" })),
-            daily: with(backup(s, "daily", json!({ "retentionPolicy": { "keepDaily": 7 } })), owned.clone()),
+            daily: with(backup(s, "daily", json!({ "retentionPolicy": { "keepDaily": 7 } })), kin.clone()),
             frozen: with(backup(s, "frozen", hooks), json!({ "finalizers": [HELD] })),
             there: backup(s, "there", there),
             held: with(restore(s, "held", &s.namespace), kept),
             far: with(restore(s, "far", other), json!({ "finalizers": [HELD] })),
             fresh: restore(s, "fresh", &s.namespace),
             fenced: lease(s, "sts-backup-web", fence, restoring),
-            recorded: with(lease(s, "sts-backup.db", json!({}), backing), owned.clone()),
+            recorded: with(lease(s, "sts-backup.db", json!({}), backing), kin.clone()),
             cut: with(snapshot(s, "cut"), labels),
             bare: snapshot(s, "bare"),
             claim: claim(s, "data-web-0"),
             volume,
-            asleep: with(statefulset(s), owned),
+            asleep: with(statefulset(s), kin),
             pod: pod(s, "bare"),
         };
         for object in stage.all() {
@@ -179,16 +184,22 @@ impl Stage {
             api(&s.client, object).create(&PostParams::default(), &made).await.unwrap();
         }
         api(&s.client, &stage.going).delete("going", &DeleteParams::default()).await.unwrap();
+        stage.tell(s).await;
+        stage
+    }
+
+    /// What runs have written.
+    async fn tell(&self, s: &Scene) {
         for (object, status) in [
-            (&stage.frozen, byway::run("Frozen", byway::frozen())),
-            (&stage.held, restored()),
-            (&stage.far, restored()),
+            (&self.frozen, byway::run("Frozen", byway::frozen())),
+            (&self.asked, json!({ "lastRequest": "before" })),
+            (&self.held, restored()),
+            (&self.far, restored()),
         ] {
             let patch = Patch::Merge(json!({ "status": status }));
             let name = object["metadata"]["name"].as_str().unwrap();
             api(&s.client, object).patch_status(name, &PatchParams::default(), &patch).await.unwrap();
         }
-        stage
     }
 
     /// Nothing is kept by a finalizer any more.
@@ -200,11 +211,12 @@ impl Stage {
         }
     }
 
-    fn all(&self) -> [&Value; 19] {
+    fn all(&self) -> [&Value; 20] {
         [
             &self.asleep,
             &self.pod,
             &self.daily,
+            &self.asked,
             &self.frozen,
             &self.there,
             &self.far,
