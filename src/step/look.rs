@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::cluster::Cluster;
 use super::lens::{quota, storage_class};
-use super::observe::get;
+use super::observe::{SAID, get};
 use super::page::list;
 use super::source::{content, recorded, snapshot_class};
 use super::trim::{self, Keep};
@@ -26,6 +26,7 @@ use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotCo
 use crate::plan::flow::{Step, Verb};
 use crate::plan::restore::Restore;
 use crate::plan::restore::sight::{Look, Peer, Sight};
+use crate::plan::text::head;
 use crate::plan::topology::Node;
 use crate::plan::view::Fact;
 
@@ -62,23 +63,14 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
     let everywhere = ListParams::default;
     let sight = match look {
         Look::Record => return record::read_restore(c).await,
-        Look::Pods => {
-            let api: Api<Pod> = Api::namespaced(c.client.clone(), namespace);
-            let keep = Keep::of(c);
-            let kept = |object: Pod| Some((object.name_any(), keep.pod(&object)?));
-            let all = list(&api, everywhere(), &format!("pods/{namespace}"), kept).await?;
-            return Ok(vec![Fact::Pods(all.into_iter().collect())]);
-        }
+        Look::Pods => return Ok(vec![pods(c).await?]),
         Look::Sources => {
-            let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
             let kept = |object| trim::snapshot(&c.want, &object);
-            let all = list(&api, everywhere(), &format!("volumesnapshots/{namespace}"), kept).await?;
-            Sight::Sources(all.into_iter().collect())
+            Sight::Sources(snapshots(c, everywhere(), kept).await?.into_iter().collect())
         }
         Look::Recorded(name) => {
-            let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
-            let named = ListParams::default().fields(&format!("metadata.name={name}"));
-            let found = list(&api, named, &format!("volumesnapshots/{namespace}"), |object| recorded(&object)).await?;
+            let named = everywhere().fields(&format!("metadata.name={name}"));
+            let found = snapshots(c, named, |object| recorded(&object)).await?;
             Sight::Recorded(name.clone(), found.into_iter().next())
         }
         Look::Content(name) => {
@@ -124,6 +116,24 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Kin => Sight::Kin(kin(c).await?),
     };
     Ok(vec![Fact::Restore(Box::new(sight))])
+}
+
+async fn pods(c: &Cluster) -> Result<Fact, Fault> {
+    let namespace = &c.want.statefulset_namespace;
+    let (api, keep): (Api<Pod>, _) = (Api::namespaced(c.client.clone(), namespace), Keep::of(c));
+    let kept = |object: Pod| Some((object.name_any(), keep.pod(&object)?));
+    let all = list(&api, ListParams::default(), &format!("pods/{namespace}"), kept).await?;
+    Ok(Fact::Pods(all.into_iter().collect()))
+}
+
+async fn snapshots<T>(
+    c: &Cluster,
+    params: ListParams,
+    keep: impl FnMut(VolumeSnapshot) -> Option<T>,
+) -> Result<Vec<T>, Fault> {
+    let namespace = &c.want.statefulset_namespace;
+    let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
+    list(&api, params, &format!("volumesnapshots/{namespace}"), keep).await
 }
 
 fn count(names: Vec<String>) -> BTreeMap<String, usize> {
@@ -282,7 +292,7 @@ async fn trouble(c: &Cluster, claim: &str) -> Result<Option<String>, Fault> {
     let newer = |event: Event| -> Option<()> {
         let at = event.last_timestamp.map(|time| time.0);
         if at >= newest.0 {
-            newest = (at, event.message);
+            newest = (at, event.message.map(|message| head(&message, SAID).into_owned()));
         }
         None
     };
