@@ -144,6 +144,10 @@ words! {
         SnapshotErrorPassed,
         /// Event, a warning of a restore: the provider's tags would have the name of the staging claim.
         ClassParameters,
+        /// Event, a warning of a restore: the run that it names is not on record.
+        NotOnRecord,
+        /// Event, a warning of a restore: a snapshot that it names is none of the run that it says.
+        NotOfItsRun,
         /// Event, a warning of a restore: its pods start on another revision of the StatefulSet.
         RevisionPending,
         /// Event, a warning of a restore: a new claim has another size than the old one.

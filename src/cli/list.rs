@@ -286,7 +286,11 @@ pub fn runs(found: &Found, sight: &Sight) -> String {
         "SKEW",
         "KEPT BY",
     ];
-    table(&head, found.runs.iter().map(row), sight)
+    let odd = |run: &Run| {
+        let message = run.message.as_ref().filter(|_| run.origin == Some(Origin::Foreign))?;
+        Some(format!("VolumeSnapshot {}/{} {message}\n", run.namespace, run.snapshots.join(",")))
+    };
+    table(&head, found.runs.iter().map(row), sight) + &found.runs.iter().filter_map(odd).collect::<String>()
 }
 
 fn names(runs: &[Run]) -> String {

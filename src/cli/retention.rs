@@ -184,7 +184,7 @@ fn sort(stock: &stock::Stock, roll: &Roll, want: &Want) -> Found {
             Owner::Foreign => {}
         }
     }
-    let legacy = stock.values().filter(|piece| piece.run.is_none() && !piece.stranger).count();
+    let legacy = stock.values().filter(|piece| piece.run.is_none() && piece.stranger.is_none()).count();
     let strangers = stock::strangers(stock).count();
     found.remarks = orphaned;
     if imported > 0 {

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::member::{self, Standing, standing};
+use super::member::{self, Odd, Standing, standing};
 use super::retention;
 use crate::api::backup::RetentionPolicy;
 use crate::api::snapshot::VolumeSnapshot;
@@ -34,6 +34,9 @@ pub struct Run {
     pub snapshots: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// Why it is foreign, as the end of a sentence that begins with its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// From the first cut to the last.
     #[serde(skip)]
     pub skew: Option<SignedDuration>,
@@ -85,13 +88,21 @@ pub fn runs<'a>(snapshots: impl IntoIterator<Item = &'a VolumeSnapshot>) -> Vec<
         };
         groups.entry((namespace, statefulset, maker, id, alone)).or_default().push(snapshot);
     }
-    let run = |((namespace, stateful_set, maker, id, alone), group): ((_, _, _, _, Option<String>), Vec<_>)| {
-        let run = run(namespace, stateful_set, maker, id, group);
-        match (alone, &run.id) {
-            (Some(_), Some(_)) => Run { origin: Some(Origin::Foreign), complete: false, ..run },
-            _ => run,
-        }
-    };
+    let run =
+        |((namespace, stateful_set, maker, id, alone), group): ((_, _, _, _, Option<String>), Vec<&VolumeSnapshot>)| {
+            let odd =
+                group.iter().find_map(|one| if let Standing::Stranger(odd) = standing(one) { Some(odd) } else { None });
+            let run = run(namespace, stateful_set, maker, id, group);
+            match (alone, &run.id) {
+                (Some(_), Some(_)) => {
+                    // Of what was made again the annotation is another's.
+                    let cut_time = if let Some(Odd::Cut(_, cut)) = odd { Some(cut) } else { run.cut_time };
+                    let message = odd.map(|odd| odd.to_string());
+                    Run { origin: Some(Origin::Foreign), complete: false, cut_time, message, ..run }
+                }
+                _ => run,
+            }
+        };
     let mut runs: Vec<Run> = groups.into_iter().map(run).collect();
     let age = |run: &Run| (run.cut_time, run.id.clone());
     runs.sort_by_key(|run| std::cmp::Reverse(age(run)));
@@ -125,6 +136,7 @@ fn run(namespace: String, stateful_set: String, maker: Maker, id: Option<String>
         created: all.iter().filter_map(|one| Some(one.metadata.creation_timestamp.as_ref()?.0)).min(),
         snapshots: all.iter().map(|one| one.name_any()).collect(),
         origin: id.is_none().then_some(Origin::Legacy),
+        message: None,
         skew: first.zip(last).map(|(first, last)| last.duration_since(*first)),
         sizes: all.iter().filter_map(size).collect(),
         namespace,
@@ -199,7 +211,8 @@ pub(crate) mod tests {
             "metadata": { "name": name, "namespace": "shop", "labels": labels, "annotations": notes,
                 "creationTimestamp": Timestamp::from_millisecond(at).unwrap().round(jiff::Unit::Second).unwrap() },
             "spec": { "source": { "persistentVolumeClaimName": format!("data-web-{ordinal}") } },
-            "status": { "readyToUse": true, "restoreSize": "1Gi", "creationTime": "2026-11-25T01:26:40Z" },
+            "status": { "readyToUse": true, "restoreSize": "1Gi",
+                "creationTime": Timestamp::from_second(at.div_euclid(1000)).unwrap() },
         }))
         .unwrap()
     }
@@ -221,6 +234,20 @@ pub(crate) mod tests {
         assert_eq!((whole.policy.as_str(), whole.consistency.as_deref()), ("nightly", Some("Frozen")));
         assert_eq!(whole.claims, ["data-web-0", "data-web-1"]);
         assert_eq!(found[2].origin, Some(Origin::Legacy));
+    }
+
+    /// As `kubectl get -o yaml`, delete and apply make it: another uid, created and cut later, with the old annotations.
+    #[test]
+    fn a_dump_that_is_applied_again_is_no_run_of_old() {
+        let day = 86_400_000;
+        let mut again = snapshot(Some("20261125-012640"), 0, day);
+        again.annotations_mut().insert(annotation::CUT.into(), "1795570000100000000".into());
+        let found = runs(&[again, snapshot(Some("20261125-012640"), 1, 100)]);
+        let brief: Vec<_> = found.iter().map(|run| (run.origin, run.complete, run.snapshots.len())).collect();
+        assert_eq!(brief, [(Some(Origin::Foreign), false, 1), (None, false, 1)]);
+        assert_eq!(found[0].cut_time.unwrap().to_string(), "2026-11-26T01:26:40Z");
+        let message = found[0].message.as_deref().unwrap();
+        assert!(message.starts_with("was cut at 2026-11-26T01:26:40Z and not at 2026-11-25T01:26:40Z"), "{message}");
     }
 
     #[test]

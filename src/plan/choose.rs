@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::member::of_run;
+use super::member::{Odd, of_run};
 use super::name::{ClaimKey, RunId};
 use super::noun::Refusal;
 use super::restore::sight::Source;
@@ -56,7 +56,34 @@ pub fn choose(v: &View) -> Result<Result<Chosen, Refusal>, Read> {
             known.insert((*run, *uid));
         }
     }
-    Ok(one_of(v, &runs, &known))
+    let again: Vec<Named> = sources.iter().filter(|(_, source)| source.stranger.is_some()).filter(is_its).collect();
+    Ok(one_of(v, &runs, &known)
+        .map_err(|refusal| Refusal { message: refusal.message + &replaced(v, &again), ..refusal }))
+}
+
+/// What bears the label of the run that is asked for, and was made again after it.
+fn replaced(v: &View, again: &[Named]) -> String {
+    let is_of = |run: &String| v.want.restore.run_id.as_ref().is_none_or(|asked| asked == run);
+    let said = again.iter().filter_map(|(name, source)| match &source.stranger {
+        Some((run, odd @ Odd::Cut(..))) if is_of(run) => Some(format!("; VolumeSnapshot {name} {odd}")),
+        _ => None,
+    });
+    said.take(3).collect()
+}
+
+/// The run that is named is not on record on the lock Lease, as far as that can be told.
+pub fn unrecorded(v: &View, chosen: &Chosen) -> Result<Option<RunId>, Read> {
+    let Some(run) = chosen.run.filter(|_| v.want.restore.run_id.is_some()) else { return Ok(None) };
+    if v.want.restore.source != v.want.statefulset {
+        return Ok(None); // the Lease is the target's
+    }
+    let sources = v.restore.sources()?;
+    let snaps: Vec<&Source> = chosen.claims.values().filter_map(|name| sources.get(name)).collect();
+    let uid = snaps.first().and_then(|source| source.policy_uid.as_deref()).unwrap_or_default();
+    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref());
+    let entry = roll.and_then(|roll| roll.entry(uid, run));
+    let known = entry.is_some_and(|entry| entry.digest == digest(snaps.iter().map(|source| source.uid.as_str())));
+    Ok((!known).then_some(run))
 }
 
 /// By id, and by the uid of the policy that made them.

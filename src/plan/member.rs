@@ -1,15 +1,17 @@
 //! Which snapshots are members of a run. Whoever may create a `VolumeSnapshot` may write our labels and annotations on
 //! it, by accident too (a copied manifest). So the marks are a claim, which is checked against what the API server alone
-//! decides: one object for a name, and when it was created. What does not fit is a stranger: told of, never counted,
-//! never a reason to call a run broken or to delete.
+//! decides (one object for a name, and when it was created), and against what the storage says of the cut. What does not
+//! fit is a stranger: told of, never counted, never a reason to call a run broken or to delete.
 
-use jiff::Timestamp;
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::name::{self, ClaimKey, RunId};
 use super::roll::Entry;
-use crate::api::label;
 use crate::api::snapshot::VolumeSnapshot;
+use crate::api::{annotation, label};
 
 /// What a snapshot's labels come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,9 +19,45 @@ pub enum Standing {
     /// Its name, its source claim and its age are those that its labels give.
     Member(RunId, ClaimKey),
     /// It bears the label of a run, and is none of its snapshots.
-    Stranger,
+    Stranger(Odd),
     /// It claims to be of no run: made before there were runs, or by hand.
     Unmarked,
+}
+
+/// What does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Odd {
+    /// Name, source or age are not those that its labels give.
+    Marks,
+    /// It says that it was cut at the first instant, and was at the second: a dump that was applied once more.
+    Cut(Timestamp, Timestamp),
+}
+
+/// What it is, as the end of a sentence that begins with its name.
+impl fmt::Display for Odd {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Odd::Marks => f.write_str("bears the labels of a run that it does not belong to (a copy, or made by hand)"),
+            Odd::Cut(said, cut) => write!(
+                f,
+                "was cut at {cut:.0} and not at {said:.0}, as its annotation says: it was made again, and holds the data of \
+                 the later instant"
+            ),
+        }
+    }
+}
+
+/// An instant that is told with seconds may lie so far from one that is told with nanoseconds.
+const ROUNDING: SignedDuration = SignedDuration::from_secs(2);
+/// What a storage says of a cut is believed so far from the creation of the snapshot.
+const APART: SignedDuration = SignedDuration::from_hours(1);
+
+/// When the storage cut what was created then. An instant that cannot be (before 2000, or over an hour from its creation)
+/// is taken for unknown, and the creation serves.
+pub fn cut(told: Timestamp, created: Timestamp) -> Timestamp {
+    let year_2000 = Timestamp::from_second(946_684_800).unwrap_or(Timestamp::UNIX_EPOCH);
+    let believable = told >= year_2000 && told.duration_since(created).abs() <= APART;
+    if believable { told } else { created }
 }
 
 impl Standing {
@@ -35,8 +73,31 @@ impl Standing {
 pub fn standing(object: &VolumeSnapshot) -> Standing {
     match object.labels().get(label::RUN) {
         None => Standing::Unmarked,
-        Some(run) => member(object, run).unwrap_or(Standing::Stranger),
+        Some(run) => member(object, run).unwrap_or(Standing::Stranger(Odd::Marks)),
     }
+}
+
+/// When the driver has cut it, as its own status has it.
+fn told(object: &VolumeSnapshot) -> Option<Timestamp> {
+    Some(object.status.as_ref()?.creation_time.as_ref()?.0)
+}
+
+/// The annotation tells of another snapshot: of one that had this name before, and was deleted. What we seal is the storage's
+/// instant, or the creation where that cannot be ([`cut`]), so that what is sealed always lies near both.
+fn replaced(object: &VolumeSnapshot, created: Timestamp) -> Option<Odd> {
+    let said: i128 = object.annotations().get(annotation::CUT)?.parse().ok()?;
+    let said = Timestamp::from_nanosecond(said).ok()?;
+    let near = |at: Timestamp, by: SignedDuration| said.duration_since(at).abs() <= by;
+    let fits = match told(object) {
+        None => near(created, APART + ROUNDING),
+        Some(told) => {
+            // On the edge of what is believed, rounding decides: both are as good.
+            let doubtful = told.duration_since(created).abs() + ROUNDING >= APART || cut(told, created) != told;
+            let by_storage = near(told, ROUNDING) && near(created, APART + ROUNDING);
+            by_storage || doubtful && near(created, ROUNDING)
+        }
+    };
+    (!fits).then(|| Odd::Cut(said, told(object).map_or(created, |told| cut(told, created))))
 }
 
 fn member(object: &VolumeSnapshot, run: &str) -> Option<Standing> {
@@ -46,8 +107,9 @@ fn member(object: &VolumeSnapshot, run: &str) -> Option<Standing> {
     let named = object.name_any() == name::snapshot(of(label::POLICY)?, &claim, run);
     let pvc = object.spec.source.persistent_volume_claim_name.as_ref();
     let sourced = pvc == Some(&claim.pvc(of(label::STATEFULSET)?));
-    let aged = run.fits(object.metadata.creation_timestamp.as_ref()?.0);
-    (named && sourced && aged).then_some(Standing::Member(run, claim))
+    let created = object.metadata.creation_timestamp.as_ref()?.0;
+    let fits = named && sourced && run.fits(created);
+    fits.then(|| replaced(object, created).map_or(Standing::Member(run, claim), Standing::Stranger))
 }
 
 /// Of all that are members by their names those that make the run up: the claims that are on record; without a record
@@ -86,8 +148,11 @@ mod tests {
 
     fn move_by(seconds: i64) -> impl FnOnce(&mut VolumeSnapshot) {
         move |one| {
-            let created = one.metadata.creation_timestamp.as_mut().unwrap();
-            created.0 += jiff::SignedDuration::from_secs(seconds);
+            let by = SignedDuration::from_secs(seconds);
+            one.metadata.creation_timestamp.as_mut().unwrap().0 += by;
+            one.status = None;
+            let cut = one.metadata.creation_timestamp.as_ref().unwrap().0.as_nanosecond().to_string();
+            one.annotations_mut().insert(annotation::CUT.into(), cut);
         }
     }
 
@@ -108,7 +173,7 @@ mod tests {
             ("no run id", after(relabel(label::RUN, "yesterday"))),
         ];
         for (what, standing) in forged {
-            assert_eq!(standing, Standing::Stranger, "{what}");
+            assert_eq!(standing, Standing::Stranger(Odd::Marks), "{what}");
         }
     }
 
@@ -119,8 +184,55 @@ mod tests {
             assert!(matches!(after(move_by(fits)), Standing::Member(..)), "created {fits} s after its id");
         }
         for far in [-day - hour, 31 * day + hour] {
-            assert_eq!(after(move_by(far)), Standing::Stranger, "created {far} s after its id");
+            assert_eq!(after(move_by(far)), Standing::Stranger(Odd::Marks), "created {far} s after its id");
         }
+    }
+
+    /// A member that was created at its id's instant, sealed `cut` milliseconds after it, and of which the driver says that
+    /// it was cut at `told` seconds after it.
+    fn sealed(created: i64, cut: i64, told: Option<i64>) -> Standing {
+        let id: Timestamp = "2026-11-25T01:26:40Z".parse().unwrap();
+        let at = |ms: i64| id + SignedDuration::from_millis(ms);
+        after(|one| {
+            one.metadata.creation_timestamp.as_mut().unwrap().0 = at(created * 1000);
+            one.annotations_mut().insert(annotation::CUT.into(), at(cut).as_nanosecond().to_string());
+            let mut time = one.metadata.creation_timestamp.clone().unwrap();
+            one.status.as_mut().unwrap().creation_time = told.map(|told| {
+                time.0 = at(told * 1000);
+                time
+            });
+        })
+    }
+
+    #[test]
+    fn what_was_sealed_agrees_with_what_the_storage_says() {
+        let day = 24 * 3600;
+        let honest = [
+            ("as the content has it, to the nanosecond", sealed(0, 2_900, Some(2))),
+            ("the driver is a clock of its own, behind", sealed(0, -3_599_500, Some(-3600))),
+            ("and ahead", sealed(0, 3_600_000, Some(3600))),
+            ("not to be believed: the creation", sealed(0, 0, Some(-day))),
+            ("a driver that tells no time", sealed(0, 0, Some(-1_795_570_000))),
+            ("not to be believed by less than a second", sealed(0, 0, Some(3600))),
+            ("the status has not followed yet", sealed(0, 2_900, None)),
+            ("frozen for a day before it was cut", sealed(day, day * 1000 + 2_900, Some(day + 2))),
+        ];
+        for (what, standing) in honest {
+            assert!(matches!(standing, Standing::Member(..)), "{what}: {standing:?}");
+        }
+        let again = [
+            ("applied again a day later", sealed(day, 2_900, Some(day + 2))),
+            ("not cut yet", sealed(day, 2_900, None)),
+            ("a minute later", sealed(60, 2_900, Some(62))),
+            ("whose driver tells no time", sealed(day, 0, Some(-1_795_570_000))),
+            ("a minute later", sealed(60, 0, Some(-1_795_570_000))),
+        ];
+        for (what, standing) in again {
+            assert!(matches!(standing, Standing::Stranger(Odd::Cut(..))), "{what}: {standing:?}");
+        }
+        let Standing::Stranger(odd) = sealed(day, 2_900, Some(day + 2)) else { panic!() };
+        let said = odd.to_string();
+        assert!(said.starts_with("was cut at 2026-11-26T01:26:42Z and not at 2026-11-25T01:26:4"), "{said}");
     }
 
     #[test]

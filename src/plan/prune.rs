@@ -11,6 +11,7 @@ use super::backup::{Backup, CALL};
 use super::flow::Next;
 use super::guard;
 use super::journal::Cut;
+use super::member::Odd;
 use super::name::{self, RunId};
 use super::noun::{Keep, Refusal};
 use super::retention::{Fate, Run, Verdict, retain};
@@ -309,12 +310,15 @@ pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
         }
     }
     if let Seen::Known(Ok(stock)) = &v.prune.stock {
-        remarks.extend(first(stock::strangers(stock)).map(|names| {
-            format!(
-                "VolumeSnapshot {names} bears the labels of a run that it does not belong to (a copy, or made by hand): it \
-                 is left alone, and restored only by its name"
-            )
-        }));
+        let alone = "it is left alone, and restored only by its name";
+        let copies = stock::strangers(stock).filter(|(_, odd)| *odd == Odd::Marks).map(|(name, _)| name);
+        remarks.extend(first(copies).map(|names| format!("VolumeSnapshot {names} {}: {alone}", Odd::Marks)));
+        let mut again = stock::strangers(stock).filter(|(_, odd)| *odd != Odd::Marks);
+        if let Some((name, odd)) = again.next() {
+            let more = again.count();
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            remarks.push(format!("VolumeSnapshot {name}{more} {odd}: {alone}"));
+        }
         remarks.extend(first(stock::overdue(stock).map(|(name, _)| name)).map(|names| {
             format!(
                 "VolumeSnapshot {names} has been Terminating for over 10 minutes: look at its finalizers and at what was \

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::member;
+use super::member::{self, Odd};
 use super::name::{ClaimKey, RunId};
 use super::noun::{Snap, Want};
 use super::retention::Run;
@@ -26,8 +26,8 @@ pub struct Piece {
     /// hand, or a stranger.
     pub run: Option<RunId>,
     pub claim: Option<ClaimKey>,
-    /// It bears the label of a run that it is no member of.
-    pub stranger: bool,
+    /// Why it is no member of the run whose label it bears.
+    pub stranger: Option<Odd>,
     /// When it was created, by the API server's clock.
     pub created: Timestamp,
     /// None: something is missing in it, or it was written in a newer format.
@@ -194,8 +194,8 @@ fn known(pieces: &[(&String, &Piece)]) -> State {
 }
 
 /// What bears the label of a run and is no member of it.
-pub fn strangers(stock: &Stock) -> impl Iterator<Item = &String> {
-    stock.iter().filter(|(_, piece)| piece.stranger).map(|(name, _)| name)
+pub fn strangers(stock: &Stock) -> impl Iterator<Item = (&String, Odd)> {
+    stock.iter().filter_map(|(name, piece)| Some((name, piece.stranger?)))
 }
 
 fn state(pieces: &[(&String, &Piece)]) -> State {
@@ -266,7 +266,7 @@ mod tests {
             policy: Policy { namespace: "shop".into(), name: "nightly".into(), uid: "u".into() },
             run: Some(run),
             claim: None,
-            stranger: false,
+            stranger: None,
             created: at(ordinal.into()),
             snap: None,
             pins: BTreeSet::new(),

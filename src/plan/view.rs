@@ -14,6 +14,7 @@ pub use self::fact::{Fact, Read};
 use super::guard::Guard;
 use super::hook::History;
 use super::journal::{Journal, Record};
+use super::member;
 use super::name::RunId;
 use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
 use super::prune::Pruning;
@@ -337,14 +338,9 @@ impl View {
     pub fn mark_of(&self, run: &str) -> Option<Option<&String>> {
         self.marked.as_ref().filter(|(marked, _)| marked == run).map(|(_, hooks)| hooks.as_ref())
     }
-    /// When the storage cut it. An instant that cannot be (before 2000, or over an hour from its creation) is
-    /// taken for unknown, and the creation serves.
+    /// When the storage cut it, as far as it is believed.
     pub fn cut(&self, snap: &Snap) -> Option<Timestamp> {
-        let at = *self.cuts.get(&snap.uid)?;
-        let year_2000 = Timestamp::from_second(946_684_800).unwrap_or(Timestamp::UNIX_EPOCH);
-        let apart = at.duration_since(snap.created).abs();
-        let believable = at >= year_2000 && apart <= SignedDuration::from_hours(1);
-        Some(if believable { at } else { snap.created })
+        Some(member::cut(*self.cuts.get(&snap.uid)?, snap.created))
     }
     /// The API server has been silent for longer than it makes sense to wait.
     pub fn is_deserted(&self, now: Timestamp) -> bool {

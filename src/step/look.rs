@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::cluster::Cluster;
 use super::lens::{quota, storage_class};
-use super::observe::{answered, get};
+use super::observe::{SAID, answered, get};
 use super::page::list;
 use super::source::{content, recorded, snapshot_class};
 use super::trim::{self, Keep};
@@ -27,7 +27,8 @@ use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotCo
 use crate::plan::flow::{Step, Verb};
 use crate::plan::noun::{Denial, Refusal};
 use crate::plan::restore::Restore;
-use crate::plan::restore::sight::{Look, Peer, Sight};
+use crate::plan::restore::sight::{Look, Peer, Quota, Sight};
+use crate::plan::text::head;
 use crate::plan::topology::Node;
 use crate::plan::view::Fact;
 
@@ -60,27 +61,17 @@ const LATER: &[Verb] = &[
 ];
 
 pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
-    let namespace = &c.want.statefulset_namespace;
     let everywhere = ListParams::default;
     let sight = match look {
         Look::Record => return record::read_restore(c).await,
-        Look::Pods => {
-            let api: Api<Pod> = Api::namespaced(c.client.clone(), namespace);
-            let keep = Keep::of(c);
-            let kept = |object: Pod| Some((object.name_any(), keep.pod(&object)?));
-            let all = list(&api, everywhere(), &format!("pods/{namespace}"), kept).await?;
-            return Ok(vec![Fact::Pods(all.into_iter().collect())]);
-        }
+        Look::Pods => return Ok(vec![pods(c).await?]),
         Look::Sources => {
-            let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
             let kept = |object| trim::snapshot(&c.want, &object);
-            let all = list(&api, everywhere(), &format!("volumesnapshots/{namespace}"), kept).await?;
-            Sight::Sources(all.into_iter().collect())
+            Sight::Sources(snapshots(c, everywhere(), kept).await?.into_iter().collect())
         }
         Look::Recorded(name) => {
-            let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
-            let named = ListParams::default().fields(&format!("metadata.name={name}"));
-            let found = list(&api, named, &format!("volumesnapshots/{namespace}"), |object| recorded(&object)).await?;
+            let named = everywhere().fields(&format!("metadata.name={name}"));
+            let found = snapshots(c, named, |object| recorded(&object)).await?;
             Sight::Recorded(name.clone(), found.into_iter().next())
         }
         Look::Content(name) => {
@@ -88,12 +79,7 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
             let found = get(&api, name, &format!("volumesnapshotcontent/{name}")).await?;
             Sight::Content(name.clone(), found.as_ref().map(content))
         }
-        Look::Handles(asked) => {
-            let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
-            let handle =
-                |object: VolumeSnapshotContent| object.spec.source.volume_handle.filter(|of| asked.contains(of));
-            Sight::Handles(count(list(&api, everywhere(), "volumesnapshotcontents", handle).await?))
-        }
+        Look::Handles(asked) => Sight::Handles(handles(c, asked).await?),
         Look::StorageClasses => {
             let api: Api<StorageClassObject> = Api::all(c.client.clone());
             let kept = |object| Some(storage_class(&object));
@@ -105,19 +91,11 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
             Sight::SnapshotClasses(list(&api, everywhere(), "volumesnapshotclasses", kept).await?)
         }
         Look::Nodes => Sight::Nodes(nodes(c).await?),
-        Look::Quotas => {
-            let api: Api<ResourceQuota> = Api::namespaced(c.client.clone(), namespace);
-            let kept = |object| Some(quota(&object));
-            Sight::Quotas(list(&api, everywhere(), &format!("resourcequotas/{namespace}"), kept).await?)
-        }
+        Look::Quotas => Sight::Quotas(quotas(c).await?),
         Look::Rights => Sight::Rights(rights(c).await?),
         Look::Trial(new) => claim::trial(c, new).await?,
         Look::Peers => Sight::Peers(peers(c).await?),
-        Look::Attached => {
-            let api: Api<VolumeAttachment> = Api::all(c.client.clone());
-            let volume = |object: VolumeAttachment| object.spec.source.persistent_volume_name;
-            Sight::Attached(list(&api, everywhere(), "volumeattachments", volume).await?.into_iter().collect())
-        }
+        Look::Attached => Sight::Attached(attached(c).await?),
         Look::Scalers => Sight::Scalers(scalers(c).await?),
         Look::Fence => fence::probe(c).await?,
         Look::User => Sight::User(user(c).await?),
@@ -127,6 +105,43 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Kin => Sight::Kin(kin(c).await?),
     };
     Ok(vec![Fact::Restore(Box::new(sight))])
+}
+
+async fn pods(c: &Cluster) -> Result<Fact, Fault> {
+    let namespace = &c.want.statefulset_namespace;
+    let (api, keep): (Api<Pod>, _) = (Api::namespaced(c.client.clone(), namespace), Keep::of(c));
+    let kept = |object: Pod| Some((object.name_any(), keep.pod(&object)?));
+    let all = list(&api, ListParams::default(), &format!("pods/{namespace}"), kept).await?;
+    Ok(Fact::Pods(all.into_iter().collect()))
+}
+
+async fn snapshots<T>(
+    c: &Cluster,
+    params: ListParams,
+    keep: impl FnMut(VolumeSnapshot) -> Option<T>,
+) -> Result<Vec<T>, Fault> {
+    let namespace = &c.want.statefulset_namespace;
+    let api: Api<VolumeSnapshot> = Api::namespaced(c.client.clone(), namespace);
+    list(&api, params, &format!("volumesnapshots/{namespace}"), keep).await
+}
+
+/// How many contents were cut of each of these volumes.
+async fn handles(c: &Cluster, asked: &BTreeSet<String>) -> Result<BTreeMap<String, usize>, Fault> {
+    let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
+    let handle = |object: VolumeSnapshotContent| object.spec.source.volume_handle.filter(|of| asked.contains(of));
+    Ok(count(list(&api, ListParams::default(), "volumesnapshotcontents", handle).await?))
+}
+
+async fn attached(c: &Cluster) -> Result<BTreeSet<String>, Fault> {
+    let api: Api<VolumeAttachment> = Api::all(c.client.clone());
+    let volume = |object: VolumeAttachment| object.spec.source.persistent_volume_name;
+    Ok(list(&api, ListParams::default(), "volumeattachments", volume).await?.into_iter().collect())
+}
+
+async fn quotas(c: &Cluster) -> Result<Vec<Quota>, Fault> {
+    let namespace = &c.want.statefulset_namespace;
+    let api: Api<ResourceQuota> = Api::namespaced(c.client.clone(), namespace);
+    list(&api, ListParams::default(), &format!("resourcequotas/{namespace}"), |object| Some(quota(&object))).await
 }
 
 fn count(names: Vec<String>) -> BTreeMap<String, usize> {
@@ -311,7 +326,7 @@ async fn trouble(c: &Cluster, claim: &str) -> Result<Option<String>, Fault> {
     let newer = |event: Event| -> Option<()> {
         let at = event.last_timestamp.map(|time| time.0);
         if at >= newest.0 {
-            newest = (at, event.message);
+            newest = (at, event.message.map(|message| head(&message, SAID).into_owned()));
         }
         None
     };

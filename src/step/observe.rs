@@ -34,7 +34,7 @@ use crate::plan::view::{Fact, Read, Seen};
 /// No token of ours has more characters.
 const TOKEN_MAX: usize = 64;
 /// Of what a driver says so many bytes.
-const SAID: usize = 1024;
+pub(super) const SAID: usize = 1024;
 
 /// What reading needs of a role.
 pub const VERBS: &[Verb] = &[

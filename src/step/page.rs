@@ -173,8 +173,8 @@ mod tests {
         let all = json!([{ "metadata": {} }, odd, {}, { "last": true }]);
         let metadata = json!({ "continue": "next", "remainingItemCount": 2, "odd": { "items": [{ "c": 1 }] } });
         let list = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": all, "x": [{}] });
-        let last = format!("{{\"items\": {all},\n \"metadata\": {metadata}}}");
-        for text in [list.to_string(), serde_json::to_string_pretty(&list).unwrap(), last] {
+        let behind = format!("{{\"items\": {all},\n \"metadata\": {metadata}}}");
+        for text in [list.to_string(), serde_json::to_string_pretty(&list).unwrap(), behind] {
             for size in 1..=text.len() {
                 let (objects, token) = cut(&text, size).unwrap();
                 assert_eq!((Value::from(objects), token.as_str()), (all.clone(), "next"), "{size}: {text}");

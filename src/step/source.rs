@@ -6,7 +6,7 @@ use super::observe::complaint;
 use crate::api::recorded::RecordedClaim;
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 use crate::api::{annotation, label};
-use crate::plan::member;
+use crate::plan::member::{self, Standing};
 use crate::plan::restore::sight::{Content, SnapshotClass, Source};
 use crate::plan::text::head;
 
@@ -31,6 +31,7 @@ pub fn source(object: &VolumeSnapshot) -> Source {
         policy_uid: label(label::POLICY_UID),
         run: standing.run(),
         claim: standing.claim(),
+        stranger: if let Standing::Stranger(odd) = standing { label(label::RUN).map(|run| (run, odd)) } else { None },
         created: object.metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
         epoch: note(annotation::TRANSITIONS).and_then(|epoch| epoch.parse().ok()),
         size: note(annotation::RUN_SIZE).and_then(|size| size.parse().ok()),

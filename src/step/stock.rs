@@ -62,7 +62,7 @@ pub fn piece(object: &VolumeSnapshot, now: Timestamp) -> Piece {
             name: label(label::POLICY),
             uid: label(label::POLICY_UID),
         },
-        stranger: standing == Standing::Stranger,
+        stranger: if let Standing::Stranger(odd) = standing { Some(odd) } else { None },
         run: standing.run(),
         claim: standing.claim(),
         created: meta.creation_timestamp.as_ref().map_or(now, |time| time.0),

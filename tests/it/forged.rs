@@ -105,6 +105,38 @@ fn one_snapshot_made_by_hand_deletes_no_good_run() {
     }
 }
 
+/// `kubectl get -o yaml`, delete, and apply again: the names and marks of a run, and the data of two hours later.
+#[test]
+fn a_dump_that_is_applied_again_is_taken_for_no_run() {
+    wire::runtime().block_on(async {
+        let (server, clock) = keeping(false, 30);
+        let run = good(&server, clock, "one").await;
+        sleep(Duration::from_hours(2)).await;
+        server.act(|state| {
+            for name in &run {
+                let mut object = state.store.get(&snapshot(name)).unwrap().clone();
+                let meta = object["metadata"].take();
+                object["metadata"] = json!({ "labels": meta["labels"], "annotations": meta["annotations"] });
+                object.as_object_mut().unwrap().remove("status");
+                state.store.purge(&snapshot(name));
+                state.store.create(&snapshot(name), object, false).unwrap();
+            }
+        });
+        sleep(Duration::from_mins(2)).await; // cut and ready
+        let ready = |name: &String| server.look().store.get(&snapshot(name)).unwrap()["status"]["readyToUse"] == true;
+        assert!(run.iter().all(ready));
+        good(&server, clock, "two").await;
+        assert!(run.is_subset(&names(&server.look().store)), "they are left alone");
+        let said = truth::record(&server.look().store, POLICY).unwrap().status.message.unwrap_or_default();
+        assert!(said.contains("(and 3 more) was cut at 2027-01-15T10:"), "{said}");
+        let all: Vec<_> = server.look().store.all("volumesnapshots").map(|(_, object)| object.clone()).collect();
+        let all: Vec<_> = all.into_iter().map(|object| serde_json::from_value(object).unwrap()).collect();
+        let runs = sts_backup::plan::catalog::runs(&all);
+        assert_eq!(runs.iter().filter(|run| run.complete).count(), 1, "{runs:?}");
+        assert_eq!(runs.iter().filter(|run| run.message.is_some()).count(), 4, "{runs:?}");
+    });
+}
+
 /// Who may create snapshots can cut the real claims, under the right names of a run of just now.
 #[test]
 fn runs_that_are_not_on_record_push_no_good_run_out() {
@@ -123,12 +155,18 @@ fn runs_that_are_not_on_record_push_no_good_run_out() {
     });
 }
 
-/// All snapshots of a run once more, with another id.
+/// All snapshots of a run once more, with another id, and with the cut that the storage will tell.
 fn forge_run(server: &ApiServer, like: &BTreeSet<String>, id: &str) {
     for like in like {
         let old = server.look().store.get(&snapshot(like)).unwrap()["metadata"]["labels"][label::RUN].clone();
         let name = like.replace(old.as_str().unwrap(), id);
-        forge(server, like, &name, |object| object["metadata"]["labels"][label::RUN] = id.into());
+        let now = server.look().store.clock.now();
+        let pace = server.look().nature.pace.cut;
+        forge(server, like, &name, |object| {
+            object["metadata"]["labels"][label::RUN] = id.into();
+            object["metadata"]["annotations"][annotation::CUT] = (now + pace).as_nanosecond().to_string().into();
+            object["status"]["creationTime"] = (now + pace).strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into();
+        });
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{Findings, parameter};
 use crate::api::condition::Reason;
-use crate::plan::choose::Chosen;
-use crate::plan::name::ClaimKey;
+use crate::plan::choose::{Chosen, unrecorded};
+use crate::plan::name::{self, ClaimKey};
 use crate::plan::quantity;
 use crate::plan::restore::journal::{Item, Plan};
 use crate::plan::restore::new_claim;
@@ -11,6 +11,16 @@ use crate::plan::restore::sight::{Content, Source, StorageClass};
 use crate::plan::view::{Read, View};
 
 pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Result<(), Read> {
+    if let Some(run) = unrecorded(v, chosen)? {
+        let object = format!("Lease {}/{}", v.want.statefulset_namespace, name::lease(&v.want.statefulset));
+        let message = format!("run {run} is not on record: nobody vouches for who made its snapshots, and when");
+        found.warn(
+            Reason::NotOnRecord,
+            &object,
+            message,
+            "restore it only if you know where they come from: see sts-backup list runs",
+        );
+    }
     for (key, name) in &chosen.claims {
         let pvc = key.pvc(&v.want.statefulset);
         let Some(item) = plan.items.iter().find(|item| item.pvc == pvc) else { continue };
@@ -39,6 +49,14 @@ pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Re
 }
 
 fn state(source: &Source, object: &str, found: &mut Findings) {
+    if let Some((run, odd)) = &source.stranger {
+        found.warn(
+            Reason::NotOfItsRun,
+            object,
+            odd.to_string(),
+            &format!("do not take it for a snapshot of run {run}"),
+        );
+    }
     if source.leaving {
         found.refuse(object, "is being deleted", "choose another run");
     }

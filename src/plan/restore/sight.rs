@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::NewClaim;
 use super::journal::{Cause, Course, Journal, Record};
 use crate::api::recorded::RecordedClaim;
+use crate::plan::member::Odd;
 use crate::plan::name::{ClaimKey, RunId};
 use crate::plan::noun::Refusal;
 use crate::plan::topology::Node;
@@ -104,6 +105,8 @@ pub struct Source {
     /// or with labels that do not fit it.
     pub run: Option<RunId>,
     pub claim: Option<ClaimKey>,
+    /// The run whose label it bears, and why it is no member of it.
+    pub stranger: Option<(String, Odd)>,
     pub created: Timestamp,
     pub epoch: Option<i64>,
     pub size: Option<usize>,

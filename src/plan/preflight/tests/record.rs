@@ -1,11 +1,30 @@
 //! What the record on the Lease says of which runs are restored.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::cluster;
+use super::{Cluster, Severity, cluster};
+use crate::api::condition::Reason;
+use crate::plan::member::Odd;
 use crate::plan::name::ClaimKey;
 use crate::plan::restore::sight::Source;
 use crate::plan::roll::{Entry, Roll};
+
+/// What is warned of; nothing is refused.
+fn warnings(cluster: &Cluster) -> Vec<String> {
+    let findings = cluster.findings().unwrap();
+    assert!(findings.iter().all(|finding| finding.severity == Severity::Warn), "{findings:?}");
+    findings.into_iter().map(|finding| finding.message).collect()
+}
+
+/// Its snapshot was deleted, and its dump applied again a day later.
+fn made_again() -> Cluster {
+    let mut cluster = cluster();
+    let odd = Odd::Cut(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24));
+    let source = cluster.source();
+    (source.run, source.claim) = (None, None);
+    source.stranger = Some(("20260101-000000".into(), odd));
+    cluster
+}
 
 #[test]
 fn what_somebody_puts_on_top_of_a_run_spoils_it_for_no_restore() {
@@ -36,10 +55,48 @@ fn the_record_of_a_statefulset_says_nothing_of_the_runs_of_another() {
     cluster.lease.roll = Some(Roll::default());
     assert!(cluster.findings().unwrap_err().message.contains("is not on record"));
     cluster.want.run_id = Some("20260101-000000".into());
-    assert_eq!(cluster.findings().unwrap(), vec![], "what is named is taken as it is");
+    assert_eq!(
+        warnings(&cluster),
+        ["run 20260101-000000 is not on record: nobody vouches for who made its snapshots, and when"]
+    );
+    cluster.lease.roll = None;
+    assert_eq!(warnings(&cluster).len(), 1, "the record was lost");
+    let mut roll = Roll::default();
+    let key = ClaimKey { ordinal: 0, template: "data".into() };
+    cluster.source().policy_uid = Some("policy".into());
+    roll.put("policy", "20260101-000000".parse().unwrap(), Entry::new(std::slice::from_ref(&key), ["snap"]));
+    cluster.lease.roll = Some(roll.clone());
+    assert_eq!(cluster.findings().unwrap(), vec![]);
+    roll.put("policy", "20260101-000000".parse().unwrap(), Entry::new(&[key], ["another of its name"]));
+    cluster.lease.roll = Some(roll);
+    assert_eq!(warnings(&cluster).len(), 1, "other snapshots under its name");
     cluster.want.run_id = None;
     cluster.want.source = "other".into();
     let source = cluster.source();
     (source.statefulset, source.pvc) = (Some("other".into()), Some("data-other-0".into()));
     assert_eq!(cluster.findings().unwrap(), vec![]);
+}
+
+#[test]
+fn a_run_whose_dump_was_applied_again_is_refused_with_what_became_of_it() {
+    for named in [None, Some("20260101-000000"), Some("20260102-000000")] {
+        let mut cluster = made_again();
+        cluster.want.run_id = named.map(Into::into);
+        let refusal = cluster.findings().unwrap_err();
+        assert_eq!(refusal.reason, Reason::RunNotFound);
+        let told =
+            refusal.message.contains("VolumeSnapshot snap was cut at 1970-01-02T00:00:00Z and not at 1970-01-01");
+        assert_eq!(told, named != Some("20260102-000000"), "{}", refusal.message);
+    }
+}
+
+#[test]
+fn what_was_made_again_and_is_named_is_restored_with_a_warning() {
+    let mut cluster = made_again();
+    cluster.want.snapshot_names = vec!["snap".into()];
+    let said = warnings(&cluster);
+    assert!(
+        said.iter().any(|said| said.starts_with("was cut at 1970-01-02T00:00:00Z and not at 1970-01-01")),
+        "{said:?}"
+    );
 }
