@@ -17,7 +17,7 @@ use crate::api::condition::Reason;
 const URL: usize = 60 * 1024;
 
 /// All of a status; the API server stores no object of more than 1.5 MiB.
-const STATUS: usize = 1024 * 1024;
+pub(super) const STATUS: usize = 1024 * 1024;
 
 /// What status says in the end of one snapshot, beside its names.
 const SNAPSHOT: usize = 320;

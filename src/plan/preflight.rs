@@ -15,8 +15,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::choose::Chosen;
+use super::consent::STATUS;
 use super::guard;
 use super::noun::Refusal;
+use super::restore::begin::size;
 use super::restore::journal::Plan;
 use super::view::{Read, View};
 use crate::api::RESTORE_POLICY;
@@ -71,6 +73,7 @@ pub fn preflight(v: &View, chosen: &Chosen, plan: &Plan) -> Result<Vec<Finding>,
 /// All that holds whoever carries it out.
 pub fn judge(v: &View, chosen: &Chosen, plan: &Plan) -> Result<Vec<Finding>, Read> {
     let mut found = Findings::default();
+    room(v, plan, &mut found);
     source::check(v, chosen, plan, &mut found)?;
     claim::check(v, chosen, plan, &mut found)?;
     template::check(v, chosen, &mut found)?;
@@ -86,6 +89,18 @@ pub fn again(v: &View, chosen: &Chosen, plan: &Plan) -> Result<Vec<Finding>, Rea
         template::lacking(v, target, chosen, &mut found);
     }
     Ok(found.0)
+}
+
+/// What is recorded of the plan, and of its undo, fits into no object.
+fn room(v: &View, plan: &Plan, found: &mut Findings) {
+    let size = size(plan);
+    if size > STATUS {
+        let object = format!("StatefulSetRestore {}/{}", v.want.namespace, v.want.name);
+        let claims = plan.items.len();
+        let message =
+            format!("its status, with the plan for {claims} claims, would take {size} bytes, and {STATUS} are allowed");
+        found.refuse_as(Reason::InvalidSpec, &object, message, "restore the claims in parts (spec.snapshotNames)");
+    }
 }
 
 pub fn verdict(findings: &[Finding]) -> Option<Refusal> {

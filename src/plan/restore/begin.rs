@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::journal::{End, Item, Journal, Placed, Plan as Deeds, Record, Run};
+use super::journal::{End, Item, Journal, Placed, Plan as Deeds, Record, Run, staged, stored};
 use super::{Hold, KIND, Restore, close, one, report, signature, volume};
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
@@ -139,6 +139,13 @@ fn item(v: &View, key: &ClaimKey, snapshot: Option<&String>) -> Result<Item, Rea
     };
     let staged = snapshot.is_some() && v.want.restore.strategy != Strategy::InPlace;
     Ok(Item { staging: staged.then(|| staging(&v.want.uid, &pvc)), manifest, snapshot: snapshot.cloned(), old, pvc })
+}
+
+/// The bytes that status comes to at most: the plan, an undo's, which is no larger, and the volumes between them.
+pub fn size(plan: &Deeds) -> usize {
+    let volumes = plan.items.iter().filter_map(|item| Some(staged(&item.pvc, item.old.as_ref()?)));
+    let text = serde_json::to_string(&(stored(plan), stored(plan), volumes.collect::<Vec<_>>()));
+    text.map_or(usize::MAX, |text| text.len())
 }
 
 /// Deterministic, and another for each restore. A claim's name has at most 127 characters (a template's 63 and a

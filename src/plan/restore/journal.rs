@@ -337,7 +337,7 @@ pub fn write(status: &mut StatefulSetRestoreStatus, run: &Run, holder: &Holder, 
     }
 }
 
-fn stored(plan: &Plan) -> RestorePlan {
+pub(super) fn stored(plan: &Plan) -> RestorePlan {
     RestorePlan {
         format: FORMAT.to_owned(),
         run_id: plan.run.map(|run| run.to_string()),
@@ -362,7 +362,7 @@ fn stored_item(item: &Item) -> ReplacedClaim {
     }
 }
 
-fn staged(pvc: &str, placed: &Placed) -> StagedClaim {
+pub(super) fn staged(pvc: &str, placed: &Placed) -> StagedClaim {
     StagedClaim {
         pvc: pvc.to_owned(),
         staging_pvc_uid: Some(placed.claim.clone()),

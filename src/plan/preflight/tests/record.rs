@@ -100,3 +100,18 @@ fn what_was_made_again_and_is_named_is_restored_with_a_warning() {
         "{said:?}"
     );
 }
+
+#[test]
+fn a_plan_that_fits_into_no_status_is_refused_before_anything() {
+    for (bytes, fits) in [(400_000, true), (600_000, false)] {
+        let mut cluster = cluster();
+        cluster.claim().manifest.annotations.insert("example.com/note".into(), "x".repeat(bytes));
+        let found = cluster.findings().unwrap();
+        let refused = found.iter().find(|finding| finding.reason == Reason::InvalidSpec);
+        assert_eq!(refused.is_none(), fits, "{bytes}: {found:?}");
+        assert!(
+            refused.is_none_or(|refused| refused.message.contains("with the plan for 1 claims, would take 120")),
+            "{refused:?}"
+        );
+    }
+}
