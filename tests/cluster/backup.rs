@@ -91,7 +91,7 @@ async fn complete(s: &Scene, status: &StatefulSetBackupStatus, cuts: &[Entry]) {
     assert_eq!((*reason, *consistency), (Some(Reason::BackupCompleted), Some(Consistency::CrashPerVolume)));
     assert!(last.start_time < last.completion_time && last.slot.is_some());
     let skew = std::time::Duration::from_nanos((newest - oldest).unsigned_abs()).as_secs_f64();
-    assert!((last.skew_seconds.unwrap() - skew).abs() < 1e-6, "{:?} is not {skew}", last.skew_seconds);
+    assert!((last.skew_seconds.unwrap() - skew).abs() <= 0.000_501, "{:?} is not {skew}", last.skew_seconds);
     let claims: Vec<_> = last.snapshots.iter().map(|snapshot| snapshot.pvc_name.as_deref().unwrap()).collect();
     let expected = ["a-web-0", "b-web-0", "c-web-0", "a-web-1", "b-web-1", "c-web-1", "a-web-2", "b-web-2", "c-web-2"];
     assert_eq!(claims, expected);

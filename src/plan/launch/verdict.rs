@@ -67,30 +67,48 @@ pub fn invalid(object: &Object, problem: &str, now: Timestamp) -> Verdict {
     Verdict { phase, message, conditions }
 }
 
-/// No slot of it will ever come; whether the newest run was good, Ready goes on saying.
+/// No slot of it will ever come. Each verdict sets the same fields: what its manager no longer sends would go.
 pub fn never(object: &Object, last: Option<&Last>, why: &str, now: Timestamp) -> Verdict {
-    let stalled = set(object, ConditionType::Stalled, Some(true), Reason::NeverDue, why, now);
-    Verdict { phase: Some(phase(last)), message: why.to_owned(), conditions: vec![stalled] }
+    let Newest { phase, on, reason, how } = newest(last);
+    let conditions = vec![
+        set(object, ConditionType::Ready, on, reason, how, now),
+        set(object, ConditionType::Stalled, Some(true), Reason::NeverDue, why, now),
+    ];
+    Verdict { phase: Some(phase), message: why.to_owned(), conditions }
 }
 
 /// It can be acted on again: phase and Ready are as the newest run left them.
 pub fn accepted(object: &Object, last: Option<&Last>, now: Timestamp) -> Verdict {
+    let Newest { phase, on, reason, how } = newest(last);
+    let message = format!("the spec is accepted again; {how}");
+    let conditions = vec![
+        set(object, ConditionType::Ready, on, reason, &message, now),
+        set(object, ConditionType::Stalled, Some(on == Some(false)), reason, &message, now),
+    ];
+    Verdict { phase: Some(phase), message, conditions }
+}
+
+/// What the newest run that came to an end says of the state of the backups.
+struct Newest {
+    phase: BackupPhase,
+    /// Ready.
+    on: Option<bool>,
+    reason: Reason,
+    how: &'static str,
+}
+
+fn newest(last: Option<&Last>) -> Newest {
     let phase = phase(last);
     let (on, how) = match phase {
         BackupPhase::Ready => (Some(true), "its newest run succeeded"),
         BackupPhase::Failed => (Some(false), "its newest run failed"),
         _ => (None, "no run has succeeded or failed yet"),
     };
-    let message = format!("the spec is accepted again; {how}");
     let reason = match last.and_then(|last| last.reason) {
         Some(reason) if on.is_some() => reason,
         _ => Reason::SpecAccepted,
     };
-    let conditions = vec![
-        set(object, ConditionType::Ready, on, reason, &message, now),
-        set(object, ConditionType::Stalled, Some(on == Some(false)), reason, &message, now),
-    ];
-    Verdict { phase: Some(phase), message, conditions }
+    Newest { phase, on, reason, how }
 }
 
 fn phase(last: Option<&Last>) -> BackupPhase {

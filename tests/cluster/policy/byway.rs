@@ -65,12 +65,6 @@ fn backups(other: &str, on: &Stage) -> Vec<Deed> {
         patch("backup: both hooks removed", full, both),
         patch("backup: with keepDaily, time zone changed", &on.daily, zone.clone()),
         patch("backup: with keepLast, time zone changed", full, zone),
-        patch(
-            "backup: deletionPolicy Delete made Retain",
-            &on.owning,
-            json!({ "spec": { "deletionPolicy": "Retain" } }),
-        ),
-        patch("backup: deletionPolicy Delete removed", &on.owning, json!({ "spec": { "deletionPolicy": null } })),
         patch("backup: turned to another namespace while its pods are frozen", going, there),
         status("backup status: what the watcher writes", plain, told.clone()),
         status("backup status of another namespace's: what the watcher writes", &on.there, told),

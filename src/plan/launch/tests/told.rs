@@ -111,7 +111,8 @@ fn a_schedule_that_never_fires_says_so_and_leaves_ready_alone() {
     let what = plan(&mut index, NOON);
     let verdict = judged(&what).expect("a verdict");
     assert_eq!(verdict.phase, Some(BackupPhase::Ready));
-    assert_eq!(conditions(verdict), [(ConditionType::Stalled, Some(true), Reason::NeverDue)]);
+    let ready = (ConditionType::Ready, Some(true), Reason::SpecAccepted);
+    assert_eq!(conditions(verdict), [ready, (ConditionType::Stalled, Some(true), Reason::NeverDue)]);
     assert!(verdict.message.contains("never fires"), "{}", verdict.message);
     store(&mut index, verdict, NOON);
     assert_eq!(plan(&mut index, "2026-03-02T12:01:00Z"), []);
