@@ -119,6 +119,12 @@ async fn pending(s: &Scene, release: &Release<'_>) {
     let waiting = says(s, "Waiting", "True", "JobPending").await;
     assert!(waiting["message"].as_str().unwrap().contains("Unschedulable: 0/1 nodes are available"), "{waiting}");
     release.set("upgrade", &[]).await;
+    // One that is being stopped would make the next Job as it was told to make them before.
+    until("the former watcher to go", 60, async || {
+        let count = release.watchers().await.len();
+        if count == 1 { Ok(()) } else { Err(format!("{count} pods")) }
+    })
+    .await;
     // The Job that waits was made before; its next attempt has the new settings.
     let job = release.jobs("backup", "nightly").await.pop().unwrap().name_any();
     release.api::<k8s_openapi::api::batch::v1::Job>().delete(&job, &DeleteParams::background()).await.unwrap();
