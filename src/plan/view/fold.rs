@@ -106,6 +106,10 @@ impl View {
                 if course.1 == Some((Goal::New, RestorePhase::ScalingDown)) {
                     self.restore.stale(&Look::Sources);
                 }
+                // A claim that somebody has deleted goes with its last pod: looked at anew before pods start.
+                if course.1.is_some_and(|(_, phase)| phase == RestorePhase::ScalingUp) {
+                    self.stale(&Read::Claims);
+                }
             }
         }
         self.restore.fold(sight);

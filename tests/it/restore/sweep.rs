@@ -373,9 +373,12 @@ fn others_may_do_what_they_will() {
 #[test]
 fn no_pod_starts_on_a_claim_that_somebody_has_deleted() {
     let rt = runtime();
-    for k in 10..rt.block_on(case(&[], STAGED, restore::next)).writes {
-        let world = rt.block_on(case(&[(9, Blow::DeleteClaim), (k, Blow::Refuse)], STAGED, restore::next));
-        assert!(world.violations.is_empty(), "{k}: {:?}", world.violations);
+    let writes = rt.block_on(case(&[], STAGED, restore::next)).writes;
+    for (first, turn) in [(9, Blow::Refuse), (16, Blow::Deleted)] {
+        for k in first + 1..writes {
+            let world = rt.block_on(case(&[(first, Blow::DeleteClaim), (k, turn)], STAGED, restore::next));
+            assert!(world.violations.is_empty(), "{first}, {k}: {:?}", world.violations);
+        }
     }
 }
 
