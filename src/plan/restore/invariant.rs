@@ -171,14 +171,23 @@ fn stopped(state: &State, deed: &Deed, ended: bool, all: &mut Vec<String>) {
     }
 }
 
-/// At most one volume can bind under a claim's name: is bound to the claim that lives, or reserved for any of that name.
+/// At most one volume of ours can bind under a claim's name: is bound to the claim that lives, or reserved for any of that
+/// name. (What another StatefulSet of the name gets for its own claim meanwhile is none of ours.)
 /// What is set aside has a claimRef that no claim can match. Were there two, a claim that is made anew (GitOps, another
 /// StatefulSet) would get one of them, and its sibling perhaps one of another age.
 fn single(state: &State, deed: &Deed, all: &mut Vec<String>) {
+    let undo = deed.undo.iter().flat_map(|undo| &undo.items);
+    let placed = undo.chain(&deed.plan.items).filter_map(|item| item.old.as_ref()).chain(deed.staged.values());
+    let known: Vec<&String> = placed.map(|placed| &placed.pv).collect();
+    let ours =
+        |name: &String, volume: &Volume| known.contains(&name) || volume.marks.restore.as_deref() == Some(state.uid);
     for Item { pvc, .. } in &deed.plan.items {
         let lives = state.claims.get(pvc).map(|claim| &claim.uid);
         let binds = |of: &ClaimRef| of.name == *pvc && (of.uid.is_none() || of.uid.as_ref() == lives);
-        let mut could = state.volumes.iter().filter(|(_, volume)| volume.claim.as_ref().is_some_and(binds));
+        let mut could = state
+            .volumes
+            .iter()
+            .filter(|(name, volume)| ours(name, volume) && volume.claim.as_ref().is_some_and(binds));
         if let (Some((one, _)), Some((other, _))) = (could.next(), could.next()) {
             all.push(format!("claim {pvc}: volumes {one} and {other} could both bind under its name"));
         }
