@@ -9,7 +9,8 @@
 //!
 //! 1. [`api`] and [`plan`] are synchronous: no clock, no client, no randomness. `now` is an argument.
 //! 2. A step makes at most one mutating request. The planner may hand out a batch of steps that commute (all
-//!    snapshots of a run); the driver runs the batch at once. A status write is a step too. The Lease's renewal (a
+//!    snapshots of a run); the driver runs the batch at once. A status write is a step too (the one that takes off what
+//!    others have put into a status, by a second request). The Lease's renewal (a
 //!    future beside the loop, never a spawned task) and Events (best effort) are not steps.
 //! 3. Every effect is preceded by a persisted intent, or has a deterministic name, so that doing it again is
 //!    harmless; every destructive request carries a uid or resourceVersion precondition.
@@ -44,7 +45,7 @@
 //! | `plan/restore/retry.rs`, `plan/restore/ending.rs` | what is Held because it was denied goes on; what is reserved in a namespace that goes is freed |
 //! | [`plan::restore::lift`], [`run::lift`] | `doctor --lift-fence`: a Held restore ended as it stands, marks without an object taken off |
 //! | [`plan::restore::preview`] | the same before it is asked for: what would be done, and all that speaks against it |
-//! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once |
+//! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once: a file each for the claims, the snapshots and their classes, class parameters, the StatefulSet's templates, the cluster |
 //! | [`plan::text`] | what others wrote, before a terminal, a log line, an Event or status shows it |
 //! | [`plan::topology`], [`plan::quantity`] | which nodes reach a volume; sizes |
 //! | [`plan::resolve`] | which claims are covered, with which class; every reason why not, as a sentence |
@@ -56,6 +57,7 @@
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
 //! | [`plan::job`] | the Job of a run, whole; its name is a function of what it is for |
 //! | [`plan::launch`] | all that the watcher decides: a compact index, and from it what to do now and when to look again |
+//! | [`plan::launch::verdict`], [`plan::launch::plight`] | what the watcher says where no run can: of a spec, and of a Job that comes to nothing (`watch/pods.rs` looks) |
 //! | [`plan::schedule`] | when a run is due: the dialect and the instants of CronJob; text is kept, never what was parsed from it |
 //! | [`plan::invariant`] | what holds in every reachable state; the sweeps look after every stored write |
 //! | [`plan::name`] | run ids and object names, checked where they are made |

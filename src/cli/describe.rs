@@ -14,7 +14,7 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::{Global, Target, block_on, list, output};
+use super::{Global, Target, block_on, output};
 use crate::api::backup::{Hook, LastRun, RetentionPolicy, StatefulSetBackup, StatefulSetBackupStatus};
 use crate::api::restore::StatefulSetRestore;
 use crate::client;
@@ -237,7 +237,7 @@ fn state(status: &StatefulSetBackupStatus) -> Vec<Field> {
 
 fn conditions(text: &mut String, all: &[Condition], now: Timestamp) {
     let rows = all.iter().map(|one| {
-        let since = list::age(now, one.last_transition_time.0);
+        let since = output::age(now, one.last_transition_time.0);
         vec![one.type_.clone(), one.status.clone(), since, one.reason.clone(), one.message.clone()]
     });
     section(text, "Conditions", &["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"], rows);
@@ -297,7 +297,7 @@ fn told(text: &mut String, events: Option<&[Event]>, now: Timestamp) {
         return;
     };
     let rows = events.iter().map(|one| {
-        let at = one.event_time.as_ref().map_or("-".into(), |time| list::age(now, time.0));
+        let at = one.event_time.as_ref().map_or("-".into(), |time| output::age(now, time.0));
         let word = |word: &Option<String>| word.clone().unwrap_or_default();
         vec![word(&one.type_), word(&one.reason), at, word(&one.note)]
     });

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::output::{self, Output};
+use super::output::{self, Output, age};
 use super::{Global, block_on};
 use crate::api::annotation;
 use crate::api::backup::StatefulSetBackup;
@@ -310,18 +310,6 @@ fn or_none(cell: Option<String>) -> String {
     cell.unwrap_or_else(|| "-".into())
 }
 
-/// As kubectl has it: the two largest units at most, and only where they tell something.
-pub fn age(now: Timestamp, then: Timestamp) -> String {
-    let seconds = now.duration_since(then).max(SignedDuration::ZERO).as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7_200 => format!("{minutes}m"),
-        7_200..172_800 => format!("{hours}h"),
-        _ => format!("{days}d"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -390,15 +378,5 @@ mod tests {
         settings.set_snapshot_path("../../snapshots");
         settings.set_prepend_module_to_snapshot(false);
         settings.bind(|| insta::assert_snapshot!("lists", text.join("\n")));
-    }
-
-    #[test]
-    fn ages_have_one_unit() {
-        let now: Timestamp = NOW.parse().unwrap();
-        let cases = [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (172_800, "2d")];
-        for (seconds, expected) in cases {
-            assert_eq!(age(now, now - SignedDuration::from_secs(seconds)), expected);
-        }
-        assert_eq!(age(now, now + SignedDuration::from_secs(5)), "0s", "clocks differ");
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
 
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -64,6 +65,18 @@ pub fn say(sentence: &str) {
     eprintln!("{}", escape(sentence));
 }
 
+/// As kubectl has it, in the largest unit that still tells something.
+pub fn age(now: Timestamp, then: Timestamp) -> String {
+    let seconds = now.duration_since(then).max(SignedDuration::ZERO).as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{minutes}m"),
+        7_200..172_800 => format!("{hours}h"),
+        _ => format!("{days}d"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +106,15 @@ mod tests {
             assert!(!text.contains(is_bad), "{text:?}");
             serde_saphyr::from_str::<Vec<String>>(&text).unwrap();
         }
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        let now: Timestamp = "2026-11-27T12:00:00Z".parse().unwrap();
+        let cases = [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (172_800, "2d")];
+        for (seconds, expected) in cases {
+            assert_eq!(age(now, now - SignedDuration::from_secs(seconds)), expected);
+        }
+        assert_eq!(age(now, now + SignedDuration::from_secs(5)), "0s", "clocks differ");
     }
 }

@@ -11,14 +11,14 @@ use sts_backup::api::shared::{Outcome, Trigger};
 use sts_backup::config::Settings;
 use sts_backup::generate::rbac;
 use sts_backup::plan::backup;
-use sts_backup::plan::flow::Exit;
+use sts_backup::plan::flow::{Exit, Planner, Step};
 use sts_backup::plan::journal::Journal;
 use sts_backup::plan::noun::{self, Refusal, Snap, Stop};
 use sts_backup::plan::view::{Fact, Seen, View};
 use sts_backup::run::{self, Request};
 use sts_backup::step::clock::Clock;
 use sts_backup::step::cluster::Cluster;
-use sts_backup::step::{drive, record};
+use sts_backup::step::{Effect, drive, record};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
@@ -168,10 +168,24 @@ pub async fn carry_out(
     let cluster = Cluster::new(client, want.clone(), clock);
     let mut view = View::new(want);
     view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, slot)))));
+    Box::pin(live(server, &cluster, &life, backup::next, view)).await
+}
+
+/// Of either flow, until it exits or dies.
+pub async fn live<S: Step>(
+    server: &ApiServer,
+    cluster: &Cluster,
+    life: &Life,
+    planner: Planner<S>,
+    view: View,
+) -> Option<Exit>
+where
+    Cluster: Effect<S>,
+{
     let exit = tokio::select! {
         biased;
         () = life.died.notified() => None,
-        (exit, _) = drive(&cluster, backup::next, view) => Some(exit),
+        (exit, _) = drive(cluster, planner, view) => Some(exit),
         () = async {
             life.terminate.notified().await;
             cluster.ask_to_stop(Stop::Sigterm);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Job, Object, State, Uid};
+use super::entry::{Job, State, Uid};
 use super::packed::Entry;
 use crate::api::condition::Reason;
 
@@ -102,6 +102,5 @@ impl Care {
 
 /// The name of one of its Jobs.
 pub fn name(entry: &Entry, owner: Uid, job: Uid) -> Option<String> {
-    let of = |object: &Object| entry.jobs.iter().find(|known| known.uid == job).map(|job| job.name(object, owner));
-    of(&entry.object)
+    entry.jobs.iter().find(|known| known.uid == job).map(|job| job.name(&entry.object, owner))
 }

@@ -171,14 +171,18 @@ fn stopped(state: &State, deed: &Deed, ended: bool, all: &mut Vec<String>) {
     }
 }
 
+/// Every volume that the journal names.
+fn placed(deed: &Deed) -> impl Iterator<Item = &Placed> {
+    let undo = deed.undo.iter().flat_map(|undo| &undo.items);
+    undo.chain(&deed.plan.items).filter_map(|item| item.old.as_ref()).chain(deed.staged.values())
+}
+
 /// At most one volume of ours can bind under a claim's name: is bound to the claim that lives, or reserved for any of that
 /// name. (What another StatefulSet of the name gets for its own claim meanwhile is none of ours.)
 /// What is set aside has a claimRef that no claim can match. Were there two, a claim that is made anew (GitOps, another
 /// StatefulSet) would get one of them, and its sibling perhaps one of another age.
 fn single(state: &State, deed: &Deed, all: &mut Vec<String>) {
-    let undo = deed.undo.iter().flat_map(|undo| &undo.items);
-    let placed = undo.chain(&deed.plan.items).filter_map(|item| item.old.as_ref()).chain(deed.staged.values());
-    let known: Vec<&String> = placed.map(|placed| &placed.pv).collect();
+    let known: Vec<&String> = placed(deed).map(|placed| &placed.pv).collect();
     let ours =
         |name: &String, volume: &Volume| known.contains(&name) || volume.marks.restore.as_deref() == Some(state.uid);
     for Item { pvc, .. } in &deed.plan.items {
@@ -196,9 +200,7 @@ fn single(state: &State, deed: &Deed, all: &mut Vec<String>) {
 
 /// Nothing is marked as ours but what the journal names by uid, or what is behind a claim.
 fn strangers(state: &State, deed: &Deed, all: &mut Vec<String>) {
-    let undo =
-        deed.undo.iter().flat_map(|undo| &undo.items).chain(&deed.plan.items).filter_map(|item| item.old.as_ref());
-    let known: Vec<_> = undo.chain(deed.staged.values()).map(|placed| (&placed.pv, &placed.pv_uid)).collect();
+    let known: Vec<_> = placed(deed).map(|placed| (&placed.pv, &placed.pv_uid)).collect();
     for (name, volume) in state.volumes {
         let ours = volume.marks.restore.as_deref() == Some(state.uid);
         if ours && !known.contains(&(name, &volume.uid)) && !is_bound(state, volume) {

@@ -15,14 +15,14 @@ use sts_backup::api::restore::{RestorePhase, Strategy};
 use sts_backup::config::Settings;
 use sts_backup::generate::rbac;
 use sts_backup::plan::flow::{Exit, Planner};
-use sts_backup::plan::noun::{Stop, Want};
+use sts_backup::plan::noun::Want;
 use sts_backup::plan::restore::sight::Sight;
 use sts_backup::plan::restore::{self, Restore, release, undo};
 use sts_backup::plan::view::{Fact, View};
 use sts_backup::run::restore::{self as run, Flow, Request};
 use sts_backup::step::clock::Clock;
 use sts_backup::step::cluster::Cluster;
-use sts_backup::step::{drive, record};
+use sts_backup::step::record;
 use tokio::time::{sleep, timeout};
 
 use super::world::{Odd, Setting};
@@ -31,7 +31,7 @@ use crate::apiserver::fault::{Class, Faults, Hand, Strike};
 use crate::apiserver::{ApiServer, State};
 use crate::nature::Nature;
 use crate::shop;
-use crate::wire::{clock, runtime};
+use crate::wire::{clock, live, runtime};
 
 use before::NAME;
 
@@ -120,18 +120,7 @@ async fn process(server: &ApiServer, clock: Clock, flow: Flow) -> Option<Exit> {
         Flow::Undo { .. } => undo::next,
         Flow::Release => release::next,
     };
-    let exit = tokio::select! {
-        biased;
-        () = life.died.notified() => None,
-        (exit, _) = drive(&cluster, planner, view) => Some(exit),
-        () = async {
-            life.terminate.notified().await;
-            cluster.ask_to_stop(Stop::Sigterm);
-            std::future::pending::<()>().await;
-        } => None,
-    };
-    server.act(|state| state.log.push(format!("-- the process ends: {exit:?}")));
-    exit
+    Box::pin(live(server, &cluster, &life, planner, view)).await
 }
 
 /// Process after process, until one ends the command.

@@ -1,7 +1,5 @@
 //! Every write of a restore, every blow, and pairs of them drawn by lot: the run ends as the undisturbed one does, or on the old
-//! volumes, and in every stored state the invariants hold.
-//!
-//! One case: `SSB_CASE='[(3, DieAfter)]' SSB_SETTING=staged cargo test --test it one_restore -- --nocapture`
+//! volumes, and in every stored state the invariants hold. One case: `SSB_CASE='[(3, DieAfter)]' SSB_SETTING=staged cargo test --test it one_restore -- --nocapture`
 
 use std::cell::RefCell;
 use std::rc::Rc;
