@@ -16,6 +16,7 @@ use sts_backup::step::clock::Clock;
 use tokio::time::sleep;
 
 use crate::apiserver::ApiServer;
+use crate::apiserver::apply::Apply;
 use crate::apiserver::fault::Class;
 use crate::apiserver::kind::Key;
 use crate::apiserver::store::Store;
@@ -355,5 +356,23 @@ fn a_full_record_ends_no_run_and_is_not_written_without_end() {
         assert_eq!(two.len(), 4);
         let writes = server.look().faults.count(Class::Write) - writes;
         assert!(writes < 40, "{writes} writes");
+    });
+}
+
+/// Status by another manager: an apply leaves alone what it does not send, and whoever reads it would take it for a run.
+#[test]
+fn what_others_have_put_into_a_status_goes_with_the_next_run() {
+    wire::runtime().block_on(async {
+        let (server, clock) = keeping(false, 30);
+        good(&server, clock, "one").await;
+        server.act(|state| {
+            let kubectl = Apply { manager: "kubectl", force: true, status: true, dry: false };
+            let body = json!({ "apiVersion": "backup.sts-backup.io/v1alpha1", "kind": "StatefulSetBackup",
+                "metadata": { "name": POLICY, "namespace": NAMESPACE }, "status": { "run": { "served": true } } });
+            state.store.apply(&shop::object(POLICY), &kubectl, &body).unwrap();
+        });
+        good(&server, clock, "two").await;
+        let store = &server.look().store;
+        assert_eq!(store.get(&shop::object(POLICY)).unwrap()["status"].get("run"), None);
     });
 }
