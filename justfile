@@ -41,6 +41,10 @@ mutants shard="0/8":
 e2e:
     tests/run long
 
+# A random hour on a cluster: kills, deletions, edits, rights taken away, while ten StatefulSets are backed up and restored.
+soak minutes="60":
+    SSB_SOAK={{ minutes }} tests/run soak
+
 # What is measured, on a cluster: the freeze against a bare cut. Prints ratios, fails above the bar.
 bench:
     tests/run bench

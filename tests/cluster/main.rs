@@ -25,4 +25,6 @@ mod restore;
 mod retention;
 mod schedule;
 mod show;
+mod situations;
+mod soak;
 mod watcher;

@@ -11,14 +11,7 @@ run etcd "$bin/etcd" --name default --data-dir "$dir/etcd" --log-level warn \
   --initial-cluster default=http://127.0.0.1:2380 \
   --unsafe-no-fsync # the state does not outlive the cluster
 
-run kube-apiserver "$bin/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 \
-  --bind-address=$address --advertise-address=$address --secure-port=6443 \
-  --tls-cert-file="$pki/api.crt" --tls-private-key-file="$pki/api.key" --client-ca-file="$pki/ca.crt" \
-  --token-auth-file="$conf/tokens.csv" --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction \
-  --service-account-key-file="$pki/sa.pub" --service-account-signing-key-file="$pki/sa.key" \
-  --service-account-issuer=https://kubernetes.default.svc --service-cluster-ip-range=10.96.0.0/16 \
-  --allow-privileged=true --kubelet-preferred-address-types=InternalIP \
-  --audit-policy-file="$conf/audit-policy.yaml" --audit-log-path="$dir/log/audit.log" --audit-log-maxsize=500
+bash "$(dirname "$0")/api-server.sh" start
 
 until "$bin/kubectl" --kubeconfig "$dir/kubeconfig" get --raw /readyz > /dev/null 2>&1; do
   running etcd || { echo "etcd has ended: $(tail -n 2 "$dir/log/etcd.log")" >&2; exit 1; }

@@ -49,7 +49,13 @@ pub fn kubeconfig() -> Option<PathBuf> {
     path.map(PathBuf::from)
 }
 
+/// Says what is missing here.
+///
+/// # Panics
+/// With `SSB_REQUIRE=all`, as CI has it: there nothing may be missing.
 pub fn skipped(why: &str) {
+    let all = std::env::var("SSB_REQUIRE").is_ok_and(|what| what == "all");
+    assert!(!all, "this must run (SSB_REQUIRE=all), but {why}");
     println!("skipped: {why}");
 }
 
@@ -57,7 +63,7 @@ pub fn skipped(why: &str) {
 pub fn is_long() -> bool {
     let long = std::env::var("SSB_TIER").is_ok_and(|tier| tier == "long");
     if !long {
-        skipped("long tier (just e2e)");
+        println!("skipped: long tier (just e2e)");
     }
     long
 }
@@ -106,6 +112,13 @@ pub async fn scene(name: &str, with: &[With], test: impl AsyncFnOnce(&Scene)) {
 }
 
 impl Scene {
+    /// The same cluster and account, in another namespace.
+    pub fn within(&self, namespace: &str) -> Scene {
+        let (client, kubeconfig) = (self.client.clone(), self.kubeconfig.clone());
+        let namespace = namespace.to_owned();
+        Scene { client, namespace, kubeconfig, drivers: vec![], others: RefCell::default(), logs: RefCell::default() }
+    }
+
     pub fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,

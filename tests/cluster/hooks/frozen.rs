@@ -1,9 +1,14 @@
 //! The freeze itself: every cut lies inside every pod's own freeze, and no pod waits for an upload.
 
+use std::time::Duration;
+
 use futures::future::join_all;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use sts_backup::api::annotation;
 use sts_backup::api::shared::{Consistency, IntentPhase};
+use sts_backup::api::snapshot::VolumeSnapshotClass;
 
 use super::{hooks, hooks_and, one, sh, slow, small};
 use crate::harness::driver::{Entry, SIM, TWO};
@@ -152,6 +157,36 @@ async fn a_freeze_ends_after_its_longest_time() {
         for app in ["cut", "pre"] {
             s.runs_free(app).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_class_that_asks_for_it_keeps_the_pods_frozen_until_its_snapshots_are_ready() {
+    const DELAY: i64 = 5;
+    let slow = With::Faulty(TWO, json!({ "readyDelay": format!("{DELAY}s") }));
+    scene("thaw-at", &[slow], async |s| {
+        s.app(&small("web", 1, &one(TWO))).await;
+        let class = json!({
+            "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass",
+            "metadata": { "name": s.namespace, "annotations": { annotation::THAW_AT: "Ready" } },
+            "driver": TWO.name, "deletionPolicy": "Delete",
+        });
+        let api: Api<VolumeSnapshotClass> = Api::all(s.client.clone());
+        api.patch(&s.namespace, &PatchParams::apply("sts-backup/tests"), &Patch::Apply(class)).await.unwrap();
+        s.policy("nightly", "web", &hooks_and(&json!({ "volumeSnapshotClassName": s.namespace }))).await;
+        s.backup("nightly", &[]).await.expect(0);
+        api.delete(&s.namespace, &DeleteParams::default()).await.unwrap();
+        let cuts = TWO.cuts(&s.volumes().await);
+        assert_eq!(cuts.len(), 1);
+        let (_, post) = window(s, "web-0").await;
+        let after = Duration::from_nanos((post - cuts[0].cut).unsigned_abs());
+        assert!(
+            post > cuts[0].cut && after >= Duration::from_secs(DELAY.unsigned_abs()),
+            "thawed {after:?} after the cut"
+        );
+        whole(s, "nightly", 1).await;
+        s.runs_free("web").await;
     })
     .await;
 }

@@ -8,7 +8,7 @@ mod lost;
 mod pages;
 mod scale;
 mod silence;
-mod story;
+pub mod story;
 mod upgrade;
 
 /// Whoever floods the API server has it alone; those that watch what happens by the minute share it.
