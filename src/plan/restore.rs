@@ -207,7 +207,8 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         {
             close(v, End::Failed(refusal), now)
         }
-        _ if v.mine()?.is_none() => acquire(v, record, now),
+        // Who may not even look at the lock ends all the same.
+        _ if v.refused.is_some() && v.held.is_none() || v.mine()?.is_none() => acquire(v, record, now),
         Journal::Held(run, refusal) if !record.leaving => retry::take_up(v, run, refusal, now),
         Journal::Idle => begin::begin(v, record, now),
         Journal::Open(run) | Journal::Held(run, _) => proceed(v, record, run, now),

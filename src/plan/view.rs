@@ -47,7 +47,7 @@ pub struct View {
     pub record: Seen<Record>,
     pub lease: Seen<Option<Lease>>,
     /// The epoch at which we held the Lease: what is known was seen under it.
-    held: Option<i64>,
+    pub(in crate::plan) held: Option<i64>,
     marked: Option<(String, Option<String>)>,
     target: Seen<Option<Target>>,
     grant: Seen<Vec<String>>,

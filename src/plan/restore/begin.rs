@@ -205,3 +205,49 @@ pub fn barred(v: &View, open: &Open) -> Refusal {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::next;
+    use super::*;
+    use crate::api::restore::StatefulSetRestoreStatus;
+    use crate::plan::flow::Next;
+    use crate::plan::noun::{Outcome, Want};
+    use crate::plan::restore::sight::Sight;
+    use crate::plan::view::Fact;
+
+    /// Of a restore whose account has no right in the namespace of the StatefulSet: the lock cannot be looked at either.
+    fn barred(journal: Journal) -> Plan<Restore> {
+        let want = Want { namespace: "ops".into(), statefulset_namespace: "shop".into(), ..Want::default() };
+        let mut v = View::new(want);
+        v.fold(Fact::Restore(Box::new(Sight::Record(Box::new(Record {
+            version: "1".into(),
+            uid: "uid".into(),
+            leaving: false,
+            created: Timestamp::UNIX_EPOCH,
+            finalizers: vec![],
+            undo: None,
+            status: StatefulSetRestoreStatus::default(),
+            journal,
+        })))));
+        v.fold(Fact::Refused(Refusal::new(Reason::Forbidden, "no")));
+        next(&v, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn what_may_not_begin_says_so_without_a_look_at_the_lock() {
+        let Ok(Next::Do { batch, .. }) = barred(Journal::Idle) else { panic!("{:?}", barred(Journal::Idle)) };
+        let [Restore::Write(write)] = &batch[..] else { panic!("{batch:?}") };
+        assert_eq!(write.status.message.as_deref(), Some("no"));
+        let ended = End::Failed(Refusal::new(Reason::Forbidden, "no"));
+        let over = barred(Journal::Ended(ended, None));
+        assert!(matches!(over, Ok(Next::End(Exit::Done(Outcome::Failed(_))))), "{over:?}");
+    }
+
+    #[test]
+    fn what_has_begun_is_tried_again_by_another_process() {
+        let run = Run::new(Deeds::default(), Timestamp::UNIX_EPOCH);
+        let next = barred(Journal::Open(Box::new(run)));
+        assert!(matches!(next, Ok(Next::End(Exit::Again(_)))), "{next:?}");
+    }
+}

@@ -47,7 +47,8 @@ pub async fn all(s: &Scene) -> Vec<Row> {
     s.create(&bare).await;
     s.bound("a-broken-0").await;
     let failed = |reason| (reason, "BackupFailed");
-    let elsewhere = json!({ "statefulSetRef": { "name": "web", "namespace": "default" } });
+    let elsewhere = json!({ "statefulSetRef": { "name": "web", "namespace": format!("{}-far", s.namespace) } });
+    let unserved = json!({ "statefulSetRef": { "name": "web", "namespace": "default" } });
     let all: Vec<LocalBoxFuture<'_, Row>> = vec![
         row(s, "the newest run has succeeded", ("well", "well"), json!({}), ("BackupCompleted", "BackupCompleted"))
             .boxed_local(),
@@ -85,6 +86,14 @@ pub async fn all(s: &Scene) -> Vec<Row> {
             ("elsewhere", "web"),
             elsewhere,
             failed("NotGranted"),
+        )
+        .boxed_local(),
+        row(
+            s,
+            "the StatefulSet is in a namespace that the installation does not serve",
+            ("unserved", "web"),
+            unserved,
+            failed("Forbidden"),
         )
         .boxed_local(),
         row(

@@ -15,10 +15,11 @@ use sts_backup::api::backup::StatefulSetBackup;
 use sts_backup::api::restore::StatefulSetRestore;
 
 use crate::harness::driver::{SIM, TWO};
-use crate::harness::{Scene, With, scene, until};
+use crate::harness::install::Release;
+use crate::harness::{Scene, With, is_long, scene, until};
 
 /// A situation comes about by then.
-const LIMIT: u64 = 300;
+const LIMIT: u64 = 400;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Object<'a> {
@@ -120,15 +121,32 @@ fn plain(s: &Scene, message: &str) -> String {
 
 fn stands_for(word: &str) -> String {
     let digits = word.chars().filter(char::is_ascii_digit).count();
-    let instant = word.len() >= 20 && word.ends_with('Z') && word.contains('T') && digits >= 14;
-    let id = word.len() == 15 && digits == 14 && word.as_bytes()[8] == b'-';
-    let uid = word.len() == 36 && word.matches('-').count() == 4;
-    match (instant, id, uid) {
-        (true, ..) => "TIME".to_owned(),
-        (_, true, _) => "RUN".to_owned(),
-        (.., true) => "UID".to_owned(),
-        _ => word.to_owned(),
+    if word.len() >= 20 && word.ends_with('Z') && word.contains('T') && digits >= 14 {
+        return "TIME".to_owned();
     }
+    let (parts, mut told, mut n) = (word.split('-').collect::<Vec<_>>(), vec![], 0);
+    while n < parts.len() {
+        let rest = &parts[n..];
+        let (name, used) = if is_like(rest, &[8, 4, 4, 4, 12], char::is_ascii_hexdigit) {
+            ("UID", 5)
+        } else if is_like(rest, &[8, 6], char::is_ascii_digit) {
+            ("RUN", 2)
+        } else if is_like(rest, &[10], char::is_ascii_hexdigit) {
+            // Of a Job, and of its pod.
+            ("HASH", if is_like(rest, &[10, 5], char::is_ascii_alphanumeric) { 2 } else { 1 })
+        } else {
+            (rest[0], 1)
+        };
+        told.push(name);
+        n += used;
+    }
+    told.join("-")
+}
+
+/// The first parts have these lengths and such characters.
+fn is_like(parts: &[&str], lengths: &[usize], what: fn(&char) -> bool) -> bool {
+    let fits = |(part, length): (&&str, &usize)| part.len() == *length && part.chars().all(|c| what(&c));
+    parts.len() >= lengths.len() && parts.iter().zip(lengths).all(fits)
 }
 
 fn table(rows: &[Row]) -> String {
@@ -164,10 +182,19 @@ fn similar_asserts(written: &str, seen: &str, heading: &str) {
     );
 }
 
+/// For our namespace, and one beside it that does not consent to anything.
+async fn installed(s: &Scene) -> Option<Release<'_>> {
+    let far = s.another_namespace("far", &[]).await;
+    s.install(&[&format!("watchNamespaces={{{},{far}}}", s.namespace)]).await
+}
+
 #[tokio::test]
 async fn what_is_seen_of_backups() {
+    if !is_long() {
+        return;
+    }
     scene("seen", &[With::Healthy(SIM), With::Faulty(TWO, json!({ "failCreateSnapshot": 100_000 }))], async |s| {
-        let Some(release) = s.install(&[]).await else { return };
+        let Some(release) = installed(s).await else { return };
         let rows = backups::all(s).await;
         let waiting = waiting::all(s, &release).await;
         compare("A backup", &rows);
@@ -179,8 +206,11 @@ async fn what_is_seen_of_backups() {
 
 #[tokio::test]
 async fn what_is_seen_of_restores() {
+    if !is_long() {
+        return;
+    }
     scene("seen-back", &[With::Healthy(SIM)], async |s| {
-        let Some(release) = s.install(&[]).await else { return };
+        let Some(release) = installed(s).await else { return };
         let rows = restores::all(s).await;
         compare("A restore", &rows);
         release.uninstall().await;

@@ -62,7 +62,8 @@ pub async fn all(s: &Scene) -> Vec<Row> {
         s.paint(app, "new").await;
         s.ready(app).await;
     }
-    let elsewhere = json!({ "statefulSetRef": { "name": "web", "namespace": "default" } });
+    let elsewhere = json!({ "statefulSetRef": { "name": "web", "namespace": format!("{}-far", s.namespace) } });
+    let unserved = json!({ "statefulSetRef": { "name": "web", "namespace": "default" } });
     let of_web = json!({ "backupName": "web", "sourceStatefulSet": "web" });
     let many: Vec<LocalBoxFuture<'_, Vec<Row>>> = vec![
         there_and_back(s).boxed_local(),
@@ -75,6 +76,15 @@ pub async fn all(s: &Scene) -> Vec<Row> {
             "web",
             elsewhere,
             "NotGranted",
+        ))
+        .boxed_local(),
+        one_row(refused(
+            s,
+            "the StatefulSet is in a namespace that the installation does not serve",
+            "unserved",
+            "web",
+            unserved,
+            "Forbidden",
         ))
         .boxed_local(),
         one_row(refused(

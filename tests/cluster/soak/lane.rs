@@ -51,15 +51,19 @@ async fn backed_up(hour: &Hour<'_>, shape: &Shape, word: &str, runs: &mut BTreeM
         let status = hour.s.get(name).await.status.unwrap_or_default();
         let last = json!(status.last_run);
         let over = status.run.is_none() && status.last_request.as_deref() == Some(word) && last["slot"] == word;
-        if over { Ok(last) } else { Err(format!("{:?} {:?} {last}", status.phase, status.message)) }
+        if over {
+            Ok((last, status.message.unwrap_or_default()))
+        } else {
+            Err(format!("{:?} {:?} {last}", status.phase, status.message))
+        }
     });
-    let (last, ()) = tokio::join!(ended, suffer(hour, shape, name, 1));
+    let ((last, message), ()) = tokio::join!(ended, suffer(hour, shape, name, 1));
     if last["outcome"] == "Succeeded" {
         runs.insert(last["id"].as_str().unwrap().to_owned(), word.to_owned());
         hour.saw("a run succeeds");
     } else {
-        assert!(last["message"].as_str().is_some_and(|text| !text.is_empty()), "{name}: it says why: {last}");
-        println!("{name}: {word}: {} {}", last["reason"], last["message"]);
+        assert!(!message.is_empty(), "{name}: it says why: {last}");
+        println!("{name}: {word}: {} {message}", last["reason"]);
         hour.saw(format!("a run fails: {}", last["reason"].as_str().unwrap_or_default()));
     }
 }
