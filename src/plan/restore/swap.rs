@@ -11,7 +11,7 @@ use super::{Doomed, Go, Holds, NewClaim, Reserve, Restore, ending, own, release,
 use crate::api::condition::Reason;
 use crate::api::shared::Goal;
 use crate::plan::flow::Feed;
-use crate::plan::noun::{Claim, RETAIN, Refusal};
+use crate::plan::noun::{Claim, RETAIN, Refusal, Volume};
 use crate::plan::view::{Read, View};
 
 /// On the way back there is no deadline: it goes on when the claim is gone.
@@ -196,7 +196,7 @@ fn make(v: &View, run: &Run, item: &Item, wanted: Option<&Placed>) -> Result<Pla
             let claim = NewClaim {
                 volume: Some(wanted.pv.clone()),
                 restored_by: Some(signature(v)),
-                ..sized(stage::new_claim(v, item, None)?, &volume.capacity)
+                ..fitted(stage::new_claim(v, item, None)?, volume)
             };
             Place::Step(vec![Restore::Make(Box::new(claim))])
         }
@@ -214,10 +214,13 @@ fn make(v: &View, run: &Run, item: &Item, wanted: Option<&Placed>) -> Result<Pla
     })
 }
 
-/// A claim asks for no more than its volume has: restored into a smaller one it would stay Pending for ever.
-fn sized(mut claim: NewClaim, capacity: &str) -> NewClaim {
-    if crate::plan::quantity::exceeds(&claim.manifest.storage, capacity) {
-        capacity.clone_into(&mut claim.manifest.storage);
+/// A claim asks for no more than its volume has, and for the volume's class: else it would stay Pending for ever.
+fn fitted(mut claim: NewClaim, volume: &Volume) -> NewClaim {
+    if crate::plan::quantity::exceeds(&claim.manifest.storage, &volume.capacity) {
+        volume.capacity.clone_into(&mut claim.manifest.storage);
+    }
+    if let Some(class) = &volume.class {
+        claim.manifest.storage_class_name = Some(class.clone());
     }
     claim
 }
