@@ -118,7 +118,9 @@ steps! {
         Self::Stage(_) | Self::Steer(_) | Self::Make(_) | Self::Unlabel(_) | Self::DropClaim(_) => {
             Fact::Stale(Read::Claims)
         }
-        Self::Protect(tend) | Self::Settle(tend) | Self::Discard(tend) => Fact::Stale(Read::Volume(tend.pv.clone())),
+        // It may have changed because its claim is gone.
+        Self::Settle(_) => Fact::Stale(Read::Claims),
+        Self::Protect(tend) | Self::Discard(tend) => Fact::Stale(Read::Volume(tend.pv.clone())),
         Self::Reserve(reserve) => Fact::Stale(Read::Volume(reserve.pv.clone())),
         Self::Retain(_) | Self::Scale(_) => Fact::Stale(Read::Target),
         Self::Evict(_) => Fact::Stale(Read::Restore(Look::Pods)),

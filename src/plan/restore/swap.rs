@@ -26,6 +26,8 @@ enum Place {
     Binding,
     /// Its volume is reserved, and its controller has not seen that yet.
     Freeing(String),
+    /// Somebody's claim has the name: what is reserved for it is freed.
+    Taken(Vec<Restore>),
     Fail(Refusal),
 }
 
@@ -39,6 +41,7 @@ pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
         match place(v, run, item)? {
             Place::There => {}
             Place::Step(more) => batch.extend(more),
+            Place::Taken(free) => return Ok(steps(free)),
             Place::Fail(refusal) => return Ok(Some(Go::Fail(refusal))),
             Place::Leaving(since) if run.goal == Goal::New => {
                 let by = since + v.want.restore.deletion_timeout;
@@ -90,9 +93,19 @@ fn unbound(v: &View, item: &Item) -> Result<Refusal, Read> {
     Ok(Refusal::new(Reason::StageTimeout, message))
 }
 
-fn foreign(item: &Item) -> Place {
+/// A volume that stayed reserved would bind to whatever claim comes after theirs.
+fn foreign(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
+    let mut batch = vec![];
+    for (_, placed) in release::volumes(&run.deed).filter(|(other, _)| other.pvc == item.pvc) {
+        if let Some(volume) = find(v, &run.deed, item, placed)? {
+            batch.extend(ending::free(v, &run.deed, item, placed, volume));
+        }
+    }
+    if !batch.is_empty() {
+        return Ok(Place::Taken(batch));
+    }
     let message = format!("claim {} was made or taken over by somebody else during the restore", item.pvc);
-    Place::Fail(Refusal::new(Reason::Foreign, message))
+    Ok(Place::Fail(Refusal::new(Reason::Foreign, message)))
 }
 
 fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
@@ -102,7 +115,7 @@ fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
         return Ok(Place::Leaving(since));
     }
     if !own::was(item, claim) && !own::is_ours(v, run, item, claim)? {
-        return Ok(foreign(item));
+        return foreign(v, run, item);
     }
     let stands = match (run.goal, wanted) {
         (_, Some(wanted)) => claim.asked.as_ref() == Some(&wanted.pv),
