@@ -144,6 +144,8 @@ words! {
         SnapshotErrorPassed,
         /// Event, a warning of a restore: the provider's tags would have the name of the staging claim.
         ClassParameters,
+        /// Event, a warning of a restore: the claim's StorageClass is gone or of another driver, and another one is taken.
+        ClassReplaced,
         /// Event, a warning of a restore: the run that it names is not on record.
         NotOnRecord,
         /// Event, a warning of a restore: a snapshot that it names is none of the run that it says.

@@ -254,6 +254,7 @@ pub struct PersistentVolume {
 pub struct VolumeSpec {
     pub csi: Option<CsiSource>,
     pub persistent_volume_reclaim_policy: Option<String>,
+    pub storage_class_name: Option<String>,
     pub claim_ref: Option<ClaimReference>,
     pub capacity: BTreeMap<String, String>,
     pub node_affinity: Option<NodeAffinity>,

@@ -158,10 +158,18 @@ pub struct Target {
 impl Target {
     /// What the volumeClaimTemplate of that claim asks for, a Quantity.
     pub fn request(&self, pvc: &str, statefulset: &str) -> Option<String> {
+        Some(self.template(pvc, statefulset)?.pointer("/spec/resources/requests/storage")?.as_str()?.to_owned())
+    }
+
+    /// The `StorageClass` that the volumeClaimTemplate of that claim names.
+    pub fn class(&self, pvc: &str, statefulset: &str) -> Option<&str> {
+        self.template(pvc, statefulset)?.pointer("/spec/storageClassName")?.as_str()
+    }
+
+    fn template(&self, pvc: &str, statefulset: &str) -> Option<&Value> {
         let key = ClaimKey::of(pvc, statefulset, &self.templates)?;
         let all = self.manifest.pointer("/spec/volumeClaimTemplates")?.as_array()?;
-        let its = |of: &&Value| of.pointer("/metadata/name").and_then(Value::as_str) == Some(&key.template);
-        Some(all.iter().find(its)?.pointer("/spec/resources/requests/storage")?.as_str()?.to_owned())
+        all.iter().find(|of| of.pointer("/metadata/name").and_then(Value::as_str) == Some(&key.template))
     }
 }
 

@@ -40,6 +40,7 @@
 //! | Stage | create `persistentvolumeclaims` with `dataSource` = VolumeSnapshot, annotation selected-node, label `/restore` = uid | plan, mark and pins stand | a staging claim is on its way; its uid is written down before anything rests on it | a name that is taken is looked at: [`own`] |
 //! | Steer | merge patch `persistentvolumeclaims` annotations selected-node and `/tried-nodes`, uid and resourceVersion | Pending, its node was taken off | provisioned for the next node | 409 |
 //! | Make | create `persistentvolumeclaims` under the claim's own name: `volumeName`, or `dataSource` (InPlace), or neither (fresh); label `/restore`, annotation `/restored-by` | stopped; the volume is reserved for it; no claim of that name | | a name that is taken is looked at: [`own`] |
+//! | Unlabel | merge patch `persistentvolumeclaims`: label `/restore`, annotations `/restored-by` and `/tried-nodes`, and a managed-by of ours, off; uid and resourceVersion | nothing is kept for an undo any more | nothing of ours is on the claim; where somebody refuses that, it stays | 409 |
 //! | DropClaim | delete `persistentvolumeclaims`, preconditions.uid; never a finalizer by force | its volume is Retained (or Discarded); of a claim of the plan: stopped, looked at right before | gone or Terminating | 404 |
 //! | Protect | merge patch `persistentvolumes`, uid and resourceVersion: reclaim policy Retain, labels `/restore` `/role` `/claim`, annotations `/reclaim-policy` `/restore` `/undo-deadline` | it is the plan's, staged's, or a live claim's, and its claimRef says so (`volume::find`) | no deletion of a claim can free it | 409 |
 //! | Settle | the same request: its own policy back, our marks off | bound to its claim; or released: Released, past the deadline | the provisioner frees a Released one whose policy is Delete | 409 |
@@ -52,6 +53,7 @@
 mod again;
 pub(super) mod begin;
 mod clean;
+mod close;
 mod ending;
 mod finish;
 pub mod invariant;
@@ -74,15 +76,15 @@ pub(super) mod volume;
 use jiff::Timestamp;
 
 use self::begin::acquire;
+use self::close::{close, closed, depart, held, leave_lock, let_loose, outcome};
 use self::journal::{Cause, End, Journal, Record, Run};
 pub use self::report::Write;
 pub(super) use self::stage::new_claim;
-pub use self::step::{Doomed, Keep, NewClaim, Pin, Reserve, Scale, Signs, Steer, Tend};
+pub use self::step::{Doomed, Keep, NewClaim, Pin, Reserve, Scale, Signs, Steer, Tend, Unlabel};
 use super::backup::{CALL, Hold};
 use super::flow::{Exit, Feed, Next, Plan, act, end, steps, wait};
 use super::noun::{Lease, Outcome, Refusal, Stop};
 use super::view::{Fact, Read, View};
-use crate::api::FINALIZER;
 use crate::api::condition::Reason;
 use crate::api::restore::{OnFailure, RestorePhase, Strategy};
 use crate::api::shared::Goal;
@@ -99,6 +101,7 @@ steps! {
         Stage(Box<NewClaim>) => [("", "persistentvolumeclaims", "create")];
         Steer(Steer) => [("", "persistentvolumeclaims", "patch")];
         Make(Box<NewClaim>) => [("", "persistentvolumeclaims", "create")];
+        Unlabel(Unlabel) => [("", "persistentvolumeclaims", "patch")];
         DropClaim(Doomed) => [("", "persistentvolumeclaims", "delete")];
         Protect(Box<Tend>) => [("", "persistentvolumes", "patch")];
         Settle(Box<Tend>) => [("", "persistentvolumes", "patch")];
@@ -112,18 +115,23 @@ steps! {
         Self::Lock(_) | Self::Unlock(_) | Self::Mark(_) => Fact::Stale(Read::Lease),
         Self::Write(_) | Self::Hold(_) => Fact::Stale(Read::Restore(Look::Record)),
         Self::Pin(_) => Fact::Stale(Read::Restore(Look::Sources)),
-        Self::Stage(_) | Self::Steer(_) | Self::Make(_) | Self::DropClaim(_) => Fact::Stale(Read::Claims),
-        Self::Protect(tend) | Self::Settle(tend) | Self::Discard(tend) => Fact::Stale(Read::Volume(tend.pv.clone())),
+        Self::Stage(_) | Self::Steer(_) | Self::Make(_) | Self::Unlabel(_) | Self::DropClaim(_) => {
+            Fact::Stale(Read::Claims)
+        }
+        // It may have changed because its claim is gone.
+        Self::Settle(_) => Fact::Stale(Read::Claims),
+        Self::Protect(tend) | Self::Discard(tend) => Fact::Stale(Read::Volume(tend.pv.clone())),
         Self::Reserve(reserve) => Fact::Stale(Read::Volume(reserve.pv.clone())),
         Self::Retain(_) | Self::Scale(_) => Fact::Stale(Read::Target),
         Self::Evict(_) => Fact::Stale(Read::Restore(Look::Pods)),
     }
     refused(why) {
         Self::Write(_) | Self::Hold(_) => return Fact::Mute(why.clone()),
+        Self::Unlabel(of) => return Fact::Restore(Box::new(Sight::Kept(of.name.clone()))),
     }
 }
 
-use sight::Look;
+use sight::{Look, Sight};
 
 /// What would make a stage hold.
 #[derive(Debug)]
@@ -334,57 +342,12 @@ fn fail(v: &View, run: &Run, refusal: Refusal, now: Timestamp) -> Plan<Restore> 
     write(v, &journal, now)
 }
 
-/// Closed: what is not needed any more is given back.
-fn closed(v: &View, record: &Record, outcome: Outcome, now: Timestamp) -> Plan<Restore> {
-    match held(record) {
-        // Nothing was set aside, or nothing ever began: there is nothing to release.
-        Some(hold) if record.status.undo_deadline.is_none() => one(Restore::Hold(hold), now),
-        _ => leave_lock(v, outcome, now),
-    }
-}
-
-fn leave_lock(v: &View, outcome: Outcome, now: Timestamp) -> Plan<Restore> {
-    depart(v, Exit::Done(outcome), now)
-}
-
-/// Gives the lock back where it is held, and ends.
-fn depart(v: &View, exit: Exit, now: Timestamp) -> Plan<Restore> {
-    if v.refused.is_some() {
-        return end(exit);
-    }
-    if let Some(epoch) = v.to_release()? {
-        return one(Restore::Unlock(epoch), now);
-    }
-    match v.left_behind()? {
-        // So that nobody has to wait until it runs out.
-        Some(lease) => one(Restore::Lock(Some(Box::new(lease.clone()))), now),
-        None => end(exit),
-    }
-}
-
-fn outcome(ended: &End) -> Outcome {
-    match ended {
-        End::Completed | End::Undone => Outcome::Succeeded,
-        End::Failed(refusal) => Outcome::Failed(refusal.clone()),
-    }
-}
-
 fn write(v: &View, journal: &Journal, now: Timestamp) -> Plan<Restore> {
     one(Restore::Write(Box::new(report::write(v, journal, now)?)), now)
 }
 
-fn close(v: &View, ended: End, now: Timestamp) -> Plan<Restore> {
-    write(v, &Journal::Ended(ended, None), now)
-}
-
 fn one(step: Restore, now: Timestamp) -> Plan<Restore> {
     act([step], now + CALL)
-}
-
-/// Our finalizer, taken off.
-fn held(record: &Record) -> Option<Hold> {
-    let rest: Vec<_> = record.finalizers.iter().filter(|name| *name != FINALIZER).cloned().collect();
-    (rest.len() < record.finalizers.len()).then(|| Hold { version: record.version.clone(), finalizers: rest })
 }
 
 fn leaving(v: &View) -> Refusal {

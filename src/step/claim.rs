@@ -22,7 +22,7 @@ use crate::error::or_absent;
 use crate::plan::flow::Row;
 use crate::plan::noun::Denial;
 use crate::plan::restore::sight::Sight;
-use crate::plan::restore::{Doomed, NewClaim, Steer};
+use crate::plan::restore::{Doomed, NewClaim, Steer, Unlabel};
 use crate::plan::view::Fact;
 
 fn api(c: &Cluster) -> Api<PersistentVolumeClaim> {
@@ -151,6 +151,27 @@ pub async fn steer(c: &Cluster, row: &'static Row, steer: &Steer) -> Result<Vec<
     let asked = Call { step: row.name, verb: "patch", object: path(c, &steer.name), uid: Some(&steer.uid), message };
     let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
     let request = async { api(c).patch(&steer.name, &params, &Patch::Merge(&body)).await };
+    let object = call(c, asked, request).await.map_err(No::fault)?;
+    Ok(vec![fact(c, &object)])
+}
+
+/// Post: our marks are off; a label that says who manages it goes if it says us. By uid and resourceVersion. Again: a
+/// conflict.
+pub async fn unlabel(c: &Cluster, row: &'static Row, of: &Unlabel) -> Result<Vec<Fact>, Fault> {
+    let labels = [(label::RESTORE, true), (label::MANAGED_BY, of.managed)];
+    let labels: BTreeMap<_, _> =
+        labels.into_iter().filter(|(_, ours)| *ours).map(|(key, _)| (key, Value::Null)).collect();
+    let notes = [annotation::RESTORED_BY, annotation::TRIED_NODES].map(|key| (key, Value::Null));
+    let body = json!({ "metadata": {
+        "uid": of.uid,
+        "resourceVersion": of.version,
+        "labels": labels,
+        "annotations": BTreeMap::from(notes),
+    } });
+    let message = Some("our marks are taken off".to_owned());
+    let asked = Call { step: row.name, verb: "patch", object: path(c, &of.name), uid: Some(&of.uid), message };
+    let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
+    let request = async { api(c).patch(&of.name, &params, &Patch::Merge(&body)).await };
     let object = call(c, asked, request).await.map_err(No::fault)?;
     Ok(vec![fact(c, &object)])
 }

@@ -161,6 +161,7 @@ impl Effect<Restore> for Cluster {
             Restore::Pin(pin) => snapshot::pin(self, row, pin).await,
             Restore::Stage(new) | Restore::Make(new) => claim::create(self, row, new).await,
             Restore::Steer(steer) => claim::steer(self, row, steer).await,
+            Restore::Unlabel(of) => claim::unlabel(self, row, of).await,
             Restore::DropClaim(doomed) => claim::delete(self, row, doomed).await,
             Restore::Protect(tend) | Restore::Settle(tend) | Restore::Discard(tend) => {
                 volume::tend(self, row, tend).await

@@ -248,6 +248,7 @@ pub fn volume(object: &PersistentVolume) -> Volume {
         finalizers: foreign_finalizers(&object.metadata),
         affinity: terms.flat_map(|selector| &selector.node_selector_terms).map(term).collect(),
         capacity: spec.capacity.get("storage").cloned().unwrap_or_default(),
+        class: Some(spec.storage_class_name.clone().unwrap_or_default()),
         provisioner: object.annotations().get(foreign::PROVISIONED_BY).cloned(),
         created: created(&object.metadata),
     }

@@ -18,3 +18,4 @@ mod two;
 mod verdict;
 mod waits;
 pub mod world;
+mod worst;

@@ -83,6 +83,8 @@ pub struct Volume {
     pub affinity: Vec<Term>,
     /// A Quantity.
     pub capacity: String,
+    /// storageClassName; empty: of no class. None: not known.
+    pub class: Option<String>,
     /// The provisioner that made it, by its annotation; none: made by hand.
     pub provisioner: Option<String>,
     /// creationTimestamp

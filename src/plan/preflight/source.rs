@@ -5,6 +5,7 @@ use crate::api::condition::Reason;
 use crate::plan::choose::{Chosen, unrecorded};
 use crate::plan::name::{self, ClaimKey};
 use crate::plan::quantity;
+use crate::plan::restore::begin::recorded;
 use crate::plan::restore::journal::{Item, Plan};
 use crate::plan::restore::new_claim;
 use crate::plan::restore::sight::{Content, Source, StorageClass};
@@ -127,26 +128,28 @@ fn size(v: &View, source: &Source, item: &Item, object: &str, found: &mut Findin
 /// The class is there, of the snapshot's driver, and makes the same volume under another claim name.
 fn class(v: &View, item: &Item, found: &mut Findings) -> Result<(), Read> {
     let object = format!("PersistentVolumeClaim {}/{}", v.want.statefulset_namespace, item.pvc);
-    let name = item.manifest.storage_class_name.as_deref();
-    let Some(class) = v.restore.storage_class(name)? else {
-        let what =
-            name.map_or("no StorageClass is the default".to_owned(), |name| format!("StorageClass {name} is gone"));
-        found.refuse(&object, what, "create the StorageClass again");
-        return Ok(());
-    };
-    let Some(snapshot) = &item.snapshot else { return Ok(()) };
-    let source = v.restore.sources()?.get(snapshot);
-    let content = match source.and_then(|source| source.content.as_ref()) {
+    let content = match item.snapshot.as_ref().and_then(|name| v.restore.sources().ok()?.get(name)?.content.as_ref()) {
         Some(content) => v.restore.content(content)?,
         None => None,
     };
+    let name = item.manifest.storage_class_name.as_deref();
+    let Some(class) = v.restore.storage_class(name)? else {
+        let remedy = match content {
+            Some(content) => format!("create a StorageClass of the snapshot's driver, {}, by any name", content.driver),
+            None => "create the StorageClass again".to_owned(),
+        };
+        found.refuse(&object, unclassed(name), &remedy);
+        return Ok(());
+    };
+    another(v, item, class, &object, found)?;
     if let Some(content) = content {
         if content.driver != class.provisioner {
             let message = format!(
                 "StorageClass {} is of {}, the snapshot of driver {}",
                 class.name, class.provisioner, content.driver
             );
-            found.refuse(&object, message, "restore into a class of the snapshot's driver");
+            let remedy = format!("create a StorageClass of driver {}, by any name", content.driver);
+            found.refuse(&object, message, &remedy);
         }
         let mode = item.manifest.volume_mode.as_deref().unwrap_or("Filesystem");
         if content.mode.as_ref().is_some_and(|of| of != mode) {
@@ -161,6 +164,29 @@ fn class(v: &View, item: &Item, found: &mut Findings) -> Result<(), Read> {
     if item.staging.is_some() {
         named(class, item, &object, found);
     }
+    Ok(())
+}
+
+fn unclassed(name: Option<&str>) -> String {
+    name.map_or("no StorageClass is the default".to_owned(), |name| format!("StorageClass {name} is gone"))
+}
+
+/// The new volume is made in another class than the claim has.
+fn another(v: &View, item: &Item, class: &StorageClass, object: &str, found: &mut Findings) -> Result<(), Read> {
+    let own = recorded(v, item)?.and_then(|claim| claim.storage_class_name.as_deref());
+    if item.snapshot.is_none() || own == item.manifest.storage_class_name.as_deref() {
+        return Ok(());
+    }
+    let why = match v.restore.storage_class(own)? {
+        Some(own) => format!(
+            "StorageClass {} is of driver {}, and the snapshot of {}",
+            own.name, own.provisioner, class.provisioner
+        ),
+        None => unclassed(own),
+    };
+    let message = format!("{why}: the new volume is made in StorageClass {}", class.name);
+    let remedy = "nothing to do if that class will do: it is one of the snapshot's driver";
+    found.warn(Reason::ClassReplaced, object, message, remedy);
     Ok(())
 }
 

@@ -39,6 +39,8 @@ struct Cluster {
     recorded: RecordedClaim,
     content: Content,
     class: StorageClass,
+    /// Beside that one.
+    others: Vec<StorageClass>,
     nodes: Vec<Node>,
     quotas: Vec<Quota>,
     rights: Vec<String>,
@@ -104,6 +106,7 @@ fn cluster() -> Cluster {
             ..Content::default()
         },
         class: StorageClass { name: "fast".into(), provisioner: "csi".into(), ..StorageClass::default() },
+        others: vec![],
         nodes: vec![Node { name: "n1".into(), ready: true, schedulable: true, ..Node::default() }],
         quotas: vec![],
         rights: vec![],
@@ -145,7 +148,7 @@ impl Cluster {
                 Look::Content(name) => {
                     sight(Sight::Content(name.clone(), (name == "content").then(|| self.content.clone())))
                 }
-                Look::StorageClasses => sight(Sight::StorageClasses(vec![self.class.clone()])),
+                Look::StorageClasses => sight(Sight::StorageClasses(self.classes())),
                 Look::Nodes => sight(Sight::Nodes(self.nodes.clone())),
                 Look::Quotas => sight(Sight::Quotas(self.quotas.clone())),
                 Look::Rights => sight(Sight::Rights(self.rights.clone())),
@@ -237,7 +240,7 @@ const REFUSED: &[Case] = &[
     ("not claim data-web-0", |c| c.source().pvc = Some("data-other-0".into())),
     ("no claim (an imported content)", |c| c.source().pvc = None),
     ("of driver other", |c| c.content.driver = "other".into()),
-    ("StorageClass fast is gone", |c| c.class.name = "slow".into()),
+    ("StorageClass fast is gone", |c| c.class = StorageClass::default()),
     ("is of volumeMode Filesystem, the snapshot of Block", |c| c.content.mode = Some("Block".into())),
     ("depends on the claim's name", |c| drop(c.class.parameters.insert("path".into(), "/${pvc.name}".into()))),
     ("depends on the claim's name", |c| {

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 
 use super::journal::{End, Item, Journal, Placed, Plan as Deeds, Record, Run, staged, stored};
+use super::sight::StorageClass;
 use super::{Hold, KIND, Restore, close, one, report, signature, volume};
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
@@ -132,13 +133,43 @@ fn item(v: &View, key: &ClaimKey, snapshot: Option<&String>) -> Result<Item, Rea
         }),
         None => None,
     };
-    let manifest = match (claim, snapshot) {
-        (Some(claim), _) => claim.manifest.clone(),
-        (None, Some(name)) => v.restore.recorded(name)?.cloned().unwrap_or_default(),
-        (None, None) => RecordedClaim::default(),
-    };
     let staged = snapshot.is_some() && v.want.restore.strategy != Strategy::InPlace;
-    Ok(Item { staging: staged.then(|| staging(&v.want.uid, &pvc)), manifest, snapshot: snapshot.cloned(), old, pvc })
+    let staging = staged.then(|| staging(&v.want.uid, &pvc));
+    let item = Item { staging, manifest: RecordedClaim::default(), snapshot: snapshot.cloned(), old, pvc };
+    let manifest = recorded(v, &item)?.cloned().unwrap_or_default();
+    let manifest = match snapshot {
+        Some(name) => readable(v, &item.pvc, name, manifest)?,
+        None => manifest,
+    };
+    Ok(Item { manifest, ..item })
+}
+
+/// In a class that can read the snapshot: of the driver that its content names. Where the claim's own is gone, or is of
+/// another driver by now, the first that can of those that the StatefulSet's template names, the default, and the others
+/// by name. Where none can the claim's own stays, and the preflight says so.
+fn readable(v: &View, pvc: &str, snapshot: &str, manifest: RecordedClaim) -> Result<RecordedClaim, Read> {
+    let content = match v.restore.sources()?.get(snapshot).and_then(|source| source.content.as_ref()) {
+        Some(content) => v.restore.content(content)?,
+        None => None,
+    };
+    let Some(content) = content else { return Ok(manifest) };
+    let reads = |class: &&StorageClass| class.provisioner == content.driver;
+    if v.restore.storage_class(manifest.storage_class_name.as_deref())?.is_some_and(|class| reads(&class)) {
+        return Ok(manifest);
+    }
+    let template = v.target()?.and_then(|target| target.class(pvc, &v.want.statefulset));
+    let rank = |class: &&StorageClass| (template != Some(class.name.as_str()), !class.is_default, class.name.clone());
+    let class = v.restore.storage()?.iter().filter(reads).min_by_key(rank).map(|class| class.name.clone());
+    Ok(RecordedClaim { storage_class_name: class.or(manifest.storage_class_name), ..manifest })
+}
+
+/// The claim as it is, else as its snapshot records it.
+pub fn recorded<'a>(v: &'a View, item: &Item) -> Result<Option<&'a RecordedClaim>, Read> {
+    match (v.claims()?.get(&item.pvc), &item.snapshot) {
+        (Some(claim), _) => Ok(Some(&claim.manifest)),
+        (None, Some(name)) => v.restore.recorded(name),
+        (None, None) => Ok(None),
+    }
 }
 
 /// The bytes that status comes to at most: the plan, an undo's, which is no larger, and the volumes between them.

@@ -28,25 +28,39 @@ pub fn before_mut(run: &mut Run) -> &mut Plan {
 }
 
 /// Before the fence is lifted: it is we who may scale up, and each claim stands on its volume, Bound: a StatefulSet that
-/// starts makes an empty claim for one that is gone.
+/// starts makes an empty claim for one that is gone. Where it does not exist, what was swapped stands for the next one.
 pub fn scale(v: &View, run: &Run, now: Timestamp) -> Holds {
     let replicas = before(run).replicas;
     let ours = run.reached >= RestorePhase::ScalingDown && v.want.restore.scale_down && replicas > 0;
-    let Some(target) = v.target()?.filter(|target| ours && target.replicas == 0) else { return Ok(None) };
+    let target = match v.target()? {
+        None if run.swapped() => return stand(v, run, now),
+        Some(target) if ours && target.replicas == 0 => target,
+        _ => return Ok(None),
+    };
     if let Some(go) = stand(v, run, now)? {
         return Ok(Some(go));
     }
     Ok(steps(vec![Restore::Scale(Scale { uid: target.uid.clone(), version: target.version.clone(), replicas })]))
 }
 
-/// What was swapped may have been touched since. Where nothing was, somebody's claim is no reason to leave all at 0.
+/// What was swapped may have been touched since. Where nothing was, somebody's claim is no reason to leave all at 0, as
+/// long as there is one.
 fn stand(v: &View, run: &Run, now: Timestamp) -> Holds {
     let late = now >= run.since + v.want.restore.deletion_timeout;
-    Ok(match swap::swap(v, run, now)? {
-        Some(Go::Fail(_)) if !run.swapped() => None,
-        Some(Go::Wait(..)) if !run.swapped() && late => None,
-        go => go,
-    })
+    let go = swap::swap(v, run, now)?;
+    let passes = match &go {
+        Some(Go::Fail(_)) => true,
+        Some(Go::Wait(..)) => late,
+        _ => false,
+    };
+    Ok(if passes && !run.swapped() && is_taken(v, run)? { None } else { go })
+}
+
+/// Under each name that had one there is a claim, Bound: a StatefulSet that starts makes none.
+fn is_taken(v: &View, run: &Run) -> Result<bool, Read> {
+    let all = v.claims()?;
+    let mut olds = run.deed.plan.items.iter().filter(|item| item.old.is_some());
+    Ok(olds.all(|item| all.get(&item.pvc).is_some_and(|claim| claim.volume.is_some())))
 }
 
 pub fn unfence(v: &View, _: &Run, _: Timestamp) -> Holds {
@@ -120,7 +134,9 @@ pub fn relax(v: &View, run: &Run, _: Timestamp) -> Holds {
 pub fn give_back(v: &View, run: &Run) -> Result<Vec<Restore>, Read> {
     let mut batch = vec![];
     for (pvc, claim) in claims(v, run)? {
-        let Some((pv, volume)) = behind(v, pvc, claim)? else { continue };
+        // One that is not Bound any more has lost its claim since that was seen, and may be the only copy.
+        let under = behind(v, pvc, claim)?.filter(|(_, volume)| volume.phase == "Bound" || claim.leaving);
+        let Some((pv, volume)) = under else { continue };
         let item = run.deed.plan.items.iter().find(|item| item.pvc == *pvc);
         let (_, own) = volume::role(v, run, item, pv, volume);
         let policy = if item.is_some() && claim.leaving { RETAIN } else { own };

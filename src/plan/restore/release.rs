@@ -7,7 +7,9 @@ use jiff::Timestamp;
 
 use super::journal::{Deed, Item, Journal, Placed, Record};
 use super::volume::{find, is_marked, tend};
-use super::{Restore, acquire, closed, depart, ending, gate, held, leave_lock, leaving, one, outcome, report};
+use super::{
+    Restore, acquire, closed, depart, ending, gate, held, leave_lock, leaving, let_loose, one, outcome, report,
+};
 use crate::api::restore::ReleaseOldVolumes;
 use crate::plan::flow::{Exit, Feed, Next, Plan, act, end, wait};
 use crate::plan::noun::{ClaimRef, DELETE, Marks, Outcome, RETAIN, Volume};
@@ -67,7 +69,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         return one(Restore::Write(Box::new(report::released(v, &left, &stay, now)?)), now);
     }
     match held(record) {
-        Some(hold) => one(Restore::Hold(hold), now),
+        Some(hold) => let_loose(v, record, hold, now),
         None => leave_lock(v, outcome(ended), now),
     }
 }

@@ -291,8 +291,12 @@ impl<'a> Scribe<'a> {
     fn aftermath(run: &Run) -> &'static str {
         match (run.goal, run.reached) {
             (Goal::New, _) => "; the restored volumes stay under the claims, the old ones stay Retained",
-            (_, RestorePhase::New) => ". Nothing was stopped or replaced",
-            (_, RestorePhase::ScalingDown) => ". No volume was replaced; what was stopped is started again",
+            (_, RestorePhase::New | RestorePhase::ScalingDown) if run.down_since.is_none() => {
+                ". Nothing was stopped or replaced"
+            }
+            (_, RestorePhase::New | RestorePhase::ScalingDown) => {
+                ". No volume was replaced; what was stopped is started again"
+            }
             _ => ". Rolled back: the old volumes are under the claims",
         }
     }

@@ -86,6 +86,8 @@ pub enum Sight {
     Ending(bool),
     Closing(bool),
     Kin(BTreeSet<String>),
+    /// Somebody refuses that our marks are taken off the claim of that name.
+    Kept(String),
     /// Our own create was answered, of a claim from a snapshot or of an empty one: its uid.
     Made(String),
 }
@@ -214,6 +216,8 @@ pub struct Sights {
     kin: Seen<BTreeSet<String>>,
     /// The uids of the claims that this process has made.
     pub made: BTreeSet<String>,
+    /// Claims that keep our marks.
+    pub kept: BTreeSet<String>,
     /// Where the journal was when it was last known.
     pub course: Option<Course>,
     /// The undo that was last seen under way, by the value that asked for it.
@@ -262,6 +266,7 @@ impl Sights {
             Sight::Ending(ending) => self.ending = Seen::Known(ending),
             Sight::Closing(closing) => self.closing = Seen::Known(closing),
             Sight::Kin(names) => self.kin = Seen::Known(names),
+            Sight::Kept(claim) => drop(self.kept.insert(claim)),
             Sight::Made(uid) => drop(self.made.insert(uid)),
         }
     }

@@ -46,6 +46,16 @@ pub struct Steer {
     pub tried: Vec<String>,
 }
 
+/// A claim that is not the restore's any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlabel {
+    pub name: String,
+    pub uid: String,
+    pub version: String,
+    /// Its label managed-by says us.
+    pub managed: bool,
+}
+
 /// A claim or a pod, by uid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doomed {

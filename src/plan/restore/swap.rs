@@ -11,7 +11,7 @@ use super::{Doomed, Go, Holds, NewClaim, Reserve, Restore, ending, own, release,
 use crate::api::condition::Reason;
 use crate::api::shared::Goal;
 use crate::plan::flow::Feed;
-use crate::plan::noun::{Claim, RETAIN, Refusal};
+use crate::plan::noun::{Claim, RETAIN, Refusal, Volume};
 use crate::plan::view::{Read, View};
 
 /// On the way back there is no deadline: it goes on when the claim is gone.
@@ -26,6 +26,8 @@ enum Place {
     Binding,
     /// Its volume is reserved, and its controller has not seen that yet.
     Freeing(String),
+    /// Somebody's claim has the name: what is reserved for it is freed.
+    Taken(Vec<Restore>),
     Fail(Refusal),
 }
 
@@ -39,6 +41,7 @@ pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
         match place(v, run, item)? {
             Place::There => {}
             Place::Step(more) => batch.extend(more),
+            Place::Taken(free) => return Ok(steps(free)),
             Place::Fail(refusal) => return Ok(Some(Go::Fail(refusal))),
             Place::Leaving(since) if run.goal == Goal::New => {
                 let by = since + v.want.restore.deletion_timeout;
@@ -90,9 +93,19 @@ fn unbound(v: &View, item: &Item) -> Result<Refusal, Read> {
     Ok(Refusal::new(Reason::StageTimeout, message))
 }
 
-fn foreign(item: &Item) -> Place {
+/// A volume that stayed reserved would bind to whatever claim comes after theirs.
+fn foreign(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
+    let mut batch = vec![];
+    for (_, placed) in release::volumes(&run.deed).filter(|(other, _)| other.pvc == item.pvc) {
+        if let Some(volume) = find(v, &run.deed, item, placed)? {
+            batch.extend(ending::free(v, &run.deed, item, placed, volume));
+        }
+    }
+    if !batch.is_empty() {
+        return Ok(Place::Taken(batch));
+    }
     let message = format!("claim {} was made or taken over by somebody else during the restore", item.pvc);
-    Place::Fail(Refusal::new(Reason::Foreign, message))
+    Ok(Place::Fail(Refusal::new(Reason::Foreign, message)))
 }
 
 fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
@@ -102,7 +115,7 @@ fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
         return Ok(Place::Leaving(since));
     }
     if !own::was(item, claim) && !own::is_ours(v, run, item, claim)? {
-        return Ok(foreign(item));
+        return foreign(v, run, item);
     }
     let stands = match (run.goal, wanted) {
         (_, Some(wanted)) => claim.asked.as_ref() == Some(&wanted.pv),
@@ -196,7 +209,7 @@ fn make(v: &View, run: &Run, item: &Item, wanted: Option<&Placed>) -> Result<Pla
             let claim = NewClaim {
                 volume: Some(wanted.pv.clone()),
                 restored_by: Some(signature(v)),
-                ..sized(stage::new_claim(v, item, None)?, &volume.capacity)
+                ..fitted(stage::new_claim(v, item, None)?, volume)
             };
             Place::Step(vec![Restore::Make(Box::new(claim))])
         }
@@ -214,10 +227,13 @@ fn make(v: &View, run: &Run, item: &Item, wanted: Option<&Placed>) -> Result<Pla
     })
 }
 
-/// A claim asks for no more than its volume has: restored into a smaller one it would stay Pending for ever.
-fn sized(mut claim: NewClaim, capacity: &str) -> NewClaim {
-    if crate::plan::quantity::exceeds(&claim.manifest.storage, capacity) {
-        capacity.clone_into(&mut claim.manifest.storage);
+/// A claim asks for no more than its volume has, and for the volume's class: else it would stay Pending for ever.
+fn fitted(mut claim: NewClaim, volume: &Volume) -> NewClaim {
+    if crate::plan::quantity::exceeds(&claim.manifest.storage, &volume.capacity) {
+        volume.capacity.clone_into(&mut claim.manifest.storage);
+    }
+    if let Some(class) = &volume.class {
+        claim.manifest.storage_class_name = Some(class.clone());
     }
     claim
 }

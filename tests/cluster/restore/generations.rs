@@ -169,6 +169,11 @@ async fn release(s: &Scene, aside: &[String]) {
     let left: Vec<_> = left.iter().filter(|name| aside.contains(name)).collect();
     let events = s.events("StatefulSetRestore", "back").await;
     assert!(left.is_empty(), "{left:?} are still there: {events:?}");
+    let claims = s.api::<PersistentVolumeClaim>().list(&kube::api::ListParams::default()).await.unwrap().items;
+    let bears = |claim: &&PersistentVolumeClaim| {
+        claim.labels().contains_key(label::RESTORE) || claim.annotations().contains_key(annotation::RESTORED_BY)
+    };
+    assert_eq!(claims.iter().find(bears).map(ResourceExt::name_any), None, "its claims are as any others");
     s.all_say("web", "two").await;
     // Created anew, as GitOps does: it was carried out before.
     let ended = s.restore("back", "web", &json!({})).await.expect(10);

@@ -136,6 +136,9 @@ fn freed(world: &mut World, blows: &Blows, what: After) {
     if keys().iter().any(|key| !world.contents()[&key.pvc("web")].starts_with("new")) {
         world.violations.push("a volume in use was freed".into());
     }
+    if world.claims.values().any(|claim| claim.restore.is_some() || claim.restored_by.is_some()) && !refused {
+        world.violations.push("a claim bears our marks".into());
+    }
     if !world.finalizers.is_empty() && !refused {
         world.violations.push("the finalizer is left".into());
     }

@@ -3,6 +3,7 @@
 
 pub mod before;
 mod binder;
+mod class;
 pub mod storage;
 mod sweep;
 mod truth;

@@ -232,3 +232,26 @@ fn a_staging_claim_that_somebody_uses_holds_up_no_end() {
     }
     assert!(held > 0, "none of these turned back over it");
 }
+
+/// Somebody's admission refuses that our marks are taken off a claim: that holds up no end.
+#[test]
+fn a_claim_whose_marks_stay_holds_up_no_end() {
+    runtime().block_on(async {
+        let mut stayed = 0;
+        for at in 0..16 {
+            let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
+            run(&world, "restore", restore::next).await;
+            tokio::time::sleep(Duration::from_hours(25)).await;
+            let writes = world.borrow().writes;
+            world.borrow_mut().released = true;
+            world.borrow_mut().blows = vec![(writes + at, Blow::Refuse)];
+            run(&world, "release", release::next).await;
+            let world = world.borrow();
+            let labelled = world.claims.values().filter(|claim| claim.restore.is_some()).count();
+            let held = !world.finalizers.is_empty();
+            stayed += usize::from(labelled == 1 && !held);
+            assert!(labelled == 0 || labelled == 1 || held, "{at}: {labelled}");
+        }
+        assert_eq!(stayed, keys().len());
+    });
+}

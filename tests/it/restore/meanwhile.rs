@@ -18,7 +18,7 @@ fn refused(mut world: World, says: &str) -> World {
     let world = runtime().block_on(live(world, &blows, restore::next));
     let said = world.status.message.clone().unwrap_or_default();
     assert_eq!(world.status.phase, Some(RestorePhase::Failed), "{said}");
-    assert!(said.contains(says), "{said}");
+    assert!(said.contains(says) && said.ends_with(". Nothing was stopped or replaced"), "{said}");
     let after: Vec<String> = world.pods.values().map(|instance| instance.pod.uid.clone()).collect();
     assert_eq!(before, after[..before.len()], "nothing was stopped");
     assert!(world.now().duration_since(start).as_secs() < 60, "and nothing was waited for");
@@ -64,6 +64,29 @@ fn a_replica_that_came_meanwhile_and_is_not_in_the_run_is_not_stopped() {
 #[test]
 fn a_statefulset_that_was_deleted_meanwhile_is_told_of() {
     refused(new(Blow::Orphan), "StatefulSet shop/web was deleted, and its pods were left running (web-0, web-1)");
+}
+
+/// What is said of the pods is what became of them, whichever request is refused.
+#[test]
+fn a_restore_that_turned_back_before_the_swap_says_whether_it_has_stopped_anything() {
+    let rt = runtime();
+    let pods = |world: &World| world.pods.values().map(|instance| instance.pod.uid.clone()).collect::<Vec<_>>();
+    let (mut untouched, mut stopped) = (0, 0);
+    for at in STAGING..rt.block_on(case(&[], STAGED, restore::next)).writes {
+        let world = rt.block_on(async { World::new(&[(at, Blow::Refuse)], STAGED) });
+        let before = pods(&world);
+        let world = rt.block_on(live(world, &[(at, Blow::Refuse)], restore::next));
+        let said = world.status.message.clone().unwrap();
+        if said.ends_with("Nothing was stopped or replaced") {
+            assert_eq!(before, pods(&world), "{at}: {said}");
+            untouched += 1;
+        } else if said.ends_with("what was stopped is started again") {
+            stopped += 1;
+        } else {
+            assert_ne!(before, pods(&world), "{at}: {said}");
+        }
+    }
+    assert!(untouched > 15 && (1..5).contains(&stopped), "{untouched}, {stopped}");
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use sts_backup::api::FINALIZER;
 use sts_backup::api::restore::RestorePhase;
-use sts_backup::plan::noun::DELETE;
+use sts_backup::plan::noun::{DELETE, RETAIN, Volume};
+use sts_backup::plan::restore::invariant::Promise;
 
 use super::sweep::Blows;
-use super::world::{Blow, Odd, PODS, World, keys};
+use super::world::{Blow, Odd, PODS, UID, World, Wrong, keys};
 
 /// Deeds after which a restore may fail, or be held for people to decide.
 const HARD: [Blow; 9] = [
@@ -93,22 +94,39 @@ fn closed(world: &World, blows: &Blows, check: &mut impl FnMut(bool, &str)) {
     check(world.lease.fence.is_some(), "fence left");
     check(world.lease.holder.is_some() && !struck(&[Blow::Refuse, Blow::Barred]), "Lease still held");
     let same = !world.no_target && world.target.uid == "sts";
-    check(same && world.target.replicas != world.meant, "wrong replicas");
+    let late = |wrong| world.is_excused(wrong, "");
+    check(same && world.target.replicas != world.meant && !late(Wrong::Replicas), "wrong replicas");
     let ready = world.pods.values().filter(|instance| instance.pod.ready_since.is_some()).count();
-    check(ready != PODS as usize && odd != Odd::Sick && !hard, "pods are not ready");
+    check(ready != PODS as usize && odd != Odd::Sick && !hard && !late(Wrong::Unready), "pods are not ready");
     check(same && (odd != Odd::Scaled) == (world.target.retention.scaled == DELETE), "retention policy not put back");
-    check(world.sources.values().any(|source| !source.pinned.is_empty()), "a snapshot is still pinned");
+    let pinned = world.sources.values().any(|source| !source.pinned.is_empty());
+    check(pinned && !late(Wrong::Pinned), "a snapshot is still pinned");
     let ours = |name: &&String| name.ends_with("-stage-restore") && !world.others.contains_key(*name);
     let staging = world.claims.keys().any(|name| ours(&name));
     check(staging && !struck(&[Blow::Straggler]), "staging claim left");
     let finalizer = world.finalizers.iter().any(|name| name == FINALIZER);
     let undoable = world.status.undo_deadline.is_some();
     check(finalizer != undoable && !world.leaving, "finalizer and undo window differ");
-    let under: Vec<&String> = world.claims.values().filter_map(|claim| claim.volume.as_ref()).collect();
-    let loose = world.ours().filter(|(name, _)| !under.contains(name)).count();
-    let wanted = if undoable || struck(&[Blow::Deleted]) || hard { keys().len() } else { 0 };
-    // A known limit: without a StatefulSet nothing is scaled up, and a claim that somebody replaces at the very end is not
-    // looked at again; the new volume stays, Retained and labelled.
-    let unseen = struck(&[Blow::DeleteTarget]) && struck(&[Blow::ReplaceClaim]);
-    check(loose > wanted && !unseen && !struck(&[Blow::Straggler]), "a volume leaked");
+    let its = keys().iter().filter_map(|key| world.claims.get(&key.pvc("web"))).collect::<Vec<_>>();
+    let labelled = its.iter().any(|claim| claim.restore.is_some() || claim.restored_by.is_some());
+    check(
+        labelled && !undoable && !struck(&[Blow::Refuse, Blow::Straggler, Blow::LabelClaim]),
+        "a claim bears our marks",
+    );
+    let leaked = world.ours().any(|(name, disk)| is_leaked(world, blows, name, &disk.volume));
+    check(leaked && !struck(&[Blow::Straggler]), "a volume leaked");
+}
+
+/// It is under no claim; no release will free it, nobody is told of it, and no case explains why it is there.
+fn is_leaked(world: &World, blows: &Blows, name: &String, volume: &Volume) -> bool {
+    let under = world.claims.values().any(|claim| claim.volume.as_ref() == Some(name));
+    let status = &world.status;
+    let olds = status.plan.iter().flat_map(|plan| &plan.claims).filter_map(|item| item.old_pv.as_ref());
+    let known = olds.chain(status.staged.iter().filter_map(|staged| staged.pv.as_ref())).any(|pv| pv == name);
+    let marked = volume.policy == RETAIN && volume.marks.restore.as_deref() == Some(UID);
+    // A release comes; or the object is deleted, and it is kept for people.
+    let kept = status.undo_deadline.is_some() || blows.iter().any(|(_, blow)| *blow == Blow::Deleted);
+    let told = status.message.as_ref().is_some_and(|told| told.contains(&format!("{name} stays")));
+    let forsaken = world.is_excused(Wrong::Stored(Promise::Mark), name);
+    !under && !(known && marked && kept) && !told && !forsaken
 }

@@ -3,6 +3,7 @@
 
 mod blow;
 mod deed;
+mod excuse;
 mod nature;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,7 @@ use crate::life;
 
 pub use blow::Blow;
 use deed::Other;
+pub use excuse::Wrong;
 pub use nature::PULL;
 
 /// What kind of cluster it is.
@@ -125,8 +127,8 @@ pub struct World {
     /// All restores of the StatefulSet, ours among them.
     pub peers: Vec<Peer>,
     pub others: BTreeMap<String, Other>,
-    /// The beginnings of what is not held against us: of volumes whose claim their owner took away, of what came too late.
-    pub forsaken: Vec<String>,
+    /// What is not held against us, and of which claim or volume.
+    excused: Vec<(Wrong, String)>,
     /// The claim that somebody has deleted or replaced.
     pub hit: Option<String>,
     pub reads: usize,
@@ -222,7 +224,7 @@ impl World {
             idle: false,
             peers: vec![],
             others: BTreeMap::new(),
-            forsaken: vec![],
+            excused: vec![],
             hit: None,
             reads: 0,
             fail_read: None,
@@ -357,7 +359,7 @@ impl World {
         let mut all = invariant::broken(&state(self.object(), &self.status));
         all.extend(self.ghost.iter().flat_map(|status| invariant::broken(&state(UID, status))));
         for broken in all {
-            self.violate(broken);
+            self.breach(broken);
         }
         self.look_at_others(false);
     }

@@ -17,6 +17,7 @@ struct Volume {
     /// Namespace and name of the claim that it is for, and the uid of the one that has it.
     of: Option<(String, String)>,
     claim: String,
+    class: String,
 }
 
 impl Volume {
@@ -30,6 +31,7 @@ impl Volume {
             should: phase(store, object),
             of: of.is_object().then(|| (word(&of["namespace"]), word(&of["name"]))),
             claim: word(&of["uid"]),
+            class: word(&object["spec"]["storageClassName"]),
         }
     }
 
@@ -43,6 +45,7 @@ struct Claim {
     key: Key,
     uid: String,
     named: String,
+    class: String,
     bound: bool,
     leaving: bool,
     lost: bool,
@@ -54,6 +57,7 @@ impl Claim {
             key: key.clone(),
             uid: text(object, "/metadata/uid").to_owned(),
             named: text(object, "/spec/volumeName").to_owned(),
+            class: text(object, "/spec/storageClassName").to_owned(),
             bound: object["metadata"]["annotations"][BOUND] == "yes",
             leaving: is_leaving(object),
             lost: object["status"]["phase"] == "Lost",
@@ -87,7 +91,9 @@ impl Storage {
                 volume.of.is_none()
                     || volume.is_for(&claim.key) && (volume.claim.is_empty() || volume.claim == claim.uid)
             };
-            if let Some(volume) = volume.filter(free).filter(|_| !claim.bound && !claim.leaving)
+            // A claim of another class stays Pending.
+            let fits = |volume: &&Volume| volume.class == claim.class && !claim.bound && !claim.leaving;
+            if let Some(volume) = volume.filter(free).filter(fits)
                 && self.is_due(store, format!("bind {}", claim.uid), 30)
             {
                 bind(store, &claim.key, &claim.uid, &volume.key);

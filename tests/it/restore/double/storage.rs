@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sts_backup::api::foreign;
 
 use super::super::world::Odd;
-use super::before::{self, CLASS, NODES, claim_key, pod_key, set_key, volume_key};
+use super::before::{self, NODES, claim_key, pod_key, set_key, volume_key};
 use super::binder::{bind, is_reserved};
 use crate::apiserver::State;
 use crate::apiserver::kind::Key;
@@ -250,7 +250,8 @@ impl Storage {
             let node = claim["metadata"]["annotations"][foreign::SELECTED_NODE].as_str();
             let mounted = store.all("pods").any(|(_, pod)| mounts(pod).contains(&key.name));
             let reserved = store.all("persistentvolumes").any(|(_, volume)| is_reserved(volume, &key));
-            if reserved || text(&claim, "/spec/storageClassName") != CLASS {
+            let class = store.get(&Key::new("storageclasses", "", text(&claim, "/spec/storageClassName")));
+            if reserved || class.is_none_or(|class| text(class, "/provisioner") != DRIVER) {
                 continue;
             }
             let Some(node) = node.or(mounted.then_some(NODES[0])) else { continue };
@@ -281,12 +282,14 @@ impl Storage {
         self.count += 1;
         let (uid, handle) =
             (text(store.get(claim).unwrap(), "/metadata/uid").to_owned(), format!("handle-{}", self.count));
-        let storage = store.get(claim).unwrap()["spec"]["resources"]["requests"]["storage"].clone();
+        let asked = &store.get(claim).unwrap()["spec"];
+        let (storage, class) = (asked["resources"]["requests"]["storage"].clone(), asked["storageClassName"].clone());
         let key = volume_key(&format!("pvc-{uid}"));
         let spec = json!({
             "csi": { "driver": DRIVER, "volumeHandle": handle },
             "persistentVolumeReclaimPolicy": "Delete",
             "capacity": { "storage": storage },
+            "storageClassName": class,
             "claimRef": { "kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": claim.namespace,
                 "name": claim.name, "uid": uid },
         });

@@ -1,5 +1,6 @@
 //! What must hold once a command has ended, disturbed or not: judged by the double's objects.
 
+use serde_json::Value;
 use sts_backup::api::restore::{RestorePhase, StatefulSetRestoreStatus};
 use sts_backup::api::{FINALIZER, annotation, label};
 
@@ -120,6 +121,14 @@ fn closed(
     };
     check(loose > wanted && !excuse.late && !excuse.hard, "a volume leaked");
     check(loose < wanted && !excuse.hard && !excuse.deleted, "a volume that was set aside is gone");
+    let marks = |claim: &Value| {
+        let bears = |part: &str, key: &str| !claim["metadata"][part][key].is_null();
+        let managed = &claim["metadata"]["labels"][label::MANAGED_BY] == label::MANAGED_BY_VALUE;
+        bears("labels", label::RESTORE) || bears("annotations", annotation::RESTORED_BY) || managed
+    };
+    let marked = store.all("persistentvolumeclaims").any(|(_, claim)| marks(claim));
+    let over = status.undo_deadline.is_none() && !excuse.deleted;
+    check(over && marked && !excuse.late && !excuse.hard, "a claim bears our marks");
     if case.what == What::Release && !excuse.refused {
         check(status.undo_deadline.is_some(), "not released");
     }

@@ -172,7 +172,7 @@ impl World {
                 Ok(vec![sight(Sight::Source(pin.name.clone(), Box::new(Some(source.clone()))))])
             }
             Restore::Stage(new) | Restore::Make(new) => Ok(self.make(World::object_of(me), new)),
-            Restore::Steer(_) | Restore::DropClaim(_) => self.on_claim(step),
+            Restore::Steer(_) | Restore::Unlabel(_) | Restore::DropClaim(_) => self.on_claim(step),
             Restore::Protect(tend) | Restore::Settle(tend) | Restore::Discard(tend) => self.tend(tend),
             Restore::Reserve(reserve) => self.reserve(reserve),
             Restore::Retain(keep) if self.is_there(&keep.uid, &keep.version) => {
@@ -210,6 +210,15 @@ impl World {
                 claim.tried.clone_from(&steer.tried);
                 claim.version = version;
                 Ok(vec![Fact::Claim(steer.name.clone(), Some(claim.clone()))])
+            }
+            Restore::Unlabel(of) => {
+                let version = self.uid("v");
+                let same = |claim: &&mut Claim| claim.uid == of.uid && claim.version == of.version;
+                let Some(claim) = self.claims.get_mut(&of.name).filter(same) else { return Err(Fault::Lost) };
+                (claim.restore, claim.restored_by) = (None, None);
+                claim.tried.clear();
+                claim.version = version;
+                Ok(vec![Fact::Claim(of.name.clone(), Some(claim.clone()))])
             }
             Restore::DropClaim(doomed) => {
                 let now = self.now();

@@ -1,6 +1,5 @@
 //! What others do in the restore's world, and what is theirs: claims and volumes that no restore may touch.
 
-use sts_backup::api::shared::Goal;
 use sts_backup::plan::noun::{Marks, RETAIN};
 use sts_backup::plan::restore::Doomed;
 
@@ -37,27 +36,8 @@ impl World {
 
     /// Whose it is has no claim any more, by their own hand; what becomes of its volume is theirs to see to.
     fn forsake(&mut self, pvc: &str) {
-        self.forsaken.extend(self.others.remove(pvc).map(|other| format!("volume {} ", other.pv)));
-    }
-
-    /// A request of a process that is dead. Once the run has turned back or is over, nobody is left who could know of it:
-    /// a claim, a mark or a pin that comes then stays until somebody takes it away, and takes nothing from anybody. A
-    /// scale-down that comes then stops the pods: a known limit. The way back has changed nothing on a StatefulSet that it
-    /// found running, so its version is no bar; what is one is that no successor has the lock before 30 s of silence. The same
-    /// holds for the deletion of a claim that comes when the run is over, and its volume has its own reclaim policy again.
-    pub fn land(&mut self, step: &Restore) {
-        if self.status.run.as_ref().is_none_or(|run| run.goal == Some(Goal::Old)) {
-            let late = match step {
-                Restore::Protect(tend) => vec![format!("volume {} ", tend.pv)],
-                Restore::Stage(new) => vec![format!("claim {} ", new.name)],
-                Restore::Pin(_) => vec!["a snapshot is still pinned".into()],
-                Restore::Scale(_) => {
-                    ["the StatefulSet is at 0", "wrong replicas", "pods are not ready"].map(String::from).into()
-                }
-                Restore::DropClaim(doomed) if self.status.run.is_none() => vec![format!("claim {}", doomed.name)],
-                _ => vec![],
-            };
-            self.forsaken.extend(late);
+        if let Some(other) = self.others.remove(pvc) {
+            self.volume_is_forsaken(&other.pv);
         }
     }
 
@@ -141,6 +121,7 @@ impl World {
             }
             Blow::DeleteClaim => {
                 self.forsake(&pvc);
+                self.claim_is_deleted(&pvc);
                 if let Some(claim) = self.claims.get_mut(&pvc) {
                     claim.leaving = true;
                     claim.leaving_since.get_or_insert(now);
@@ -152,6 +133,7 @@ impl World {
             // One that is in use does not go.
             Blow::ReplaceClaim if !self.pods.values().any(|instance| instance.pod.claims.contains(&pvc)) => {
                 self.forsake(&pvc);
+                self.claim_is_taken(&pvc);
                 self.claims.remove(&pvc);
                 self.settle_in(&pvc, false);
                 self.hit = Some(pvc);
@@ -232,6 +214,7 @@ impl World {
     fn forge_status(&mut self, blow: Blow, pvc: &str) {
         let other = &self.others["data-db-0"];
         let volume = &self.disks[&other.pv].volume;
+        let named = other.pv.clone();
         let (pv, uid, handle) = (Some(other.pv.clone()), Some(volume.uid.clone()), Some(volume.handle.clone()));
         let claim = Some(other.claim.clone());
         let plan = self.status.plan.iter_mut().flat_map(|plan| &mut plan.claims).find(|item| item.pvc == pvc);
@@ -249,8 +232,11 @@ impl World {
         };
         self.version += 1;
         self.hit = Some(pvc.into());
+        self.volume_is_named(&named);
         // What the status does not name any more nobody can put away.
-        self.forsaken.extend(was.map(|was| format!("volume {was} ")));
+        if let Some(was) = was {
+            self.volume_is_forsaken(&was);
+        }
     }
 
     /// The journal is gone with the object: only what its processes remember is left of the run.
@@ -278,7 +264,7 @@ impl World {
         disk.volume.claim.as_mut().unwrap().uid = None;
         disk.volume.phase = "Available".into();
         disk.volume.version = version;
-        self.forsaken.push("claim data-web-0: volumes".into());
+        self.volume_is_rescued("data-web-0");
     }
 
     /// What no request may do; one that comes too late does nothing.
@@ -291,7 +277,9 @@ impl World {
         };
         match step {
             Restore::DropClaim(doomed) if using(doomed) => Some(format!("claim {} is deleted in use", doomed.name)),
-            Restore::Stage(new) | Restore::Make(new) if self.is_loose(new.snapshot.as_ref()) => {
+            Restore::Stage(new) | Restore::Make(new)
+                if self.is_loose(new.snapshot.as_ref()) && !self.is_excused(Wrong::Unpinned, &new.name) =>
+            {
                 Some(format!("claim {} is made from a snapshot that is not pinned", new.name))
             }
             Restore::Reserve(reserve) if self.is_held(&reserve.pv) => {
@@ -339,15 +327,5 @@ impl World {
 
     fn is_used(&self, pv: &str) -> bool {
         self.disks.get(pv).is_some_and(|disk| disk.volume.phase != "Released")
-    }
-
-    pub fn violate(&mut self, what: String) {
-        // What somebody did to this claim is not our doing.
-        let theirs = self.hit.as_ref().is_some_and(|pvc| what.contains(pvc)) && !what.contains("somebody else's");
-        let theirs = theirs || self.forsaken.iter().any(|volume| what.contains(volume));
-        if !theirs && !self.violations.contains(&what) {
-            self.note(|| format!("  !!!  {what}"));
-            self.violations.push(what);
-        }
     }
 }

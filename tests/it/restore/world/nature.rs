@@ -25,7 +25,8 @@ impl World {
                         }
                         // A StatefulSet that somebody puts there stands behind no fence.
                         if self.target.uid == "sts" {
-                            self.violate(format!("the StatefulSet started on an empty claim {claim}"));
+                            let why = format!("the StatefulSet started on an empty claim {claim}");
+                            self.wrong(Wrong::StartedEmpty, claim, why);
                         }
                     }
                 }
