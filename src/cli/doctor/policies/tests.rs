@@ -67,7 +67,7 @@ fn what_is_refused_whoever_sends_it_is_told() {
 }
 
 fn roles() -> Roles {
-    let rule = |resources: &[&str], verbs: &[&str]| json!({ "apiGroups": ["backup.sts-backup.io"], "resources": resources, "verbs": verbs });
+    let allow = |resources: &[&str], verbs: &[&str]| json!({ "apiGroups": ["backup.sts-backup.io"], "resources": resources, "verbs": verbs });
     let role = |kind: &str, name: &str, namespace: Option<&str>, rules: Vec<Value>| json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": { "name": name, "namespace": namespace }, "rules": rules });
     let binding = |kind: &str, of: &str, name: &str, namespace: Option<&str>, subjects: Value| {
         json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": { "name": "b", "namespace": namespace },
@@ -78,17 +78,17 @@ fn roles() -> Roles {
     let everything = json!({ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] });
     Roles {
         cluster_roles: vec![
-            read(role("ClusterRole", "edit", None, vec![rule(&["statefulsetbackups"], &["get", "create"])])),
-            read(role("ClusterRole", "look", None, vec![rule(&["statefulsetbackups"], &["get", "list", "delete"])])),
+            read(role("ClusterRole", "edit", None, vec![allow(&["statefulsetbackups"], &["get", "create"])])),
+            read(role("ClusterRole", "look", None, vec![allow(&["statefulsetbackups"], &["get", "list", "delete"])])),
             read(role("ClusterRole", "all", None, vec![everything])),
             read(role(
                 "ClusterRole",
                 "runner",
                 None,
-                vec![rule(&["statefulsetbackups"], &["patch"]), rule(&["statefulsetbackups/status"], &["patch"])],
+                vec![allow(&["statefulsetbackups"], &["patch"]), allow(&["statefulsetbackups/status"], &["patch"])],
             )),
         ],
-        roles: vec![read(role("Role", "edit", Some("crm"), vec![rule(&["statefulsetrestores"], &["patch"])]))],
+        roles: vec![read(role("Role", "edit", Some("crm"), vec![allow(&["statefulsetrestores"], &["patch"])]))],
         cluster_bindings: vec![
             read(binding("ClusterRoleBinding", "ClusterRole", "all", None, user("admin"))),
             read(binding("ClusterRoleBinding", "ClusterRole", "all", None, user("system:kube-controller-manager"))),
