@@ -74,6 +74,7 @@
 //! | [`run`], [`run::file`], [`run::restore`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
 //! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; leader election, metrics and health |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
+//! | `cli/doctor/` | whom and what the admission policies stop once they deny |
 //! | `cli/*` | one file per verb that a person types; `cli/output.rs` has the formats, `cli/follow.rs` asks for a run and waits for its end |
 //! | [`generate`] | CRDs, roles, admission policies and a whole installation as text, committed under `manifests/` and compared by `just drift` |
 //! | `charts/`, `Containerfile` | the same installation by helm, made of the generated files; the image |

@@ -129,6 +129,8 @@ words! {
         SpecAccepted,
         /// The schedule has no date to come.
         NeverDue,
+        /// Event: status says of the newest scheduled time what cannot be true, and it is not gone by.
+        ScheduleTimeDoubted,
 
         /// Event, a warning of a restore: an autoscaler or an operator owns the replica count.
         ReplicasOwned,

@@ -1,5 +1,9 @@
 //! `doctor`: what people do when a run has left something behind that no process puts right.
 
+mod authors;
+mod needs;
+mod policies;
+
 use std::process::ExitCode;
 
 use clap::Args;
@@ -19,15 +23,28 @@ pub struct Doctor {
     /// which ends as it stands, or of a run whose object is gone
     #[arg(long, value_name = "[NAMESPACE/]STATEFULSET")]
     lift_fence: Option<Target>,
+    /// List how the admission policies stand, and which authors, objects and runs they stop once they deny
+    #[arg(long, conflicts_with = "lift_fence")]
+    policies: bool,
+    /// How the list is written
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", requires = "policies")]
+    output: output::Output,
     /// Say what would be done, and do nothing
     #[arg(long, requires = "lift_fence")]
     dry_run: bool,
 }
 
 const HELP: &str = "doctor --lift-fence [NAMESPACE/]STATEFULSET clears what a restore that is Held, or a run whose \
-                    object is gone, has left on the lock of a StatefulSet; with --dry-run it says what it would clear\n";
+                    object is gone, has left on the lock of a StatefulSet; with --dry-run it says what it would clear\n\
+                    doctor --policies lists how the admission policies stand, and whom and what they stop once they deny\n";
 
 pub fn run(global: &Global, asked: &Doctor) -> Result<ExitCode> {
+    if asked.policies {
+        return block_on(async {
+            let connection = client::connect(&global.access()).await?;
+            policies::run(&connection, global.namespace.as_deref(), asked.output).await
+        });
+    }
     let Some(target) = &asked.lift_fence else {
         output::print(HELP)?;
         return Ok(ExitCode::SUCCESS);

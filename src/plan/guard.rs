@@ -35,7 +35,7 @@ impl Guard {
     }
 
     /// Which object is amiss, and what is; none: it stands.
-    fn gap(&self, policy: &str) -> Option<(String, String)> {
+    pub fn gap(&self, policy: &str) -> Option<(String, String)> {
         let of_policy = format!("ValidatingAdmissionPolicy {policy}");
         let of_binding = format!("ValidatingAdmissionPolicyBinding {policy}");
         if let Some(why) = &self.unread {

@@ -5,6 +5,7 @@
 //! a few look-ups in sorted sets, however many others there are. Each object has at most one request under way.
 
 mod backup;
+mod doubt;
 pub mod entry;
 mod heard;
 mod index;

@@ -140,17 +140,27 @@ async fn guard(c: &Cluster, name: &'static str) -> Result<Guard, Fault> {
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(c.client.clone());
     let policy = get(&policies, name, &format!("validatingadmissionpolicy/{name}")).await?;
     let binding = get(&bindings, name, &format!("validatingadmissionpolicybinding/{name}")).await?;
+    Ok(guard_of(name, policy.as_ref(), binding.as_ref()))
+}
+
+/// What the policy of that name and its binding say.
+pub fn guard_of(
+    name: &str,
+    policy: Option<&ValidatingAdmissionPolicy>,
+    binding: Option<&ValidatingAdmissionPolicyBinding>,
+) -> Guard {
     let written = |policy: &ValidatingAdmissionPolicy| policy.annotations().get(annotation::FORMAT).cloned();
-    let outdated = policy.as_ref().is_some_and(|policy| written(policy).as_deref() != Some(POLICY_FORMAT));
-    let bound = binding.map(|binding| binding.spec).filter(|spec| spec.policy_name == name);
-    Ok(Guard {
-        // Absent means Fail.
-        fails: policy
-            .map(|policy| policy.spec.and_then(|spec| spec.failure_policy).is_none_or(|policy| policy == "Fail")),
-        actions: bound.map(|spec| spec.validation_actions),
-        outdated,
+    // Absent means Fail.
+    let fails = |policy: &ValidatingAdmissionPolicy| {
+        policy.spec.as_ref().and_then(|spec| spec.failure_policy.as_ref()).is_none_or(|policy| policy == "Fail")
+    };
+    let bound = binding.map(|binding| &binding.spec).filter(|spec| spec.policy_name == name);
+    Guard {
+        fails: policy.map(fails),
+        actions: bound.map(|spec| spec.validation_actions.clone()),
+        outdated: policy.is_some_and(|policy| written(policy).as_deref() != Some(POLICY_FORMAT)),
         unread: None,
-    })
+    }
 }
 
 /// The namespaces that this one's annotation lets in.

@@ -82,6 +82,8 @@ pub struct Nature {
     pub hooks: bool,
     /// Somebody takes names of each run as soon as its id is known.
     pub squats: bool,
+    /// Who runs has rights of their own, and looks at no policy.
+    pub by_hand: bool,
     pub pace: Pace,
     agenda: BTreeMap<(Timestamp, u64), Due>,
     count: u64,

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::apiserver::fault::{self, Class, Strike};
 use crate::draw;
 use crate::shop::{DEEDS, Deed};
-use crate::wire::{Case, judge};
+use crate::wire::{Case, Standing, judge};
 
 /// What may befall a request, by name.
 pub fn strikes() -> Vec<(&'static str, Strike)> {
@@ -134,6 +134,33 @@ fn everything_happens_before_every_write() {
         }
     }
     sweep.end("deeds before every write", 300, start);
+}
+
+/// What guards nothing is needed for nothing that is known without it: names, uids, sources and ages.
+#[test]
+fn what_others_forge_does_no_harm_where_no_policy_stands() {
+    const FORGED: [Deed; 7] = [
+        Deed::Usurp,
+        Deed::ReplaceObject,
+        Deed::LabelObject,
+        Deed::StealLease,
+        Deed::ReplaceSnapshot,
+        Deed::CopySnapshot,
+        Deed::AddSnapshot,
+    ];
+    let (mut sweep, start) = (Sweep::default(), Instant::now());
+    // In a pod hooks do not start without them.
+    for (hooks, standing) in [(true, Standing::ByHand), (false, Standing::ByHand), (false, Standing::Unguarded)] {
+        let case = Case { standing, ..Case::of(hooks) };
+        let undisturbed = judge(&case);
+        assert!(undisturbed.bad.is_empty(), "{standing:?}: {:?}\n{}", undisturbed.bad, undisturbed.log.join("\n"));
+        for k in 0..undisturbed.writes {
+            for deed in FORGED {
+                sweep.go(format!("{standing:?}, hooks {hooks}: {deed:?} before write {k}"), &case.deed(k, deed));
+            }
+        }
+    }
+    sweep.end("forged deeds without policies", 250, start);
 }
 
 /// An object is deleted and its hooks are replaced, and the process dies or loses its lock then or later: what thaws is

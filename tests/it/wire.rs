@@ -47,6 +47,19 @@ pub struct Case {
     pub sigterm: Option<usize>,
     /// Broken on purpose: deletions without their preconditions.
     pub blind: bool,
+    pub standing: Standing,
+}
+
+/// What guards a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It runs in a pod, and the policies stand.
+    #[default]
+    Guarded,
+    /// It runs in a pod, and there are no policies.
+    Unguarded,
+    /// Somebody runs it with rights of their own, and there are no policies.
+    ByHand,
 }
 
 impl Case {
@@ -119,6 +132,10 @@ pub fn world(case: &Case) -> (ApiServer, Clock) {
         state.faults.deeds = case.deeds.iter().copied().collect();
         state.faults.sigterm_at = case.sigterm;
         state.faults.blind = case.blind;
+        if case.standing != Standing::Guarded {
+            shop::unguard(&mut state.store);
+        }
+        state.nature.by_hand = case.standing == Standing::ByHand;
     });
     (server, clock)
 }
@@ -164,7 +181,7 @@ pub async fn carry_out(
     let object = serde_json::from_value(found).unwrap();
     let slot = request.slot.as_deref().unwrap_or_default();
     let want = run::want(&object, &Settings::default(), request, clock.now()).unwrap();
-    let want = noun::Want { guarded: true, ..want };
+    let want = noun::Want { guarded: !server.look().nature.by_hand, ..want };
     let cluster = Cluster::new(client, want.clone(), clock);
     let mut view = View::new(want);
     view.fold(Fact::Record(Box::new(Seen::Known(record::record(&object, slot)))));

@@ -1,5 +1,6 @@
-//! One tenant with twenty thousand objects beside a hundred honest policies of others: every slot of theirs runs, in
-//! fair order, whatever the runs of the tenant do. The judge goes by what was done and when, and knows nothing of queues.
+//! One tenant with twenty thousand objects, in one namespace or in many, beside a hundred honest policies of others: every
+//! slot of theirs runs, in fair order, whatever the runs of the tenant do. The judge goes by what was done and when, and
+//! knows nothing of queues.
 
 mod judge;
 
@@ -24,10 +25,14 @@ const PLACES: usize = 10;
 const WAITING: usize = 3;
 /// A run that has not begun for so long holds no place.
 const START: i64 = 30;
-/// No honest run waits longer: all hundred of them, one after the other in the two places that no single tenant can have.
+/// A run that has been at work for so long keeps no place from a namespace that holds none.
+const LEND: i64 = 5 * 60;
+/// No honest run waits longer beside a tenant with one namespace: all hundred of them, one after the other in the two
+/// places that no single namespace can have.
 const LATE: i64 = 20 * 60;
 const HONEST: usize = 100;
 const SPACES: usize = 10;
+/// How the names of the tenant's namespaces begin; those of the others lie before and behind.
 const TENANT: &str = "tenant";
 /// From the Job to the begin of an honest run, and from there to its end.
 const STARTS: i64 = 2;
@@ -70,6 +75,8 @@ struct World {
     t: i64,
     index: Index,
     manner: Manner,
+    /// Namespaces of the tenant's.
+    tenants: usize,
     objects: BTreeMap<Uid, Object>,
     events: BTreeMap<(i64, usize), (Event, usize)>,
     grants: Vec<Grant>,
@@ -105,19 +112,27 @@ fn object(namespace: &str, name: &str, schedule: &str) -> Object {
     }
 }
 
+fn space(tenant: usize) -> String {
+    format!("{TENANT}-{tenant}")
+}
+
+fn is_honest(namespace: &str) -> bool {
+    !namespace.starts_with(TENANT)
+}
+
 impl World {
-    fn new(objects: usize, manner: Manner) -> World {
+    fn new(objects: usize, tenants: usize, manner: Manner) -> World {
         let mut all = BTreeMap::new();
         // Uids are random; these are so spread that neither side comes first.
         let uid = |n: usize| Uid(u128::try_from(n).unwrap().wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
         for n in 0..HONEST {
-            let namespace = format!("shop-{}", n % SPACES);
+            let namespace = format!("{}-{}", ["shop", "zoo"][n % 2], n % SPACES);
             all.insert(uid(n + 1), object(&namespace, &format!("policy-{n}"), "0 * * * *"));
         }
         for n in 0..objects {
             // Most want one run only, and that at once.
             let schedule = if n % 20 == 0 { "* * * * *" } else { "" };
-            all.insert(uid(n + 1 + HONEST), object(TENANT, &format!("forged-{n}"), schedule));
+            all.insert(uid(n + 1 + HONEST), object(&space(n % tenants), &format!("forged-{n}"), schedule));
         }
         let mut index = Index::new(context(PLACES));
         let feeds = Feed::of(&[]);
@@ -134,6 +149,7 @@ impl World {
             t: BEGIN,
             index,
             manner,
+            tenants,
             objects: all,
             events: BTreeMap::new(),
             grants: vec![],
@@ -216,7 +232,7 @@ impl World {
             None,
         );
         let namespace = run.namespace.clone();
-        let honest = namespace != TENANT;
+        let honest = is_honest(&namespace);
         self.grants.push(Grant { uid, namespace, slot, made: self.t, begun: None, ended: None });
         self.jobs.insert(n, job.clone());
         if honest || self.manner != Manner::Pends {
@@ -235,7 +251,8 @@ impl World {
     }
 
     fn happen(&mut self, event: Event, n: usize) {
-        let (uid, slot, honest) = (self.grants[n].uid, self.grants[n].slot.clone(), self.grants[n].namespace != TENANT);
+        let (uid, slot) = (self.grants[n].uid, self.grants[n].slot.clone());
+        let honest = is_honest(&self.grants[n].namespace);
         let attempt = self.jobs[&n].attempt;
         match event {
             Event::Begin => {
@@ -294,24 +311,29 @@ fn last(slot: &str, attempt: u32, outcome: Option<Outcome>) -> Last {
 /// Every honest slot ran once, in time; and in how many Jobs of the tenant's.
 fn judge(world: &World, end: i64) -> usize {
     let mut wanted: BTreeSet<(Uid, String)> = BTreeSet::new();
-    for (uid, _) in world.objects.iter().filter(|(_, object)| &*object.namespace != TENANT) {
+    for (uid, _) in world.objects.iter().filter(|(_, object)| is_honest(&object.namespace)) {
         // The first run is at the full hour, too, and takes its slot's place.
         wanted.extend((0..HOURS).map(|hour| (*uid, at(BEGIN + hour * 3600).to_string())));
     }
-    for grant in world.grants.iter().filter(|grant| grant.namespace != TENANT) {
+    for grant in world.grants.iter().filter(|grant| is_honest(&grant.namespace)) {
         assert!(wanted.remove(&(grant.uid, grant.slot.clone())), "more than was due: {grant:?}");
         let slot: Timestamp = grant.slot.parse().unwrap();
         let late = grant.made - slot.as_second();
-        assert!(late <= LATE && grant.ended.is_some(), "{late} s late: {grant:?}");
+        assert!(late <= late_at_most(world) && grant.ended.is_some(), "{late} s late: {grant:?}");
     }
     assert!(wanted.is_empty(), "{} slots did not run, {:?} among them", wanted.len(), wanted.first());
     let judge = Judge::new(world, end);
     judge.turns();
     judge.order();
     let idle = matches!(world.manner, Manner::Pends | Manner::Waits | Manner::Fails);
-    let most = judge.waiting.get(TENANT).and_then(|line| line.0.iter().max()).filter(|_| idle);
-    // The second in which one ends and another is made counts both.
-    assert!(most.is_none_or(|most| *most <= 2 * WAITING), "{most:?} runs that do not begin wait at once");
+    for tenant in (0..world.tenants).map(space) {
+        let most = judge.waiting.get(&*tenant).and_then(|line| line.0.iter().max()).filter(|_| idle);
+        // The second in which one ends and another is made counts both.
+        assert!(
+            most.is_none_or(|most| *most <= 2 * WAITING),
+            "{most:?} runs of {tenant} that do not begin wait at once"
+        );
+    }
     let most = world.writes.values().max().unwrap();
     let runs = world.grants.iter().fold(BTreeMap::<Uid, usize>::new(), |mut runs, grant| {
         *runs.entry(grant.uid).or_default() += 1;
@@ -320,17 +342,31 @@ fn judge(world: &World, end: i64) -> usize {
     for (uid, writes) in &world.writes {
         assert!(*writes <= 2 + 4 * runs.get(uid).unwrap_or(&0), "{writes} writes, {most} at most");
     }
-    world.grants.iter().filter(|grant| grant.namespace == TENANT).count()
+    world.grants.iter().filter(|grant| !is_honest(&grant.namespace)).count()
 }
 
-fn beside(objects: usize, manner: Manner) {
+/// Each turn of the tenant's namespaces goes before one of each honest namespace, and each of their runs may hold its place so
+/// long: those that hang do so once, those that do not begin hold it for a while each time.
+fn late_at_most(world: &World) -> i64 {
+    let turn = |holds: i64| i64::try_from(world.tenants.div_ceil(PLACES)).unwrap() * holds;
+    let turns = i64::try_from(HONEST / SPACES).unwrap();
+    match world.manner {
+        _ if world.tenants == 1 => LATE,
+        Manner::Hangs => turn(LEND) + LATE,
+        Manner::Pends | Manner::Waits | Manner::Fails => turns * (turn(START) + STARTS + WORKS) + LATE / 2,
+        Manner::Hurries => LATE,
+    }
+}
+
+fn beside(objects: usize, tenants: usize, manner: Manner) {
     let begun = Instant::now();
-    let mut world = World::new(objects, manner);
+    let mut world = World::new(objects, tenants, manner);
     let end = BEGIN + HOURS * 3600;
     // Two seconds short of the next slots.
     world.run(end - 2);
     let jobs = judge(&world, end);
-    println!("{manner:?}: {objects} objects of one tenant had {jobs} Jobs ({:.1?})", begun.elapsed());
+    let took = begun.elapsed();
+    println!("{manner:?}: {objects} objects of one tenant in {tenants} namespaces had {jobs} Jobs ({took:.1?})");
     if manner == Manner::Hurries {
         assert!(jobs > 500, "what runs and ends gets its turn again and again: {jobs}");
     }
@@ -338,20 +374,35 @@ fn beside(objects: usize, manner: Manner) {
 
 #[test]
 fn twenty_thousand_objects_of_one_tenant_take_nothing_from_a_hundred_honest_policies() {
-    beside(20_000, Manner::Waits);
+    beside(20_000, 1, Manner::Waits);
+}
+
+#[test]
+fn nor_do_they_in_forty_namespaces() {
+    beside(20_000, 40, Manner::Hangs);
+}
+
+/// With three it can hold every place, with forty every turn.
+#[test]
+fn a_tenant_with_many_namespaces_has_one_share_for_each_and_no_more() {
+    for manner in [Manner::Pends, Manner::Waits, Manner::Hangs, Manner::Fails] {
+        beside(1_000, 3, manner);
+        beside(1_000, 40, manner);
+    }
+    beside(1_000, 40, Manner::Hurries);
 }
 
 #[test]
 fn whatever_the_runs_of_a_tenant_do_those_of_others_get_their_turn() {
     for manner in [Manner::Pends, Manner::Hangs, Manner::Hurries, Manner::Fails] {
-        beside(1_000, manner);
+        beside(1_000, 1, manner);
     }
 }
 
 /// Nobody else wants them: then one namespace has nearly all of the places.
 #[test]
 fn a_namespace_alone_is_not_held_back() {
-    let mut world = World::new(0, Manner::Waits);
+    let mut world = World::new(0, 1, Manner::Waits);
     world.objects.values_mut().for_each(|object| object.namespace = "shop".into());
     let objects: Vec<_> = world.objects.clone().into_iter().collect();
     for (uid, object) in objects {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::doubt::doubt;
 use super::entry::{Job, Last, Object, Owned, Policy, Stage, State, Uid, is_clock};
 use super::pace::{Mark, Pace, Question};
 use super::verdict::{self, Verdict};
@@ -35,6 +36,7 @@ struct Case<'a> {
     o: &'a Object,
     p: &'a Policy,
     jobs: &'a [Job],
+    wall: Timestamp,
     schedule: Option<Schedule>,
     /// What the schedule says, once it was asked.
     decision: OnceCell<Option<Decision>>,
@@ -71,7 +73,8 @@ pub(super) fn decide(g: &Given, pace: &mut Pace, now: Now) -> Choice {
         },
     };
     let problem = g.p.problem.as_deref().map(ToOwned::to_owned).or(problem);
-    let case = Case { c: g.c, uid: g.uid, o: g.o, p: g.p, jobs: g.jobs, schedule, decision: OnceCell::new() };
+    let case =
+        Case { c: g.c, uid: g.uid, o: g.o, p: g.p, jobs: g.jobs, wall: now.wall, schedule, decision: OnceCell::new() };
     let open = case.open();
     let owned = case.owned(now);
     let frozen = open.as_ref().is_some_and(|open| open.stage == Stage::Frozen);
@@ -120,20 +123,26 @@ impl Case<'_> {
 
     /// The slot of the newest run, if the clock asked for it.
     fn last_clock(&self) -> Option<Timestamp> {
-        self.last().filter(|last| is_clock(last.trigger))?.slot.parse().ok()
+        let slot = self.last().filter(|last| is_clock(last.trigger))?.slot.parse().ok();
+        slot.filter(|slot| doubt(self.o, *slot, self.wall).is_none())
+    }
+
+    /// status.lastScheduleTime, if it can be true.
+    fn told(&self) -> Option<Timestamp> {
+        self.p.owned.last.filter(|last| doubt(self.o, *last, self.wall).is_none())
     }
 
     /// The newest slot of the clock that has its Job or its run, by all that shows it.
     fn served(&self) -> Option<Timestamp> {
         let made = self.jobs.iter().filter(|job| job.kind == Kind::Backup && is_clock(job.trigger));
         let made = made.filter_map(|job| job.slot.parse().ok()).max();
-        self.p.owned.last.max(self.last_clock()).max(made)
+        self.told().max(self.last_clock()).max(made)
     }
 
     /// The slot whose Job was made and whose run nobody has seen begin.
     fn pending(&self) -> Option<Timestamp> {
         let slot = self.served()?;
-        let seen = self.p.owned.last.is_some_and(|last| last >= slot) && self.p.owned.next != Some(slot);
+        let seen = self.told().is_some_and(|last| last >= slot) && self.p.owned.next != Some(slot);
         let begun = self.last_clock().is_some_and(|last| last >= slot);
         let done = self.of(&slot.to_string()).any(|job| job.state == State::Succeeded);
         (!seen && !begun && !done).then_some(slot)
@@ -360,7 +369,7 @@ impl Case<'_> {
     fn is_shown(&self, job: &Job) -> bool {
         let closed = self.last().is_some_and(|last| *last.slot == *job.slot && last.outcome.is_some());
         let passed = if is_clock(job.trigger) {
-            job.slot.parse().is_ok_and(|slot: Timestamp| self.p.owned.last.is_some_and(|last| slot <= last))
+            job.slot.parse().is_ok_and(|slot: Timestamp| self.told().is_some_and(|last| slot <= last))
         } else {
             self.p.request.as_deref() != Some(&job.slot) || self.p.owned.request.as_deref() == Some(&job.slot)
         };

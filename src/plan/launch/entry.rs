@@ -100,8 +100,9 @@ impl Object {
     pub fn work(&self, job: &Job) -> Work {
         match self.run().filter(|run| run.slot == job.slot) {
             _ if !job.is_active() => Work::Nothing,
-            Some(run) if run.stage == Stage::Uploading => Work::Nothing,
-            Some(_) if job.state == State::Running => Work::Run,
+            Some(run) if run.stage == Stage::Uploading => Work::Upload,
+            // Only who holds the lock writes its attempt.
+            Some(run) if job.state == State::Running && run.attempt >= job.attempt => Work::Run,
             None if self.is_over(&job.slot) => Work::Nothing,
             _ => Work::Wait,
         }
@@ -234,12 +235,14 @@ impl Restore {
     }
 }
 
-/// What a Job is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a Job is at; of several Jobs of an object the last of these counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Work {
-    /// It is over, or only waits for uploads.
+    /// It is over.
     Nothing,
-    /// Its run has not begun, or has no pod.
+    /// It only waits for uploads.
+    Upload,
+    /// Its run has not begun, or has no pod, or another one holds its lock.
     Wait,
     Run,
 }

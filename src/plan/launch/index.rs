@@ -7,12 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::backup::{self, Given};
+use super::doubt;
 use super::entry::{Job, Manager, Object, Owned, Subject, Uid, Waiting};
 use super::pace::Mark;
 use super::packed::{Entries, Entry};
 use super::plight;
 use super::restore;
-use super::share::Shares;
+use super::share::{Full, Shares};
 use super::verdict::{self, Verdict};
 use super::{Act, Choice, Context, Feed, Now, Wake, What};
 use crate::api::condition::Reason;
@@ -210,6 +211,10 @@ impl Index {
             entry.making = Some((run.kind, Mark::of(run.kind, &run.slot)));
             self.notes.extend(note.clone().map(|note| Act { uid, what: What::Tell(note) }));
         }
+        if matches!(&what, What::Status(owned) if owned.last != entry.object.owned().last) {
+            let note = doubt::doubted(&entry.object, now.wall);
+            self.notes.extend(note.map(|note| Act { uid, what: What::Tell(note) }));
+        }
         entry.busy = true;
         Some(what)
     }
@@ -273,11 +278,16 @@ impl Index {
             Subject::Backup(_) => (&self.backups, "backups"),
             Subject::Restore(_) => (&self.restores, "restores"),
         };
-        let why = if let Some(count) = shares.full(&object.namespace) {
-            let already = format!("{count} {what} of namespace {} already wait for a lock or a pod", object.namespace);
-            format!("{already}. No further Job is made until one of them goes on or ends")
-        } else {
-            format!("at most {} {what} run at a time. Namespaces take turns", shares.places())
+        let why = match shares.full(&object.namespace) {
+            Some(full) => {
+                let (count, what_for) = match full {
+                    Full::Waiting(count) => (count, "a lock or a pod"),
+                    Full::Uploads(count) => (count, "their snapshots to become ready"),
+                };
+                let already = format!("{count} {what} of namespace {} already wait for {what_for}", object.namespace);
+                format!("{already}. No further Job is made until one of them goes on or ends")
+            }
+            None => format!("at most {} {what} run at a time. Namespaces take turns", shares.places()),
         };
         (Reason::NoPlace, format!("A run is due, but {why}"))
     }

@@ -13,7 +13,7 @@ use super::entry::{Job, Object, Uid, Work};
 use super::instant::optional;
 use super::pace::{Mark, Pace};
 use super::plight::Care;
-use super::share::{Hold, START};
+use super::share::{Hold, LEND, START};
 use crate::plan::job::Kind;
 
 /// An object, its Jobs, and what this process knows beside.
@@ -28,8 +28,8 @@ pub struct Entry {
     pub(super) making: Option<(Kind, Mark)>,
     /// What its run holds of the places.
     pub(super) hold: Hold,
-    /// Since when its Job has been there and not at work.
-    pub(super) idle: Option<Duration>,
+    /// What its Job is at, and since when: to wait, or to work.
+    pub(super) since: Option<(Work, Duration)>,
     /// Since when it has been due and had no place.
     pub(super) hungry: Option<Duration>,
     /// Its Job that comes to nothing.
@@ -57,7 +57,7 @@ impl Entry {
             busy: false,
             making: None,
             hold: Hold::Nothing,
-            idle: None,
+            since: None,
             hungry: None,
             care: Care::default(),
             wanting: None,
@@ -76,19 +76,19 @@ impl Entry {
 
     /// What its run holds now, and when that changes by itself.
     pub(super) fn holds(&mut self, tick: Duration) -> (Hold, Option<Duration>) {
-        let works = self.jobs.iter().map(|job| self.object.work(job));
-        let work = works.fold(Work::Nothing, |work, other| match (work, other) {
-            (Work::Run, _) | (_, Work::Run) => Work::Run,
-            (Work::Wait, _) | (_, Work::Wait) => Work::Wait,
-            _ => Work::Nothing,
-        });
+        let work = self.jobs.iter().map(|job| self.object.work(job)).max().unwrap_or(Work::Nothing);
         let work = if work == Work::Nothing && self.making.is_some() { Work::Wait } else { work };
-        if work != Work::Wait {
-            self.idle = None;
-            return (if work == Work::Run { Hold::Works } else { Hold::Nothing }, None);
+        let since = self.since.filter(|(known, _)| *known == work).map_or(tick, |(_, since)| since);
+        self.since = matches!(work, Work::Wait | Work::Run).then_some((work, since));
+        let turns = |first: Hold, then: Hold, after: Duration| {
+            if tick < since + after { (first, Some(since + after)) } else { (then, None) }
+        };
+        match work {
+            Work::Nothing => (Hold::Nothing, None),
+            Work::Upload => (Hold::Uploads, None),
+            Work::Wait => turns(Hold::Starts, Hold::Waits, START),
+            Work::Run => turns(Hold::Works, Hold::Lasts, LEND),
         }
-        let until = *self.idle.get_or_insert(tick) + START;
-        if tick < until { (Hold::Starts, Some(until)) } else { (Hold::Waits, None) }
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
             busy: true,
             making: Some((Kind::Restore, mark)),
             hold: Hold::Waits,
-            idle: Some(Duration::from_nanos(1_000_000_007)),
+            since: Some((Work::Run, Duration::from_nanos(1_000_000_007))),
             hungry: Some(Duration::from_secs(3)),
             care,
             wanting: Some(Timestamp::MIN),

@@ -1,6 +1,7 @@
 //! Tables of what is decided; what many decisions come to is simulated in `tests/launch`.
 
 mod denied;
+mod forged;
 mod held;
 mod places;
 mod told;

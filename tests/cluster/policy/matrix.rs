@@ -126,6 +126,11 @@ fn backups(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
             json!({ "spec": { "suspend": false } }),
         ),
         patch("backup: the same by removing the field", &on.resting, json!({ "spec": { "suspend": null } })),
+        patch(
+            "backup: with hooks, retention and a schedule, no longer suspended",
+            &on.dozing,
+            json!({ "spec": { "suspend": false } }),
+        ),
         patch("backup: hook added", plain, json!({ "spec": { "postBackupHook": HOOK("a") } })),
         patch("backup: hook removed", full, json!({ "spec": { "preBackupHook": null } })),
         patch(

@@ -106,6 +106,8 @@ pub struct Stage {
     pub full: Value,
     /// The same, suspended.
     pub resting: Value,
+    /// The same with a schedule.
+    pub dozing: Value,
     pub going: Value,
     pub owning: Value,
     pub daily: Value,
@@ -152,6 +154,8 @@ impl Stage {
             "annotations": { "backup.sts-backup.io/cut": "1" } });
         let mut resting = whole.clone();
         resting.insert("suspend".into(), true.into());
+        let mut dozing = resting.clone();
+        dozing.insert("schedule".into(), "0 2 * * *".into());
         let kin = json!({ "ownerReferences": owner });
         let undo = json!({ "backup.sts-backup.io/undo": "then" });
         let kept = json!({ "finalizers": [HELD], "ownerReferences": owner, "annotations": undo });
@@ -161,6 +165,7 @@ impl Stage {
             plain: backup(s, "plain", json!({})),
             full: backup(s, "full", Value::Object(whole)),
             resting: backup(s, "resting", Value::Object(resting.clone())),
+            dozing: backup(s, "dozing", Value::Object(dozing)),
             asked: with(backup(s, "asked", Value::Object(resting)), request),
             going: with(backup(s, "going", hooks.clone()), json!({ "finalizers": [HELD] })),
             owning: backup(s, "owning", json!({ "deletionPolicy": "Delete" })),
@@ -211,7 +216,7 @@ impl Stage {
         }
     }
 
-    fn all(&self) -> [&Value; 20] {
+    fn all(&self) -> [&Value; 21] {
         [
             &self.asleep,
             &self.pod,
@@ -223,6 +228,7 @@ impl Stage {
             &self.plain,
             &self.full,
             &self.resting,
+            &self.dozing,
             &self.going,
             &self.owning,
             &self.held,

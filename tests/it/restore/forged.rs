@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use serde_json::json;
-use sts_backup::api::restore::{RestorePhase, Uncovered};
+use sts_backup::api::restore::{RestorePhase, Strategy, Uncovered};
 use sts_backup::plan::flow::Planner;
 use sts_backup::plan::noun::RETAIN;
 use sts_backup::plan::restore::{self, Restore, undo};
@@ -13,8 +13,8 @@ use sts_backup::plan::view::View;
 use sts_backup::step::drive;
 
 use super::process::Process;
-use super::sweep::{STAGED, pause, run, runtime, settings, want};
-use super::world::{Setting, World, keys};
+use super::sweep::{STAGED, case, is_drawn, pause, run, runtime, settings, sweep, want};
+use super::world::{Blow, Odd, Setting, World, keys};
 
 /// Nobody is there any more, and the snapshots record claims that would never bind, of a size that nobody has.
 fn bare(setting: Setting) -> World {
@@ -91,4 +91,36 @@ fn the_undo_of_a_claim_that_started_empty_keeps_what_was_written_to_it() {
         assert!(kept.len() == 2 && kept.iter().all(|disk| disk.volume.policy == RETAIN));
         assert!(kept.iter().all(|disk| disk.volume.marks.deadline.is_some()), "there is a day for its release");
     });
+}
+
+/// By hand no policy is looked at, and here there is none: what is ours is known by its uid all the same.
+#[test]
+fn what_others_forge_does_no_harm_where_no_policy_stands() {
+    const FORGED: [Blow; 6] =
+        [Blow::LabelClaim, Blow::Squat, Blow::SquatLive, Blow::Bend, Blow::ForgePlan, Blow::ForgeStaged];
+    for strategy in [Strategy::Staged, Strategy::InPlace] {
+        let report = sweep(&format!("{strategy:?}, by hand"), Setting { strategy, odd: Odd::ByHand }, &FORGED);
+        assert!(report.red.is_empty() && report.cases > 20, "{strategy:?}: {}", report.cases);
+    }
+}
+
+/// Nothing keeps pods from starting: who scales up while a claim is being replaced starts its pod on an empty one, and
+/// that is all that he does.
+#[test]
+fn whoever_scales_up_where_no_policy_stands_loses_no_content() {
+    let mut all = 0;
+    for strategy in [Strategy::Staged, Strategy::InPlace] {
+        let (rt, setting) = (runtime(), Setting { strategy, odd: Odd::ByHand });
+        let writes = rt.block_on(case(&[], setting, restore::next)).writes;
+        for k in 0..writes {
+            all += 1;
+            if !is_drawn(all) {
+                continue;
+            }
+            let mut world = rt.block_on(case(&[(k, Blow::Rescale)], setting, restore::next));
+            world.violations.retain(|what| !what.starts_with("the StatefulSet started on an empty claim"));
+            assert!(world.violations.is_empty(), "{strategy:?} {k}: {:?}\n{}", world.violations, world.log.join("\n"));
+        }
+    }
+    assert!(all > 80, "{all} cases are too few");
 }

@@ -23,7 +23,7 @@ use sts_backup::step::{Effect, Fault, Io};
 
 use crate::life::{self, Life};
 
-use super::world::{Blow, World, second};
+use super::world::{Blow, Odd, World, second};
 
 type Reply = Result<Vec<Fact>, Fault>;
 

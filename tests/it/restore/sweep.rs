@@ -90,7 +90,7 @@ pub fn want(world: &World, what: &str, process: usize) -> Want {
         slot: if what == "undo" { "please".into() } else { String::new() },
         attempt: 1,
         lock_by: world.now() + second(600),
-        guarded: true,
+        guarded: world.setting.odd != Odd::ByHand,
         restore: RestoreWant {
             source: "web".into(),
             backup: Some("nightly".into()),

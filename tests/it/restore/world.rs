@@ -44,6 +44,8 @@ pub enum Odd {
     Far,
     /// Of the pods on restored content one becomes Ready and another does not.
     Half,
+    /// Somebody restores with rights of their own, and there are no policies: the fence fences nobody.
+    ByHand,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -111,7 +113,6 @@ pub struct World {
     pub writes: usize,
     /// Before this write the author policy is taken away.
     pub unguarded_at: Option<usize>,
-    /// Until then whatever is asked is denied.
     pub denied_until: Timestamp,
     /// Requests of this kind are denied, until then.
     pub barred: Option<(&'static str, Timestamp)>,

@@ -65,3 +65,37 @@ fn a_spec_that_cannot_be_acted_on_says_so_until_it_is_mended() {
         server.act(|state| assert_eq!(state.violations, [] as [String; 0]));
     });
 }
+
+/// Whoever may patch the status can say that a run of the year 2099 has been: no slot is skipped for it.
+#[test]
+fn a_last_schedule_time_that_cannot_be_true_is_not_gone_by() {
+    const NAME: &str = "other";
+    let rt = runtime();
+    LocalSet::new().block_on(&rt, async {
+        let (clock, case) = (clock(), Case::default());
+        let server = world(&case, clock);
+        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
+        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        for far in ["2099-01-01T00:00:00Z", "1999-01-01T00:00:00Z"] {
+            sleep(Duration::from_secs(30)).await;
+            let last = |store: &Store| text(&status(store, NAME), "/lastRun/slot").to_owned();
+            let before = last(&server.look().store);
+            server.act(|state| {
+                state.store.change(&shop::object(NAME), true, |object| {
+                    object["status"]["lastScheduleTime"] = far.into();
+                    object["status"]["nextScheduleTime"] = far.into();
+                });
+            });
+            sleep(MINUTE * 4).await;
+            let after = last(&server.look().store);
+            assert!(after > before, "a slot of each four minutes has run: {before}, {after}");
+            assert_eq!(text(&status(&server.look().store, NAME), "/lastScheduleTime"), after);
+            let state = server.look();
+            let told: Vec<_> =
+                state.store.all("events").filter(|(_, event)| event["reason"] == "ScheduleTimeDoubted").collect();
+            let said = |event: &Value| text(event, "/note").contains(far) || text(event, "/message").contains(far);
+            assert_eq!(told.iter().filter(|(_, event)| said(event)).count(), 1, "{told:?}");
+        }
+        server.act(|state| assert_eq!(state.violations, [] as [String; 0]));
+    });
+}

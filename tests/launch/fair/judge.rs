@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{BEGIN, Grant, PLACES, START, TENANT, WAITING, World};
+use super::{BEGIN, Grant, PLACES, START, WAITING, World, is_honest};
 
 /// By second since the begin: how much of it there was at most.
 pub struct Line(pub Vec<usize>);
@@ -86,7 +86,7 @@ impl<'a> Judge<'a> {
     /// Within a namespace the oldest slot goes first. (Of the tenant's nobody can tell: its runs stand for slots that were
     /// missed while they waited.)
     pub fn order(&self) {
-        for (n, grant) in self.grants.iter().enumerate().filter(|(_, grant)| grant.namespace != TENANT) {
+        for (n, grant) in self.grants.iter().enumerate().filter(|(_, grant)| is_honest(&grant.namespace)) {
             let slot: Timestamp = grant.slot.parse().unwrap();
             for later in self.grants[n + 1..].iter().filter(|later| later.namespace == grant.namespace) {
                 let other: Timestamp = later.slot.parse().unwrap();

@@ -115,12 +115,12 @@ fn whoever_has_had_no_place_for_half_a_minute_is_told_so_once() {
         assert_eq!(&*waiting.message, "A run is due, but at most 1 backups run at a time. Namespaces take turns");
         tell(&mut index, uid, owned, "2026-03-03T06:00:30Z");
     }
-    for time in ["2026-03-03T06:00:31Z", "2026-03-03T06:05:00Z", "2026-03-03T07:00:00Z"] {
+    for time in ["2026-03-03T06:00:31Z", "2026-03-03T06:03:00Z", "2026-03-03T06:05:01Z"] {
         assert_eq!(index.plan(now(time)), [], "told once");
     }
     // Its Job goes with its object, and the place is free.
     index.forget(Uid(first[0]));
-    let time = "2026-03-03T07:00:01Z";
+    let time = "2026-03-03T06:05:01Z";
     let acts = index.plan(now(time));
     let [Act { uid, what: What::Launch { run, .. } }] = &acts[..] else { panic!("{acts:?}") };
     let job = Job::new(*uid, run.kind, run.slot.clone().into(), 1, run.trigger, State::Pending, None);
@@ -129,6 +129,132 @@ fn whoever_has_had_no_place_for_half_a_minute_is_told_so_once() {
     let [Act { what: What::Status(owned), .. }] = &acts[..] else { panic!("{acts:?}") };
     let over = owned.waiting.as_deref().map(|waiting| (waiting.why, waiting.since));
     assert_eq!(over, Some((None, at(time))), "told with what is told anyway");
+}
+
+/// The run of this object has begun, and is at this.
+fn begin(index: &mut Index, n: u128, attempt: u32, stage: Stage) {
+    let entry = index.get(Uid(n)).unwrap();
+    let (mut object, slot) = (entry.object, entry.jobs[0].slot.clone());
+    object.version = format!("{}", object.version.parse::<u64>().unwrap() + 1).into();
+    let Subject::Backup(policy) = &mut object.subject else { unreachable!() };
+    policy.last = Some(Box::new(Last { attempt, ..last(&slot, Trigger::Schedule, None) }));
+    policy.run = Some(OpenRun { slot, attempt, stage });
+    index.see(Uid(n), object);
+}
+
+/// Policies of these namespaces, one after the other, whose runs begin at once and never end.
+fn fill(index: &mut Index, namespaces: &[&str], each: u128, time: &str) {
+    for (i, namespace) in (0..).zip(namespaces) {
+        (1..=each).for_each(|n| {
+            let (uid, object) = due(namespace, 100 * i + n, 3);
+            index.see(uid, object);
+        });
+        loop {
+            let made = jobs(index, time);
+            made.iter().for_each(|n| begin(index, *n, 1, Stage::Other));
+            if made.is_empty() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn hooks_that_last_for_days_take_places_for_five_minutes_only_from_those_who_have_none() {
+    for tenants in [&["tenant-a", "tenant-b", "tenant-c"][..], &["tenant-a", "tenant-b"]] {
+        let mut index = index(8);
+        fill(&mut index, tenants, 20, "2026-03-03T06:00:00Z");
+        let taken = index.places()[0].0;
+        assert!(taken >= 7, "{taken}");
+        // Whoever has a place gets no other one beyond the limit, however long he waits.
+        assert_eq!(jobs(&mut index, "2026-03-03T06:04:59Z"), [] as [u128; 0]);
+        for (n, namespace) in [(901, "shop"), (902, "shop"), (903, "crm"), (904, "erp")] {
+            let (uid, object) = due(namespace, n, 4);
+            index.see(uid, object);
+        }
+        let mut made = jobs(&mut index, "2026-03-03T06:04:59Z");
+        assert!(made.len() <= 1, "the last place at most: {made:?}");
+        made.extend(jobs(&mut index, "2026-03-03T06:05:00Z"));
+        made.sort_unstable();
+        assert_eq!(made, [901, 903, 904], "one each, and none for the tenants");
+        made.iter().for_each(|n| begin(&mut index, *n, 1, Stage::Other));
+        assert_eq!(jobs(&mut index, "2026-03-03T06:30:00Z"), [] as [u128; 0]);
+        index.forget(Uid(901));
+        assert_eq!(jobs(&mut index, "2026-03-03T06:30:01Z"), [902]);
+    }
+}
+
+#[test]
+fn restores_that_last_keep_no_place_from_others_either() {
+    let mut index = index(4);
+    let of = |namespace: &str, n: u128, restored: Restore, version: &str| {
+        let (statefulset, version) = (format!("app-{n}").into(), version.into());
+        Object { namespace: namespace.into(), statefulset, version, ..restore(restored) }
+    };
+    let mut begun = 0;
+    for (n, namespace) in [(1, "tenant"), (2, "tenant"), (3, "tenant"), (4, "tenant"), (9, "shop")] {
+        index.see(Uid(n), of(namespace, n, Restore::default(), "1"));
+        for n in jobs(&mut index, "2026-03-03T06:00:00Z") {
+            let run = Some(OpenRun { slot: "".into(), attempt: 1, stage: Stage::Other });
+            index.see(Uid(n), of(namespace, n, Restore { run, ..Restore::default() }, "2"));
+            begun += 1;
+        }
+    }
+    assert_eq!(begun, 4, "three of the tenant's, and one");
+    index.see(Uid(10), of("crm", 10, Restore::default(), "1"));
+    let mut made = jobs(&mut index, "2026-03-03T06:04:00Z");
+    made.extend(jobs(&mut index, "2026-03-03T06:05:01Z"));
+    assert_eq!(made, [10]);
+}
+
+#[test]
+fn a_run_that_is_taken_up_and_waits_for_its_lock_holds_no_place() {
+    let mut index = index(1);
+    let (uid, object) = due("shop", 1, 3);
+    index.see(uid, object);
+    assert_eq!(jobs(&mut index, "2026-03-03T06:00:00Z"), [1]);
+    begin(&mut index, 1, 1, Stage::Other);
+    let slot = "2026-03-03T03:00:00Z";
+    index.see_job(uid, job(1, Kind::Backup, slot, Trigger::Schedule, State::Failed { refused: false }));
+    assert_eq!(jobs(&mut index, "2026-03-03T06:00:01Z"), [] as [u128; 0]);
+    let again = Job::new(Uid(2), Kind::Backup, slot.into(), 2, Trigger::Schedule, State::Running, None);
+    index.see_job(uid, again);
+    assert_eq!(jobs(&mut index, "2026-03-03T06:00:20Z"), [] as [u128; 0]);
+    assert_eq!(index.places()[0], (1, 0), "it may be at work at any moment");
+    let (uid, object) = due("crm", 2, 3);
+    index.see(uid, object);
+    assert_eq!(jobs(&mut index, "2026-03-03T06:00:51Z"), [2], "the lock is another's");
+    begin(&mut index, 1, 2, Stage::Other);
+    jobs(&mut index, "2026-03-03T06:00:52Z");
+    assert_eq!(index.places()[0], (2, 0), "and now it is its own");
+}
+
+#[test]
+fn a_namespace_whose_runs_wait_for_uploads_gets_no_jobs_without_end() {
+    let mut index = index(2);
+    let mut made = 0;
+    (1..=20).for_each(|n| {
+        let (uid, object) = due("tenant", n, 3);
+        index.see(uid, object);
+    });
+    for second in 0..30 {
+        for n in jobs(&mut index, &format!("2026-03-03T06:00:{second:02}Z")) {
+            made += 1;
+            begin(&mut index, n, 1, Stage::Uploading);
+        }
+    }
+    assert!((10..=12).contains(&made), "five for each place: {made}");
+    jobs(&mut index, "2026-03-03T06:01:30Z");
+    let (reason, message) = (13..=20).find_map(|n| told(&index, n)).unwrap();
+    assert_eq!(reason, Reason::NoPlace);
+    assert!(message.contains("of namespace tenant already wait for their snapshots to become ready"), "{message}");
+    let (uid, object) = due("shop", 21, 3);
+    index.see(uid, object);
+    assert_eq!(jobs(&mut index, "2026-03-03T06:02:00Z"), [21]);
+    index.forget(Uid(1));
+    index.forget(Uid(2));
+    index.forget(Uid(3));
+    assert!(!jobs(&mut index, "2026-03-03T06:02:01Z").is_empty());
 }
 
 #[test]

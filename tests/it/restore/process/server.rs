@@ -96,6 +96,7 @@ impl World {
             Look::Peers => Sight::Peers(self.peers.clone()),
             Look::Attached => Sight::Attached(BTreeSet::new()),
             Look::Scalers => Sight::Scalers(vec![]),
+            Look::Fence if self.setting.odd == Odd::ByHand => Sight::Fence(Fence::Missing, self.now()),
             Look::Fence => Sight::Fence(if self.lease.fence.is_some() { Fence::Up } else { Fence::Rising }, self.now()),
             Look::User => Sight::User("runner".into()),
             Look::Trouble(name) => Sight::Trouble(name.clone(), None),

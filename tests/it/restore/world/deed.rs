@@ -15,6 +15,11 @@ pub struct Other {
 }
 
 impl World {
+    /// Nobody but the restore starts pods.
+    fn is_fenced(&self) -> bool {
+        self.lease.fence.is_some() && self.setting.odd != Odd::ByHand
+    }
+
     pub(super) fn neighbours(&mut self) {
         for (pvc, near) in [("data-db-0", false), ("data-web-7", true)] {
             self.settle_in(pvc, near);
@@ -95,12 +100,12 @@ impl World {
             Blow::DeletePod => drop(self.pods.remove("web-0")),
             Blow::Guest => self.guest(&pvc, 10),
             // The fence lets nobody scale up.
-            Blow::Rescale if self.target.replicas > 0 || self.lease.fence.is_none() => {
+            Blow::Rescale if self.target.replicas > 0 || !self.is_fenced() => {
                 (self.target.replicas, self.meant) = (self.rescale, self.rescale);
                 self.touch_target();
             }
             // The fence lets nobody delete it.
-            Blow::Orphan if self.lease.fence.is_none() => {
+            Blow::Orphan if !self.is_fenced() => {
                 self.no_target = true;
                 self.touch_target();
                 self.pods.values_mut().for_each(|instance| instance.pod.owner = None);
