@@ -15,6 +15,7 @@ mod restore;
 mod retention;
 mod run_once;
 mod schedule;
+mod takeover;
 mod undo;
 mod version;
 mod wait;
@@ -82,11 +83,11 @@ enum Command {
     Undo(undo::Undo),
     /// Tell all about one StatefulSetBackup or StatefulSetRestore: spec, state, volumes or runs, events
     Describe(describe::Describe),
-    /// What the newest Job of a StatefulSetBackup or StatefulSetRestore has written: the audit trail of its run
+    /// Show the log of the newest run, of all its Jobs: its audit trail, as text on a terminal and JSON otherwise
     Logs(logs::Logs),
     /// Wait until the run that is under way has ended, and end with its exit code
     Wait(wait::Wait),
-    /// Put right what a run has left behind: --lift-fence clears fence and open mark
+    /// Show which installation manages what; put right what a run or an installation has left behind
     Doctor(doctor::Doctor),
     /// Print version, commit, and the Kubernetes and tz database versions built in
     Version {

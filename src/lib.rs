@@ -58,6 +58,8 @@
 //! | [`plan::job`] | the Job of a run, whole; its name is a function of what it is for |
 //! | [`plan::launch`] | all that the watcher decides: a compact index, and from it what to do now and when to look again |
 //! | [`plan::launch::verdict`], [`plan::launch::plight`] | what the watcher says where no run can: of a spec, and of a Job that comes to nothing (`watch/pods.rs` looks) |
+//! | [`plan::launch::rival`], `plan/launch/passed.rs` | objects that another installation manages: whether that one lives, and what is said if not |
+//! | `plan/launch/waits.rs` | the condition Waiting: why nobody is at what is due |
 //! | [`plan::schedule`] | when a run is due: the dialect and the instants of CronJob; text is kept, never what was parsed from it |
 //! | [`plan::invariant`] | what holds in every reachable state; the sweeps look after every stored write |
 //! | [`plan::name`] | run ids and object names, checked where they are made |
@@ -72,6 +74,7 @@
 //! | `step/lock.rs`, `step/sign.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
 //! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end |
 //! | [`run`], [`run::file`], [`run::restore`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
+//! | [`run::handover`] | `doctor --take-over`: the proof that an installation is gone, and its objects given free |
 //! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; leader election, metrics and health |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
 //! | `cli/doctor/` | whom and what the admission policies stop once they deny |

@@ -1,6 +1,7 @@
 //! The run-once role: find the object, say who we are, drive the flow to its end.
 
 pub mod file;
+pub mod handover;
 pub mod lift;
 pub mod restore;
 

@@ -201,25 +201,49 @@ impl Fields {
     }
 
     fn text(&self, level: Level) -> String {
-        let get = |name| match self.0.iter().find(|(field, _)| *field == name)? {
-            (_, Value::String(text)) => Some(text.clone()),
-            (_, value) => Some(value.to_string()),
-        };
-        let mut line = Timestamp::now().to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string();
-        if let Some(outcome) = get("outcome") {
-            let _ = write!(line, " {outcome:<7}");
-        } else if level != Level::INFO {
-            let _ = write!(line, " {}", level.as_str().to_lowercase());
-        }
-        if let (Some(step), Some(verb), Some(object)) = (get("step"), get("verb"), get("object")) {
-            let ms = get("durationMs").unwrap_or_default();
-            let _ = write!(line, " {step:<9} {verb} {object} ({ms} ms)");
-        }
-        if let Some(message) = get("message") {
-            let _ = write!(line, "{} {message}", if get("step").is_some() { ":" } else { "" });
-        }
-        line
+        let get = |name: &str| self.0.iter().find(|(field, _)| *field == name).map(|(_, value)| plain(value));
+        sentence(Timestamp::now(), &level.as_str().to_lowercase(), get)
     }
+}
+
+fn plain(value: &Value) -> String {
+    if let Value::String(text) = value { text.clone() } else { value.to_string() }
+}
+
+/// A line for people, by its fields.
+fn sentence(time: Timestamp, level: &str, get: impl Fn(&str) -> Option<String>) -> String {
+    let mut line = time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string();
+    if let Some(outcome) = get("outcome") {
+        let _ = write!(line, " {outcome:<7}");
+    } else if level != "info" {
+        let _ = write!(line, " {level}");
+    }
+    if let (Some(step), Some(verb), Some(object)) = (get("step"), get("verb"), get("object")) {
+        let ms = get("durationMs").unwrap_or_default();
+        let _ = write!(line, " {step:<9} {verb} {object} ({ms} ms)");
+    }
+    if let Some(message) = get("message") {
+        let _ = write!(line, "{} {message}", if get("step").is_some() { ":" } else { "" });
+    }
+    line
+}
+
+/// A line that a run has left as JSON, for people; one that is none of ours as it is.
+pub fn translate(line: &str) -> String {
+    let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
+    let Some(time) = fields.get("time").and_then(Value::as_str).and_then(|time| time.parse().ok()) else {
+        return line.to_owned();
+    };
+    let found = fields.get("summary").and_then(Value::as_object);
+    let of = found.unwrap_or(&fields);
+    let get = |name: &str| of.get(name).filter(|value| !value.is_null()).map(plain);
+    if found.is_none() {
+        return sentence(time, &get("level").unwrap_or_else(|| "info".into()), get);
+    }
+    // The last line: of a backup its last run, of a restore its status.
+    let words = ["id", "runId", "outcome", "phase", "reason", "message"].into_iter().filter_map(get);
+    let message = format!("end: {}", words.collect::<Vec<_>>().join(", "));
+    sentence(time, "info", |name| (name == "message").then(|| message.clone()))
 }
 
 impl Visit for Fields {
@@ -243,6 +267,21 @@ impl Visit for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_json_is_read_as_the_text_that_a_terminal_would_have_shown() {
+        let read = |line: &str| translate(line).split_once(' ').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+        let audit = r#"{"time":"2026-03-02T12:00:00.123Z","level":"info","step":"Lock","verb":"update",
+            "object":"lease/shop/sts-backup-pg","uid":null,"outcome":"ok","code":200,"durationMs":7,"message":"taken"}"#;
+        assert_eq!(read(audit), "ok      Lock      update lease/shop/sts-backup-pg (7 ms): taken");
+        let said = r#"{"time":"2026-03-02T12:00:00Z","level":"warn","message":"no answer"}"#;
+        assert_eq!(read(said), "warn no answer");
+        let end = r#"{"time":"2026-03-02T12:00:00Z","summary":{"id":"20260302-120000","outcome":"Failed","reason":"HookFailed"}}"#;
+        assert_eq!(read(end), "end: 20260302-120000, Failed, HookFailed");
+        for other in ["", "thread 'main' panicked", "{}", "[1]", r#"{"time":"now"}"#] {
+            assert_eq!(translate(other), other);
+        }
+    }
 
     #[test]
     fn a_complaint_is_one_line_of_json_or_one_line_of_text() {

@@ -6,6 +6,7 @@
 
 mod act;
 mod decode;
+mod ear;
 mod feed;
 mod lead;
 mod line;
@@ -28,6 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 pub use self::act::VERBS as ACT_VERBS;
+use self::ear::Ear;
 pub use self::feed::VERBS as FEED_VERBS;
 pub use self::feed::{News, news};
 use self::lead::Seat;
@@ -58,6 +60,8 @@ struct State {
     /// Watches that do not work, and why.
     troubles: RefCell<BTreeMap<String, String>>,
     began: Instant,
+    /// The API server was heard by it.
+    ear: Ear,
     turned: Cell<Instant>,
     /// Another watcher of this installation is at work.
     stands_by: Cell<bool>,
@@ -65,8 +69,10 @@ struct State {
 
 impl State {
     fn new(client: Client, settings: Watching, wall: Wall) -> State {
+        let ear = Ear::default();
         State {
-            client,
+            client: ear.listen(client),
+            ear,
             index: RefCell::new(Index::new(context(&settings, wall()))),
             stands_by: Cell::new(settings.leader),
             settings,
@@ -95,24 +101,22 @@ pub async fn turn(client: Client, settings: Watching, wall: Wall) -> Infallible 
 pub async fn watch(connection: &Connection, settings: Watching) -> Result<()> {
     let listen = |kind| signal(kind).map_err(|error| Error::Config(format!("cannot listen for signals: {error}")));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let seat = settings.leader.then(|| {
-        let deployment = settings.install.rsplit('/').next().unwrap_or_default();
-        Seat::new(connection.client.clone(), &settings.namespace, deployment, settings.pod.clone())
-    });
     let (metrics, health) = (serve::bind(&settings.metrics).await?, serve::bind(&settings.health).await?);
     let state = State::new(connection.client.clone(), settings, Rc::new(Timestamp::now));
+    let settings = &state.settings;
+    let deployment = settings.install.rsplit('/').next().unwrap_or_default();
+    let pod = settings.pod.clone();
+    let seat = Seat::new(state.client.clone(), &settings.namespace, deployment, pod, settings.leader);
     tracing::info!(message = format!("watching as {}", state.settings.install));
     select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
-        lost = work(&state, seat.as_ref()) => return Err(lost),
+        lost = work(&state, &seat) => return Err(lost),
         never = serve::serve(metrics, &state, serve::metrics) => match never {},
         never = serve::serve(health, &state, serve::health) => match never {},
     }
     tracing::info!(message = "told to stop");
-    if let Some(seat) = &seat {
-        seat.leave().await;
-    }
+    seat.leave().await;
     Ok(())
 }
 
@@ -127,9 +131,14 @@ fn context(settings: &Watching, started: Timestamp) -> Context {
 }
 
 /// Ends only when the lead is lost: whoever has it now knows more than we do.
-async fn work(state: &State, seat: Option<&Seat>) -> Error {
+async fn work(state: &State, seat: &Seat) -> Error {
     let feeds = state.settings.feeds();
-    let Some(seat) = seat else { match turns(state, &feeds).await {} };
+    if !state.settings.leader {
+        select! {
+            never = turns(state, &feeds) => match never {},
+            never = seat.pulse() => match never {},
+        }
+    }
     seat.won(|| state.turned.set(Instant::now())).await;
     state.index.replace(Index::new(context(&state.settings, state.now().wall)));
     state.stands_by.set(false);

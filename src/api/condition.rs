@@ -38,6 +38,9 @@ words! {
         BackupFailed,
         /// Event: retention deleted runs.
         RunsPruned,
+        /// Event: a run succeeded, and nothing of what its retention policy lets go could be deleted; the message has the
+        /// reason.
+        RetentionSkipped,
         /// Event: a restore began.
         RestoreStarted,
         /// Event and condition: the pods are ready on the restored volumes.
@@ -161,8 +164,15 @@ words! {
         NoPlace,
         /// Waiting: a restore of the StatefulSet is not over.
         RestoreUnderWay,
+        /// Waiting: another run holds the lock of the StatefulSet.
+        LockHeld,
+        /// Waiting: spec.suspend is set.
+        Suspended,
         /// Waiting: the API server accepts neither the run's Job nor its pod, or not as they are.
         JobRejected,
+        /// Waiting: the installation that manages the object is gone. Event: so it is, or it is at work and others leave the
+        /// object alone.
+        ManagedByAnother,
         /// Waiting: the pod of the run's Job is not scheduled, or its image not pulled.
         JobPending,
 

@@ -146,11 +146,18 @@ pub struct RestoreStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Of a plan only how it is written.
+/// Of a plan only how it is written, and which volumes it replaces.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 pub struct Planned {
     pub format: Option<Box<str>>,
+    pub claims: Vec<Replaced>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Replaced {
+    pub old_pv: Option<IgnoredAny>,
 }
 
 /// batch/v1 `Job`.

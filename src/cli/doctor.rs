@@ -1,4 +1,4 @@
-//! `doctor`: what people do when a run has left something behind that no process puts right.
+//! `doctor`: what people do when a run or an installation has left something behind that no process puts right.
 
 mod authors;
 mod needs;
@@ -6,8 +6,9 @@ mod policies;
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
+use super::takeover::{self, Wish};
 use super::{Global, Target, block_on, output};
 use crate::client;
 use crate::config::Settings;
@@ -18,25 +19,32 @@ use crate::run::lift::{self, Found};
 use crate::telemetry::{self, Format};
 
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("deed"))]
 pub struct Doctor {
     /// Clear the fence and the open mark that a run has left on the lock of this StatefulSet: of a restore that is Held,
     /// which ends as it stands, or of a run whose object is gone
-    #[arg(long, value_name = "[NAMESPACE/]STATEFULSET")]
+    #[arg(long, value_name = "[NAMESPACE/]STATEFULSET", group = "deed")]
     lift_fence: Option<Target>,
+    /// Let another installation have this StatefulSetBackup or StatefulSetRestore, whose own is gone; without a name
+    /// every object of every installation that is gone
+    #[arg(long, value_name = "[NAMESPACE/]NAME", num_args = 0..=1, group = "deed")]
+    take_over: Option<Vec<Target>>,
+    /// Only what this installation manages, as status.managedBy names it
+    #[arg(long, value_name = "NAMESPACE/DEPLOYMENT", requires = "take_over")]
+    install: Option<String>,
+    /// Do it without asking
+    #[arg(short, long, requires = "take_over")]
+    yes: bool,
     /// List how the admission policies stand, and which authors, objects and runs they stop once they deny
-    #[arg(long, conflicts_with = "lift_fence")]
+    #[arg(long, conflicts_with = "deed")]
     policies: bool,
     /// How the list is written
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", requires = "policies")]
     output: output::Output,
     /// Say what would be done, and do nothing
-    #[arg(long, requires = "lift_fence")]
+    #[arg(long, requires = "deed")]
     dry_run: bool,
 }
-
-const HELP: &str = "doctor --lift-fence [NAMESPACE/]STATEFULSET clears what a restore that is Held, or a run whose \
-                    object is gone, has left on the lock of a StatefulSet; with --dry-run it says what it would clear\n\
-                    doctor --policies lists how the admission policies stand, and whom and what they stop once they deny\n";
 
 pub fn run(global: &Global, asked: &Doctor) -> Result<ExitCode> {
     if asked.policies {
@@ -45,10 +53,26 @@ pub fn run(global: &Global, asked: &Doctor) -> Result<ExitCode> {
             policies::run(&connection, global.namespace.as_deref(), asked.output).await
         });
     }
-    let Some(target) = &asked.lift_fence else {
-        output::print(HELP)?;
-        return Ok(ExitCode::SUCCESS);
-    };
+    match (&asked.lift_fence, &asked.take_over) {
+        (Some(target), _) => lift_fence(global, asked, target),
+        (None, Some(object)) => block_on(async {
+            let connection = client::connect(&global.access()).await?;
+            let wish = Wish {
+                object: object.first(),
+                install: asked.install.as_deref(),
+                dry_run: asked.dry_run,
+                yes: asked.yes,
+            };
+            takeover::take_over(global, &connection.client, &connection.namespace, &wish).await
+        }),
+        (None, None) => block_on(async {
+            let connection = client::connect(&global.access()).await?;
+            takeover::report(global, &connection.client).await
+        }),
+    }
+}
+
+fn lift_fence(global: &Global, asked: &Doctor, target: &Target) -> Result<ExitCode> {
     telemetry::start(Format::or_default(global.log_format));
     let settings = Settings::from_env()?;
     block_on(async {

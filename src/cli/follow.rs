@@ -150,9 +150,10 @@ fn invalid<K: Follow>(object: &K) -> Option<String> {
     (now && holds).then(|| stalled.message.clone())
 }
 
-/// Why nobody is at it although it is due.
+/// Why nobody is at it although it is due. What is suspended is carried out when somebody asks for it.
 fn waits<K: Follow>(object: &K) -> Option<(String, String)> {
-    let waiting = condition::get(object.conditions(), ConditionType::Waiting).filter(|one| one.status == "True")?;
+    let is = |one: &&Condition| one.status == "True" && one.reason != Reason::Suspended.as_str();
+    let waiting = condition::get(object.conditions(), ConditionType::Waiting).filter(is)?;
     Some((waiting.type_.clone(), format!("{}: {}", waiting.reason, waiting.message)))
 }
 

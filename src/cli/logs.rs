@@ -1,4 +1,5 @@
-//! `logs`: what the Jobs of an object have written, which is the audit trail of its runs.
+//! `logs`: what the Jobs of an object have written, which is the audit trail of its runs: of the newest run all of its
+//! Jobs, as text on a terminal.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -13,9 +14,10 @@ use kube::{Api, Client, ResourceExt};
 
 use super::describe::{Either, either};
 use super::{Global, Target, block_on, output};
-use crate::api::label;
+use crate::api::{annotation, label};
 use crate::error::{Error, Result};
 use crate::plan::job::CONTAINER;
+use crate::telemetry::{Format, translate};
 use crate::{client, error};
 
 /// Between two looks for a pod that has begun.
@@ -26,7 +28,7 @@ pub struct Logs {
     /// The StatefulSetBackup, or else the StatefulSetRestore
     #[arg(value_name = "[NAMESPACE/]NAME")]
     target: Target,
-    /// Of every Job that is still there, oldest first, not only of the newest
+    /// Of every run whose Jobs are still there, oldest first, not only of the newest
     #[arg(long)]
     all: bool,
     /// Go on until the run has ended, through retries and further attempts
@@ -41,6 +43,8 @@ struct Place {
     uid: String,
     /// `NAMESPACE/DEPLOYMENT` of the watcher that makes them.
     managed_by: Option<String>,
+    /// How its lines are shown.
+    format: Format,
 }
 
 impl Place {
@@ -55,7 +59,7 @@ pub fn run(global: &Global, asked: &Logs) -> Result<ExitCode> {
         let client = client::connect(&global.access()).await?;
         let (namespace, name) = asked.target.resolve(global, &client.namespace)?;
         let client = client.client;
-        let place = place(&client, &namespace, &name).await?;
+        let place = Place { format: Format::or_default(global.log_format), ..place(&client, &namespace, &name).await? };
         let Some((system, _)) = place.managed_by.as_deref().and_then(|install| install.split_once('/')) else {
             let message = format!(
                 "{}: no watcher has taken it, so no Job has a log of it; what run-once writes by hand is on its own output",
@@ -67,13 +71,26 @@ pub fn run(global: &Global, asked: &Logs) -> Result<ExitCode> {
             follow(&client, system, &place).await?;
             return Ok(ExitCode::SUCCESS);
         }
-        let jobs = jobs(&client, system, &place).await?;
-        let newest = jobs.len().saturating_sub(if asked.all { jobs.len() } else { 1 });
-        for job in &jobs[newest..] {
+        let all = jobs(&client, system, &place).await?;
+        let jobs = if asked.all { all } else { newest_run(all) };
+        for job in &jobs {
             tell(&client, system, &place, job).await?;
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Every Job of the run that the newest one is of, by attempt.
+fn newest_run(jobs: Vec<Job>) -> Vec<Job> {
+    let run = |job: &Job| {
+        let slot = job.annotations().get(annotation::SLOT).cloned();
+        (job.labels().get(label::KIND).cloned(), slot)
+    };
+    let Some(newest) = jobs.last().map(run) else { return jobs };
+    let attempt = |job: &Job| job.annotations().get(annotation::ATTEMPT).and_then(|text| text.parse::<u32>().ok());
+    let mut jobs: Vec<_> = jobs.into_iter().filter(|job| run(job) == newest).collect();
+    jobs.sort_by_key(attempt);
+    jobs
 }
 
 async fn place(client: &Client, namespace: &str, name: &str) -> Result<Place> {
@@ -83,7 +100,12 @@ async fn place(client: &Client, namespace: &str, name: &str) -> Result<Place> {
             ("StatefulSetRestore", found.uid(), found.status.and_then(|status| status.managed_by))
         }
     };
-    Ok(Place { object: format!("{kind} {namespace}/{name}"), uid: uid.unwrap_or_default(), managed_by })
+    Ok(Place {
+        object: format!("{kind} {namespace}/{name}"),
+        uid: uid.unwrap_or_default(),
+        managed_by,
+        format: Format::Json,
+    })
 }
 
 /// Oldest first.
@@ -180,7 +202,36 @@ async fn tell_pod(client: &Client, system: &str, place: &Place, pod: &str, follo
     let mut lines = stream.lines();
     let lost = |error| Error::Unanswered(format!("the log of pod {system}/{pod}: {error}"));
     while let Some(line) = lines.try_next().await.map_err(lost)? {
+        let line = if place.format == Format::Text { translate(&line) } else { line };
         output::print(&(line + "\n"))?;
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(name: &str, kind: &str, slot: &str, attempt: &str) -> Job {
+        let annotations = json!({ annotation::SLOT: slot, annotation::ATTEMPT: attempt });
+        let metadata = json!({ "name": name, "labels": { label::KIND: kind }, "annotations": annotations });
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    }
+
+    #[test]
+    fn a_run_has_the_logs_of_all_its_jobs_in_their_order() {
+        let names = |jobs: Vec<Job>| newest_run(jobs).iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+        let all = vec![
+            job("a", "backup", "noon", "1"),
+            job("b", "backup", "night", "9"),
+            job("c", "backup", "night", "10"),
+            job("d", "backup", "noon", "2"),
+            job("e", "backup", "night", "11"),
+        ];
+        assert_eq!(names(all), ["b", "c", "e"]);
+        assert_eq!(names(vec![job("a", "restore", "", "1"), job("b", "undo", "x", "1")]), ["b"]);
+        assert_eq!(names(vec![]), [] as [&str; 0]);
+    }
 }

@@ -65,6 +65,11 @@ pub fn say(sentence: &str) {
     eprintln!("{}", escape(sentence));
 }
 
+/// A question on stderr, whose answer is typed behind it.
+pub fn ask(question: &str) {
+    eprint!("{}", escape(question));
+}
+
 /// As kubectl has it, in the largest unit that still tells something.
 pub fn age(now: Timestamp, then: Timestamp) -> String {
     let seconds = now.duration_since(then).max(SignedDuration::ZERO).as_secs();

@@ -108,12 +108,14 @@ pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
     let format = Format::or_default(global.log_format);
     telemetry::start(format);
     let settings = Settings::from_env()?;
-    let exit = match what {
-        RunOnce::Backup(asked) => backup(global, &settings, format, asked),
-        RunOnce::Restore(step) => restore(global, &settings, format, step, Flow::Restore),
-        RunOnce::Undo { step, force } => restore(global, &settings, format, step, Flow::Undo { force: *force }),
-        RunOnce::Release(step) => restore(global, &settings, format, step, Flow::Release),
-    }?;
+    let (exit, closed) = match what {
+        RunOnce::Backup(asked) => backup(global, &settings, format, asked)?,
+        RunOnce::Restore(step) => (restore(global, &settings, format, step, Flow::Restore)?, false),
+        RunOnce::Undo { step, force } => {
+            (restore(global, &settings, format, step, Flow::Undo { force: *force })?, false)
+        }
+        RunOnce::Release(step) => (restore(global, &settings, format, step, Flow::Release)?, false),
+    };
     match &exit {
         Exit::Done(Outcome::Succeeded) => {}
         Exit::Done(Outcome::Failed(why) | Outcome::Superseded(why)) | Exit::Refused(why) => {
@@ -121,10 +123,20 @@ pub fn run(global: &Global, what: &RunOnce) -> Result<ExitCode> {
         }
         Exit::Again(why) | Exit::Superseded(why) | Exit::Waits(why) => telemetry::complain(why),
     }
-    Ok(ExitCode::from(exit.code()))
+    Ok(ExitCode::from(code(&exit, settings.job_name.is_some() && closed)))
 }
 
-fn backup(global: &Global, settings: &Settings, format: Format, asked: &Backup) -> Result<Exit> {
+/// A Job whose run has an outcome in status has nothing left to do: that another process gave it that outcome, or that
+/// the lock was held all the time, is no failure of the Job's, and alerts on failed Jobs need not hear of it.
+fn code(exit: &Exit, closed_in_job: bool) -> u8 {
+    match exit {
+        Exit::Superseded(_) | Exit::Done(Outcome::Superseded(_)) if closed_in_job => 0,
+        exit => exit.code(),
+    }
+}
+
+/// How it ended, and whether status has an outcome of its slot.
+fn backup(global: &Global, settings: &Settings, format: Format, asked: &Backup) -> Result<(Exit, bool)> {
     let file = asked.filename.as_deref().map(from_file).transpose()?;
     block_on(async {
         let connection = client::connect(&global.access()).await?;
@@ -143,7 +155,8 @@ fn backup(global: &Global, settings: &Settings, format: Format, asked: &Backup) 
         if let Some(last_run) = &ended.last_run {
             telemetry::summary(format, last_run, &sentence(last_run));
         }
-        Ok(ended.exit)
+        let closed = ended.last_run.is_some_and(|run| run.outcome.is_some());
+        Ok((ended.exit, closed))
     })
 }
 
@@ -167,4 +180,22 @@ fn restore(global: &Global, settings: &Settings, format: Format, step: &Step, fl
         }
         Ok(ended.exit)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::condition::Reason;
+    use crate::plan::noun::Refusal;
+
+    #[test]
+    fn a_job_of_a_superseded_run_that_has_its_outcome_is_complete() {
+        let skipped = || Refusal::new(Reason::Skipped, "the lock was held all the time");
+        for exit in [Exit::Done(Outcome::Superseded(skipped())), Exit::Superseded("it has ended already".into())] {
+            assert_eq!((code(&exit, true), code(&exit, false)), (0, 30), "{exit:?}");
+        }
+        let failed = Exit::Done(Outcome::Failed(Refusal::new(Reason::HookFailed, "no")));
+        assert_eq!(code(&failed, true), 10, "there is no backup");
+        assert_eq!(code(&Exit::Again("no answer".into()), true), 20);
+    }
 }

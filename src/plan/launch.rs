@@ -12,12 +12,15 @@ mod index;
 mod instant;
 pub mod pace;
 mod packed;
+mod passed;
 pub mod plight;
 mod restore;
+pub mod rival;
 mod share;
 #[cfg(test)]
 mod tests;
 pub mod verdict;
+mod waits;
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +32,9 @@ use self::entry::{Job, Object, Owned, Uid};
 pub use self::index::Index;
 use self::instant::optional;
 use self::pace::{Lease, Turn};
+pub use self::packed::Entry;
 use self::plight::Plight;
+use self::rival::Sight;
 use self::verdict::Verdict;
 use super::job::Run;
 use super::report::Note;
@@ -74,6 +79,8 @@ pub enum What {
     },
     /// Read the lock Lease of the object's StatefulSet.
     Look,
+    /// Read the Lease of the watchers of another installation, by its name in `status.managedBy`.
+    Sight(Box<str>),
     Prune {
         name: String,
         job: Uid,
@@ -102,6 +109,8 @@ pub enum Answer {
     /// The Job as it is now; none: it was there, and is gone.
     Launched(Option<Job>),
     Lease(Lease),
+    /// What was seen of another installation; none: no answer.
+    Sighted(Box<str>, Option<Sight>),
     Pruned(Uid),
     /// The API server accepts no such Job: its sentence.
     Rejected(String),

@@ -114,6 +114,11 @@ pub fn lease(statefulset: &str) -> String {
     format!("sts-backup-{statefulset}")
 }
 
+/// The Lease of an installation's watchers, in their namespace.
+pub fn leader(deployment: &str) -> String {
+    format!("leader-{deployment}")
+}
+
 /// The content that the snapshot controller makes for a dynamically taken `VolumeSnapshot`.
 pub fn content(snapshot_uid: &str) -> String {
     format!("snapcontent-{snapshot_uid}")

@@ -18,7 +18,7 @@ use super::retention::{Fate, Run, Verdict, retain};
 use super::roll::Roll;
 use super::stock::{self, Owner, Piece, Record, State, Stock, Stocked};
 use super::view::{Read, Seen, View};
-use crate::api::{LOCK_POLICY, MARKS_POLICY};
+use crate::api::{FILE_UID, LOCK_POLICY, MARKS_POLICY, annotation};
 
 /// So often the deletion of one snapshot is tried before its run is left alone.
 const TRIES: u32 = 5;
@@ -292,15 +292,17 @@ fn retained(v: &View, keep: &Keep, piece: &Piece) -> Result<Option<String>, Read
 #[derive(Debug)]
 pub struct Told {
     pub dropped: Option<String>,
+    /// Why nothing could be pruned at all.
+    pub skipped: Option<String>,
     pub remarks: Vec<String>,
 }
 
 pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
     let pruned = &v.prune.dropped;
     let dropped = (!pruned.is_empty()).then(|| format!("{} pruned", names(pruned.iter().copied())));
-    let mut remarks = vec![];
+    let (mut skipped, mut remarks) = (None, vec![]);
     match doomed(v, id)? {
-        Err(why) => remarks.push(format!("retention was left out: {why}")),
+        Err(why) => skipped = Some(format!("retention was skipped: {why}")),
         Ok(doomed) => {
             let mut left: BTreeMap<String, Vec<RunId>> = BTreeMap::new();
             for (Doomed { run, .. }, keep) in doomed.iter().zip(v.want.backup.keep.iter().cycle()) {
@@ -310,6 +312,7 @@ pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
         }
     }
     if let Seen::Known(Ok(stock)) = &v.prune.stock {
+        remarks.extend(orphaned(v, stock));
         let alone = "it is left alone, and restored only by its name";
         let copies = stock::strangers(stock).filter(|(_, odd)| *odd == Odd::Marks).map(|(name, _)| name);
         remarks.extend(first(copies).map(|names| format!("VolumeSnapshot {names} {}: {alone}", Odd::Marks)));
@@ -326,7 +329,26 @@ pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
             )
         }));
     }
-    Ok(Told { dropped, remarks })
+    Ok(Told { dropped, skipped, remarks })
+}
+
+/// Runs of former objects of our name, which retention leaves alone: by whose they were.
+fn orphaned(v: &View, stock: &Stock) -> Vec<String> {
+    let mut all: BTreeMap<&str, BTreeSet<RunId>> = BTreeMap::new();
+    for piece in stock.values().filter(|piece| piece.stranger.is_none() && piece.policy.uid != FILE_UID) {
+        if let Some(run) = piece.run.filter(|_| piece.policy.owner(&v.want) == Owner::Orphaned) {
+            all.entry(&piece.policy.uid).or_default().insert(run);
+        }
+    }
+    let word = |(uid, runs): (&str, BTreeSet<RunId>)| {
+        format!(
+            "nobody prunes {} of a former {}: to have them pruned, annotate this object with {}={uid}",
+            names(runs),
+            v.want.name,
+            annotation::ADOPT
+        )
+    };
+    all.into_iter().map(word).collect()
 }
 
 /// The first by name, and how many more.

@@ -174,10 +174,13 @@ impl Scribe<'_> {
                 last.outcome = Some(shared::Outcome::Succeeded);
                 let of = id.map(|id| format!("Run {id}: ")).unwrap_or_default();
                 let mut message = format!("{of}{} ready", count(run.len(), "snapshot"));
-                if let Some(told) = told {
-                    let pruned = |message| Note { warning: false, reason: Reason::RunsPruned, message };
-                    notes.extend(told.dropped.clone().map(pruned));
-                    told.dropped.iter().chain(&told.remarks).for_each(|more| message.extend(["; ", more]));
+                if let Some(told) = &told {
+                    notes.extend(pruning(told, &of));
+                    told.dropped
+                        .iter()
+                        .chain(&told.skipped)
+                        .chain(&told.remarks)
+                        .for_each(|more| message.extend(["; ", more]));
                 }
                 (Reason::BackupCompleted, message)
             }
@@ -239,6 +242,14 @@ impl Scribe<'_> {
         self.status.history.insert(0, entry);
         self.status.history.truncate(HISTORY);
     }
+}
+
+/// What retention did, or why it did nothing.
+fn pruning(told: &prune::Told, of: &str) -> Vec<Note> {
+    let dropped = |message: &String| Note { warning: false, reason: Reason::RunsPruned, message: message.clone() };
+    let skipped =
+        |why: &String| Note { warning: true, reason: Reason::RetentionSkipped, message: format!("{of}{why}") };
+    told.dropped.iter().map(dropped).chain(told.skipped.iter().map(skipped)).collect()
 }
 
 fn snapshots(v: &View, run: &[(&String, &Snap)]) -> Vec<SnapshotStatus> {

@@ -81,7 +81,8 @@ pub async fn look(connection: &Connection, namespace: &str, statefulset: &str) -
     if found.is_some_and(|object| object.uid().as_ref() == Some(&open.uid)) {
         let (run, ns, name) = (&open.run, &open.namespace, &open.name);
         return refuse(format!(
-            "{path} has the freeze of run {run} open: its next run thaws and closes it (sts-backup run-once backup {ns}/{name})"
+            "{path} has the freeze of run {run} open: its next run thaws and closes it (sts-backup run-once backup {ns}/{name}); if \
+             the installation that manages it is gone: sts-backup doctor --take-over {ns}/{name}"
         ));
     }
     Ok(Found::Orphan(Some(open)))
@@ -94,7 +95,11 @@ fn of_restore(object: StatefulSetRestore, open: Open, path: &str) -> Result<Foun
         (RestorePhase::Failed, Some(_)) => Ok(Found::Held(Box::new(object))),
         (RestorePhase::Failed | RestorePhase::Completed | RestorePhase::Undone, _) => Ok(Found::Orphan(Some(open))),
         _ => {
-            let why = format!("{path} is under way ({phase}) and not Held: let it finish, undo it or delete it");
+            let (ns, name) = (&open.namespace, &open.name);
+            let why = format!(
+                "{path} is under way ({phase}) and not Held: let it finish, undo it or delete it; if the installation that \
+                 manages it is gone: sts-backup doctor --take-over {ns}/{name}"
+            );
             Err(Error::Refused(Refusal::new(Reason::LockedByOpenRun, why)))
         }
     }

@@ -1,6 +1,6 @@
 //! The real world behind the driver: one process at work on one object of one cluster.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 
 use jiff::{SignedDuration, Timestamp};
@@ -32,6 +32,8 @@ pub struct Cluster {
     pub(super) hooks: Hooks,
     stop: watch::Sender<Option<Stop>>,
     run: Cell<Option<RunId>>,
+    /// Uid of the StatefulSet as it was read last: Events bear it.
+    set: RefCell<Option<String>>,
     pub(super) ledger: Ledger,
 }
 
@@ -59,6 +61,7 @@ impl Cluster {
             hooks: Hooks::default(),
             stop: watch::Sender::new(None),
             run: Cell::new(None),
+            set: RefCell::new(None),
             client,
             want,
             clock,
@@ -84,6 +87,14 @@ impl Cluster {
     /// The id of the run under way, for audit lines.
     pub fn run(&self) -> Option<String> {
         self.run.get().map(|id| id.to_string())
+    }
+
+    pub(super) fn saw_set(&self, uid: Option<String>) {
+        self.set.replace(uid);
+    }
+
+    pub(super) fn set(&self) -> Option<String> {
+        self.set.borrow().clone()
     }
 
     pub fn name_run(&self, run: Option<RunId>) {

@@ -62,7 +62,9 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
         Read::Target => {
             let api: Api<StatefulSet> = Api::namespaced(c.client.clone(), namespace);
             let path = format!("statefulset/{namespace}/{}", want.statefulset);
-            Fact::Target(get(&api, &want.statefulset, &path).await?.as_ref().map(target))
+            let found = get(&api, &want.statefulset, &path).await?.as_ref().map(target);
+            c.saw_set(found.as_ref().map(|found| found.uid.clone()));
+            Fact::Target(found)
         }
         Read::Grant => {
             let api: Api<Namespace> = Api::all(c.client.clone());

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use self::watched::{Judged, Watched, judged, watched};
+pub use self::watched::{Judged, Watched, judged, unmanage, watched};
 use super::call::{Call, No, call};
 use super::cluster::Cluster;
 use super::lock::{open, roll};

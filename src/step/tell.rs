@@ -46,6 +46,8 @@ pub(super) async fn tell<K: Resource<DynamicType = ()>>(c: &Cluster, note: &Note
         kind: Some("StatefulSet".into()),
         name: Some(want.statefulset.clone()),
         namespace: Some(want.statefulset_namespace.clone()),
+        // `kubectl describe` shows only what bears it.
+        uid: c.set(),
         ..ObjectReference::default()
     };
     let me = c.want.me.to_string();

@@ -21,9 +21,10 @@ use crate::api::{API_VERSION, manager};
 use crate::error::{is_definite, sentence};
 use crate::plan::flow::Verb;
 use crate::plan::job::Run;
-use crate::plan::launch::entry::{Object, Subject, Uid};
+use crate::plan::launch::entry::{Manager, Object, Subject, Uid};
 use crate::plan::launch::pace::Lease;
 use crate::plan::launch::plight::Plight;
+use crate::plan::launch::rival::{self, Sight};
 use crate::plan::launch::{Act, Answer, What};
 use crate::plan::name;
 use crate::plan::report::Note;
@@ -50,7 +51,12 @@ pub fn carry_out(state: &State, act: Act) -> Option<LocalBoxFuture<'_, (Uid, Ans
         let doing = async {
             match act.what {
                 What::Status(owned) => {
-                    let (install, owned) = (&state.settings.install, &owned);
+                    let owned = &owned;
+                    // Of another's object all stays as it is, but for what is said of it.
+                    let install = match &object.manager {
+                        Manager::Another(install) => install,
+                        _ => &*state.settings.install,
+                    };
                     let fields = record::Watched { object: &object, uid: act.uid, owned, install };
                     status(state, &object, &Fields::Watched(fields)).await
                 }
@@ -60,6 +66,7 @@ pub fn carry_out(state: &State, act: Act) -> Option<LocalBoxFuture<'_, (Uid, Ans
                 }
                 What::Launch { run, .. } => launch(state, &run).await,
                 What::Look => look(state, &object).await,
+                What::Sight(install) => Answer::Sighted(install.clone(), sight(state, &install).await),
                 What::Prune { name, job } => {
                     let why = format!("beyond the history limits of {}/{}", object.namespace, object.name);
                     remove(state, ("Prune", &why), &name, job).await
@@ -204,14 +211,26 @@ async fn launch(state: &State, run: &Run) -> Answer {
 
 async fn look(state: &State, object: &Object) -> Answer {
     let (namespace, statefulset) = object.target();
-    let api: Api<SlimLease> = Api::namespaced(state.client.clone(), namespace);
-    match api.get_opt(&name::lease(statefulset)).await {
-        Ok(found) => {
-            let spec = found.map(|lease| lease.spec).unwrap_or_default();
-            let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
-            Answer::Lease(Lease { holder, renewed: spec.renew_time })
-        }
+    match lease(state, namespace, &name::lease(statefulset)).await {
+        Ok(lease) => Answer::Lease(lease),
         Err(_) => Answer::Failed,
+    }
+}
+
+async fn lease(state: &State, namespace: &str, name: &str) -> kube::Result<Lease> {
+    let api: Api<SlimLease> = Api::namespaced(state.client.clone(), namespace);
+    let spec = api.get_opt(name).await?.map(|lease| lease.spec).unwrap_or_default();
+    let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
+    Ok(Lease { holder, renewed: spec.renew_time })
+}
+
+/// What the Lease of another installation's watchers tells; none: no answer.
+async fn sight(state: &State, install: &str) -> Option<Sight> {
+    let (namespace, name) = rival::lease(install)?;
+    match timeout(LIMIT / 2, lease(state, namespace, &name)).await.ok()? {
+        Ok(lease) => Some(Sight::Lease(lease)),
+        Err(error) if is(403, &error) => Some(Sight::Hidden),
+        Err(_) => None,
     }
 }
 
@@ -232,10 +251,7 @@ async fn remove(state: &State, (step, why): (&'static str, &str), name: &str, jo
 }
 
 async fn tell(state: &State, uid: Uid, object: &Object, note: Note) {
-    let kind = match &object.subject {
-        Subject::Backup(_) => "StatefulSetBackup",
-        Subject::Restore(_) => "StatefulSetRestore",
-    };
+    let kind = object.kind();
     tracing::warn!(object = format!("{kind}/{}/{}", object.namespace, object.name), message = note.message);
     let regarding = ObjectReference {
         api_version: Some(API_VERSION.into()),

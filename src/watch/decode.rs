@@ -18,6 +18,7 @@ use crate::plan::launch::entry::{
     Job, Last, Manager, Object, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Uid, Waiting,
 };
 use crate::plan::launch::verdict::{Flip, Standing};
+use crate::plan::schedule::Schedule;
 
 /// A request is passed on as an argument and kept in names, annotations and status.
 const REQUEST_MAX: usize = 256;
@@ -54,6 +55,7 @@ pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
     let standing = standing(&status.conditions);
     let formats = status.plan.iter().chain(&status.undo_plan).filter_map(|plan| plan.format.clone());
     let restore = Restore {
+        aside: aside(&status),
         unread: formats.into_iter().find(|format| **format != *FORMAT),
         phase: status.phase,
         try_again: status.run.as_ref().is_some_and(|run| run.try_again == Some(true)),
@@ -65,6 +67,14 @@ pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
     };
     let object = object_of(object.metadata, target, manager, readable, Subject::Restore(Box::new(restore)))?;
     Some(with(object, standing))
+}
+
+/// Volumes that wait for the end of the undo window: those that the newest plan has replaced, or after a failure those
+/// that were not to be.
+fn aside(status: &RestoreStatus) -> u32 {
+    let plan = status.undo_plan.as_ref().or(status.plan.as_ref()).filter(|_| status.undo_deadline.is_some());
+    let count = plan.map_or(0, |plan| plan.claims.iter().filter(|claim| claim.old_pv.is_some()).count());
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn with((uid, object): (Uid, Object), standing: Vec<Flip>) -> (Uid, Object) {
@@ -132,6 +142,7 @@ fn policy(spec: &BackupSpec, status: BackupStatus, request: Option<Box<str>>) ->
     let limit = |limit: Option<i64>, default: i32| usize::try_from(limit.unwrap_or(default.into())).unwrap_or(0);
     let text = |text: &Option<Box<str>>| text.clone().filter(|text| !text.is_empty());
     Policy {
+        interval: interval(spec, status.next_schedule_time),
         schedule: text(&spec.schedule).filter(|text| text.len() <= SCHEDULE_MAX),
         time_zone: text(&spec.time_zone)
             .filter(|zone| &**zone != crate::api::backup::TIME_ZONE && zone.len() <= SCHEDULE_MAX),
@@ -165,6 +176,13 @@ fn policy(spec: &BackupSpec, status: BackupStatus, request: Option<Box<str>>) ->
         last: status.last_run.map(|last| Box::new(self::last(last))),
         succeeded: status.last_backup_time,
     }
+}
+
+fn interval(spec: &BackupSpec, next: Option<Timestamp>) -> Option<u32> {
+    let (text, next) = (spec.schedule.as_deref().filter(|text| text.len() <= SCHEDULE_MAX)?, next?);
+    let zone = spec.time_zone.as_deref().filter(|zone| !zone.is_empty()).unwrap_or(crate::api::backup::TIME_ZONE);
+    let after = Schedule::parse(text, zone).ok()?.next_after(next)?;
+    after.duration_since(next).as_secs().try_into().ok()
 }
 
 fn waiting(conditions: Vec<slim::Condition>) -> Option<Box<Waiting>> {

@@ -2,10 +2,14 @@
 //! namespace. Who holds it works, the others stand by. It saves requests and no more: what keeps two watchers from
 //! starting a run twice is the Job's name.
 //!
+//! Without election the Lease is held all the same, and only shows that somebody is at work: to other installations, and
+//! to whoever wants to take over what this one manages.
+//!
 //! A Lease is taken when it is free, or when it has not changed for its whole duration on our monotonic clock; wall
 //! clocks are never compared.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,12 +22,19 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::api::manager;
 use crate::error::sentence;
 use crate::plan::flow::Verb;
+use crate::plan::name;
 
 /// leaseDurationSeconds: how long a silent leader is left alone.
 const DURATION: Duration = Duration::from_secs(15);
 /// Who could not renew for so long is no leader any more.
 const DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
+/// So often it is renewed where nobody is elected: it only shows others that we run.
+const PULSE: Duration = Duration::from_secs(20);
+/// And tried again, where another holds it.
+const SOON: Duration = Duration::from_secs(5);
+/// leaseDurationSeconds then.
+const PULSED: Duration = Duration::from_mins(1);
 /// A stop waits no longer for the Lease to be given back.
 const FAREWELL: Duration = Duration::from_millis(300);
 
@@ -43,12 +54,28 @@ pub struct Seat {
     seen: RefCell<Option<(Option<String>, Instant)>>,
     /// As we wrote it last.
     held: RefCell<Option<Lease>>,
+    duration: Duration,
 }
 
 impl Seat {
-    pub fn new(client: Client, namespace: &str, deployment: &str, me: String) -> Seat {
+    pub fn new(client: Client, namespace: &str, deployment: &str, me: String, elects: bool) -> Seat {
         let api = Api::namespaced(client, namespace);
-        Seat { api, name: format!("leader-{deployment}"), me, seen: RefCell::default(), held: RefCell::default() }
+        let duration = if elects { DURATION } else { PULSED };
+        Seat { api, name: name::leader(deployment), me, seen: RefCell::default(), held: RefCell::default(), duration }
+    }
+
+    /// Shows that we run, where nobody is elected. Who else holds the Lease shows the same.
+    pub async fn pulse(&self) -> Infallible {
+        let mut well = true;
+        loop {
+            let taken = timeout(DEADLINE, self.take()).await;
+            if let (Ok(Err(error)), true) = (&taken, well) {
+                tracing::warn!(message = format!("Lease {} is not renewed: {}", self.name, sentence(error)));
+            }
+            well = matches!(taken, Ok(Ok(_)));
+            // Who leaves gives it back: nobody is to take that for an end.
+            sleep(if matches!(taken, Ok(Ok(true))) { PULSE } else { SOON }).await;
+        }
     }
 
     /// Waits until we lead. `turn` is called at each try.
@@ -133,7 +160,7 @@ impl Seat {
         let ours = old.holder_identity.as_deref() == Some(&self.me);
         LeaseSpec {
             holder_identity: Some(self.me.clone()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
             acquire_time: old.acquire_time.filter(|_| ours).or_else(|| Some(now.clone())),
             renew_time: Some(now.clone()),
             lease_transitions: Some(old.lease_transitions.unwrap_or(0) + i32::from(!ours)),

@@ -1,19 +1,29 @@
 //! `/metrics` in the text format of Prometheus, all of it from the index: what status tells outlives the watcher, so no
-//! pusher and no history is needed. Labels are the object's namespace and name, and reasons of a closed set.
+//! pusher and no history is needed. Labels are the object's kind, namespace and name, and reasons of a closed set: there
+//! are as many series as objects, and as reasons that an object has had, however many runs there were.
+//! `docs/watcher.md` has the whole list.
 
 use std::fmt::Write;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::State;
+use crate::api::restore::RestorePhase;
 use crate::api::shared::Outcome;
-use crate::plan::launch::entry::{Object, Policy, Subject, Uid};
+use crate::plan::launch::entry::{Manager, Object, Policy, Restore, Subject, Uid};
+use crate::plan::launch::{Entry, Index};
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Policies per piece.
+/// Objects per piece.
 const PIECE: usize = 200;
 
-type Value = fn(&Policy, Timestamp) -> Option<f64>;
+/// What a family shows, and of which objects.
+enum Value {
+    Backup(fn(&Policy, Timestamp) -> Option<f64>),
+    Restore(fn(&Restore, &Object) -> Option<f64>),
+    /// With the kind, and a reason where there is one.
+    Any(fn(&Entry) -> Option<String>),
+}
 
 struct Family {
     name: &'static str,
@@ -21,51 +31,107 @@ struct Family {
     value: Value,
 }
 
+const fn family(name: &'static str, help: &'static str, value: Value) -> Family {
+    Family { name, help, value }
+}
+
 const FAMILIES: &[Family] = &[
-    Family {
-        name: "sts_backup_last_success_timestamp_seconds",
-        help: "When the newest successful run was cut.",
-        value: |p, _| seconds(p.succeeded),
-    },
-    Family {
-        name: "sts_backup_last_run_success",
-        help: "Whether the newest run that has ended succeeded.",
-        value: |p, _| p.last.as_ref()?.outcome.map(|outcome| f64::from(u8::from(outcome == Outcome::Succeeded))),
-    },
-    Family {
-        name: "sts_backup_last_run_duration_seconds",
-        help: "From the begin of the newest run to its end.",
-        value: |p, _| {
+    family(
+        "sts_backup_last_success_timestamp_seconds",
+        "Unix time at which the snapshots of the last successful run were taken.",
+        Value::Backup(|p, _| seconds(p.succeeded)),
+    ),
+    family(
+        "sts_backup_last_run_success",
+        "Whether the most recent finished run succeeded.",
+        Value::Backup(|p, _| p.last.as_ref()?.outcome.map(|outcome| flag(outcome == Outcome::Succeeded))),
+    ),
+    family(
+        "sts_backup_last_run_duration_seconds",
+        "Duration of the most recent finished run.",
+        Value::Backup(|p, _| {
             let last = p.last.as_ref()?;
             Some(last.ended?.duration_since(last.started?).as_secs_f64())
-        },
-    },
-    Family {
-        name: "sts_backup_last_run_freeze_seconds",
-        help: "From the first pre hook of the newest run to the end of its last post hook.",
-        value: |p, _| p.last.as_ref()?.freeze_seconds,
-    },
-    Family {
-        name: "sts_backup_last_run_snapshots",
-        help: "VolumeSnapshots of the newest run.",
-        value: |p, _| p.last.as_ref().and_then(|last| u32::try_from(last.snapshots).ok()).map(f64::from),
-    },
-    Family {
-        name: "sts_backup_next_run_timestamp_seconds",
-        help: "The next slot.",
-        value: |p, _| seconds(p.owned.next),
-    },
-    Family {
-        name: "sts_backup_due_lag_seconds",
-        help: "How long the next slot has been due without its run having begun.",
-        value: |p, now| p.owned.next.map(|next| now.duration_since(next).as_secs_f64().max(0.0)),
-    },
-    Family {
-        name: "sts_backup_run_active",
-        help: "Whether a run is open.",
-        value: |p, _| Some(f64::from(u8::from(p.run.is_some()))),
-    },
+        }),
+    ),
+    family(
+        "sts_backup_last_run_freeze_seconds",
+        "From the first pre hook of the newest run to the end of its last post hook.",
+        Value::Backup(|p, _| p.last.as_ref()?.freeze_seconds),
+    ),
+    family(
+        "sts_backup_last_run_snapshots",
+        "VolumeSnapshots of the newest run.",
+        Value::Backup(|p, _| p.last.as_ref().and_then(|last| u32::try_from(last.snapshots).ok()).map(f64::from)),
+    ),
+    family(
+        "sts_backup_next_run_timestamp_seconds",
+        "The next scheduled time.",
+        Value::Backup(|p, _| seconds(p.owned.next)),
+    ),
+    family(
+        "sts_backup_interval_seconds",
+        "From the next scheduled time to the one after it.",
+        Value::Backup(|p, _| p.interval.map(f64::from)),
+    ),
+    family(
+        "sts_backup_due_lag_seconds",
+        "How long the next run has been due without having begun.",
+        Value::Backup(|p, now| p.owned.next.map(|next| now.duration_since(next).as_secs_f64().max(0.0))),
+    ),
+    family("sts_backup_run_active", "Whether a run is open.", Value::Backup(|p, _| Some(flag(p.run.is_some())))),
+    family("sts_backup_suspended", "Whether spec.suspend is set.", Value::Backup(|p, _| Some(flag(p.suspend)))),
+    family(
+        "sts_backup_restore_active",
+        "Whether the restore, its undo or its rollback is under way.",
+        Value::Restore(|r, _| Some(flag(r.run.is_some() && !r.is_held()))),
+    ),
+    family(
+        "sts_backup_restore_fenced",
+        "Whether the pods are stopped behind the fence while volumes are swapped.",
+        Value::Restore(|r, _| {
+            let swaps = matches!(r.phase, Some(RestorePhase::ScalingDown | RestorePhase::Restoring));
+            Some(flag(swaps && r.run.is_some()))
+        }),
+    ),
+    family(
+        "sts_backup_restore_failed",
+        "Whether the restore has failed.",
+        Value::Restore(|r, _| Some(flag(r.phase == Some(RestorePhase::Failed)))),
+    ),
+    family(
+        "sts_backup_restore_held",
+        "Whether the restore has failed and waits, as it is, for a decision.",
+        Value::Restore(|r, _| Some(flag(r.is_held()))),
+    ),
+    family(
+        "sts_backup_restore_volumes_set_aside",
+        "Volumes that are kept for an undo.",
+        Value::Restore(|r, o| Some(if o.held { f64::from(r.aside) } else { 0.0 })),
+    ),
+    family(
+        "sts_backup_restore_undo_deadline_timestamp_seconds",
+        "Until when they are kept.",
+        Value::Restore(|r, o| seconds(r.undo_deadline.filter(|_| o.held))),
+    ),
+    family(
+        "sts_backup_objects_invalid",
+        "Objects whose spec cannot be acted on, one series each.",
+        Value::Any(|entry| entry.is_invalid().then(String::new)),
+    ),
+    family(
+        "sts_backup_waiting",
+        "Objects whose condition Waiting is True, one series each, with its reason.",
+        Value::Any(|entry| {
+            let waiting = entry.object.owned().waiting.as_ref()?;
+            Some(format!(",reason=\"{}\"", waiting.why?))
+        }),
+    ),
 ];
+
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
+}
 
 fn seconds(at: Option<Timestamp>) -> Option<f64> {
     at.map(|at| at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64())
@@ -94,8 +160,7 @@ impl Pages {
         for (uid, entry) in index.after(self.after).take(PIECE) {
             count += 1;
             self.after = Some(uid);
-            if let Some((value, object)) = value(family, &entry.object, now) {
-                let labels = format!("namespace=\"{}\",name=\"{}\"", object.namespace, object.name);
+            if let Some((labels, value)) = sample(family, &entry, now) {
                 let _ = writeln!(text, "{}{{{labels}}} {value}", family.name);
             }
         }
@@ -106,21 +171,39 @@ impl Pages {
     }
 }
 
-fn value<'a>(family: &Family, object: &'a Object, now: Timestamp) -> Option<(f64, &'a Object)> {
-    let Subject::Backup(policy) = &object.subject else { return None };
-    Some(((family.value)(policy, now)?, object))
+fn sample(family: &Family, entry: &Entry, now: Timestamp) -> Option<(String, f64)> {
+    let object = &entry.object;
+    match (&family.value, &object.subject) {
+        (Value::Backup(value), Subject::Backup(policy)) => Some((labels(object), value(policy, now)?)),
+        (Value::Restore(value), Subject::Restore(restore)) => Some((labels(object), value(restore, object)?)),
+        (Value::Any(more), _) => Some((format!("kind=\"{}\",{}{}", object.kind(), labels(object), more(entry)?), 1.0)),
+        _ => None,
+    }
+}
+
+fn labels(object: &Object) -> String {
+    format!("namespace=\"{}\",name=\"{}\"", object.namespace, object.name)
+}
+
+/// Failed runs, by object and reason.
+fn failures(index: &Index) -> Vec<(String, String)> {
+    let of = |(uid, reason, count): (Uid, _, u64)| {
+        let entry = index.get(uid)?;
+        Some((format!("{{{},reason=\"{reason}\"}}", labels(&entry.object)), count.to_string()))
+    };
+    index.failures().filter_map(of).collect()
 }
 
 fn common(state: &State) -> String {
     let index = state.index.borrow();
     let [(taken, queued), (restores_taken, restores_queued)] = index.places();
-    let (mut backups, mut restores, mut invalid) = (0, 0, 0);
+    let (mut backups, mut restores, mut passed) = (0, 0, 0);
     for (_, entry) in index.after(None) {
         match entry.object.subject {
             Subject::Backup(_) => backups += 1,
             Subject::Restore(_) => restores += 1,
         }
-        invalid += u32::from(entry.is_invalid());
+        passed += u32::from(matches!(entry.object.manager, Manager::Another(_)));
     }
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, values: &[(String, String)]| {
@@ -135,7 +218,8 @@ fn common(state: &State) -> String {
     let kinds = [("StatefulSetBackup", backups), ("StatefulSetRestore", restores)];
     let kinds = kinds.map(|(kind, count): (&str, u32)| (format!("{{kind=\"{kind}\"}}"), count.to_string()));
     family("sts_backup_objects", "gauge", "Objects that are seen.", &kinds);
-    family("sts_backup_objects_invalid", "gauge", "Objects that cannot be acted on.", &one(invalid.to_string()));
+    let help = "Objects that another installation manages.";
+    family("sts_backup_objects_passed_over", "gauge", help, &one(passed.to_string()));
     family("sts_backup_active_runs", "gauge", "Backup Jobs that take a place.", &one(taken.to_string()));
     family("sts_backup_waiting_runs", "gauge", "Due runs that wait for a place.", &one(queued.to_string()));
     let taken = restores_taken.to_string();
@@ -144,8 +228,26 @@ fn common(state: &State) -> String {
     family("sts_backup_waiting_restores", "gauge", "Restores, undos and releases that wait for a place.", &one(queued));
     let troubles = state.troubles.borrow().len().to_string();
     family("sts_backup_watches_failing", "gauge", "Watches that do not work now.", &one(troubles));
-    let failures = index.failures().iter();
-    let failures: Vec<_> = failures.map(|(r, n)| (format!("{{reason=\"{r}\"}}"), n.to_string())).collect();
-    family("sts_backup_failures_total", "counter", "Runs seen to fail, by reason.", &failures);
+    let silence = SignedDuration::try_from(state.ear.silence()).unwrap_or_default();
+    let heard = seconds(state.now().wall.checked_sub(silence).ok()).unwrap_or_default();
+    let help = "When the API server was heard last, by an answer or a piece of a watch.";
+    family("sts_backup_last_heard_timestamp_seconds", "gauge", help, &one(heard.to_string()));
+    family("sts_backup_failures_total", "counter", "Runs seen to fail, by object and reason.", &failures(&index));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    /// What a page is there for is to be looked up: each metric has its line.
+    #[test]
+    fn every_metric_is_documented() {
+        let docs = include_str!("../../docs/watcher.md");
+        let source = include_str!("metrics.rs").split("mod tests").next().unwrap_or_default();
+        let names = source.split('"').filter(|text| text.starts_with("sts_backup_") && !text.contains(' '));
+        let names: std::collections::BTreeSet<_> = names.collect();
+        assert!(names.len() > 25, "{names:?}");
+        for name in names {
+            assert!(docs.contains(&format!("`{name}`")), "{name} is not in docs/watcher.md");
+        }
+    }
 }

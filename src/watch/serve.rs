@@ -29,6 +29,8 @@ const CLIENTS: usize = 32;
 const REQUEST_MAX: usize = 8192;
 /// The loop turns at least every 15 s.
 const STUCK: Duration = Duration::from_mins(1);
+/// The Lease is renewed every 20 s, and each answer counts: whoever hears nothing for so long is cut off.
+const DEAF: Duration = Duration::from_secs(90);
 
 /// None: switched off.
 pub async fn bind(address: &str) -> Result<Option<TcpListener>> {
@@ -61,6 +63,10 @@ pub fn health(state: &State, path: &str) -> Page {
 
 /// One line for each watch that does not work.
 fn unready(state: &State) -> String {
+    let silence = state.ear.silence();
+    if silence > DEAF {
+        return format!("nothing was heard of the API server for {} s\n", silence.as_secs());
+    }
     if state.stands_by.get() {
         return String::new(); // ready to take over, which is all that is asked of it
     }
@@ -229,6 +235,24 @@ mod tests {
             never = serve(listener, &state, health) => match never {},
             told = scene(address) => told,
         }
+    }
+
+    /// A restart would not help: only readiness tells.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_hears_nothing_is_not_ready_and_lives() {
+        let state = state();
+        state.stands_by.set(true);
+        let code = |path: &str| match health(&state, path) {
+            Page::Text(code, text) => format!("{code}: {text}"),
+            Page::Metrics => String::new(),
+        };
+        assert_eq!(code("/readyz"), "200 OK: ok\n");
+        tokio::time::sleep(DEAF + Duration::from_secs(1)).await;
+        state.turned.set(tokio::time::Instant::now());
+        assert_eq!(code("/readyz"), "503 Service Unavailable: nothing was heard of the API server for 91 s\n");
+        assert_eq!(code("/healthz"), "200 OK: ok\n");
+        state.stands_by.set(false);
+        assert!(code("/readyz").starts_with("503"), "at work as well");
     }
 
     async fn idle(address: SocketAddr, count: usize) -> Vec<TcpStream> {

@@ -264,7 +264,11 @@ fn nothing_is_pruned_in_a_pod_where_marks_or_lock_are_not_guarded() {
             let two = good(&server, clock, "two").await;
             assert!(one.union(&two).all(|name| names(&server.look().store).contains(name)), "{missing}");
             let said = truth::record(&server.look().store, POLICY).unwrap().status.message.unwrap_or_default();
-            assert!(said.contains("PolicyMissing") && said.contains(missing), "{said}");
+            assert!(said.contains("retention was skipped: PolicyMissing") && said.contains(missing), "{said}");
+            let warned = |event: &Value| event["reason"] == "RetentionSkipped" && event["type"] == "Warning";
+            let about = |event: &Value| event["regarding"]["kind"] == "StatefulSetBackup";
+            let count = server.look().store.all("events").filter(|(_, event)| warned(event) && about(event)).count();
+            assert_eq!(count, 1, "{missing}: one Event");
             server.act(|state| {
                 let binding = Key::new("validatingadmissionpolicybindings", "", missing);
                 state.store.change(&binding, false, |object| object["spec"]["validationActions"] = json!(["Deny"]));

@@ -182,6 +182,9 @@ fn verdict(world: &mut World, blows: &Blows) {
     let expected = if world.hooks { Consistency::Frozen } else { Consistency::CrashPerVolume };
     check(succeeded && consistency != Some(expected), "wrong consistency");
     let pruned = world.old.as_ref().map(|old| old.verdict(succeeded)).unwrap_or_default();
+    let said = world.status.message.as_deref().unwrap_or_default();
+    let names_orphan = said.contains("nobody prunes run 20270112-000000 of a former nightly");
+    check(succeeded && world.old.is_some() && !names_orphan, "an orphaned run is not named");
     let (runs, size) = (world.runs(), keys().len());
     let whole = runs.values().filter(|disks| disks.len() == size && disks.iter().all(|disk| disk.snap.sealed));
     // Without an object nobody knows which slot a run was for: one whose process died once it was proved stands too.

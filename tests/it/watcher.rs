@@ -5,6 +5,7 @@
 //!
 //! One case from its line: `SSB_WATCHER='Write 7 DieAfter' cargo test --test it one_watcher -- --nocapture`
 
+mod beside;
 mod sweep;
 mod told;
 

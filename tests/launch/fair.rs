@@ -213,7 +213,9 @@ impl World {
             What::Look => Answer::Lease(Lease::default()),
             What::Prune { job, .. } => Answer::Pruned(job),
             What::Inspect { job, .. } => Answer::Inspected(job, Plight::None),
-            What::Judge(_) | What::Remove { .. } => panic!("every spec is sound, and every runner is alone"),
+            What::Judge(_) | What::Sight(_) | What::Remove { .. } => {
+                panic!("every spec is sound, and every runner is alone")
+            }
             What::Tell(_) => return,
         };
         self.index.answer(act.uid, answer, self.now());

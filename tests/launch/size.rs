@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use sts_backup::api::condition::Reason;
 use sts_backup::api::shared::{Outcome, Trigger};
 use sts_backup::plan::job::Kind;
-use sts_backup::plan::launch::entry::{Job, Last, Manager, Object, Owned, Policy, State, Subject, Uid};
+use sts_backup::plan::launch::entry::{Job, Last, Manager, Object, Owned, Policy, State, Subject, Uid, Waiting};
 use sts_backup::plan::launch::{Answer, Context, Feed, Index, Now, What};
 
 use super::world::{at, policy};
@@ -108,7 +109,10 @@ fn heard(index: &mut Index, t: Timestamp, policies: usize, round: usize) -> Dura
             policy(&mut object).suspend = true;
             let mut told = object.clone();
             told.version = (2 * round + 3).to_string().into();
-            policy(&mut told).owned.next = None;
+            let why = Some(Reason::Suspended);
+            let waiting = Some(Box::new(Waiting { since: t, why, message: "told".into() }));
+            let owned = Owned { next: None, waiting, ..policy(&mut told).owned.clone() };
+            policy(&mut told).owned = owned;
             (uid, object, Answer::Status(Some(Box::new(told))))
         })
         .collect();

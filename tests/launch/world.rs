@@ -308,7 +308,9 @@ impl World {
                 Answer::Pruned(job)
             }
             What::Inspect { job, .. } => Answer::Inspected(job, Plight::None),
-            What::Judge(_) | What::Remove { .. } => panic!("every spec is sound, and every runner is alone"),
+            What::Judge(_) | What::Sight(_) | What::Remove { .. } => {
+                panic!("every spec is sound, and every runner is alone")
+            }
             What::Tell(_) => Answer::Failed,
         }
     }

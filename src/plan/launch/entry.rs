@@ -70,6 +70,13 @@ impl Object {
         (self.statefulset_namespace.as_deref().unwrap_or(&self.namespace), &self.statefulset)
     }
 
+    pub fn kind(&self) -> &'static str {
+        match self.subject {
+            Subject::Backup(_) => "StatefulSetBackup",
+            Subject::Restore(_) => "StatefulSetRestore",
+        }
+    }
+
     pub fn owned(&self) -> &Owned {
         match &self.subject {
             Subject::Backup(policy) => &policy.owned,
@@ -169,6 +176,8 @@ pub struct Policy {
     /// status.lastBackupTime
     #[serde(with = "optional")]
     pub succeeded: Option<Timestamp>,
+    /// From the next slot to the one after it, in seconds: for metrics.
+    pub interval: Option<u32>,
 }
 
 /// `status.run`.
@@ -220,6 +229,8 @@ pub struct Restore {
     pub unread: Option<Box<str>>,
     #[serde(with = "optional")]
     pub undo_deadline: Option<Timestamp>,
+    /// Volumes that are kept for an undo: for metrics.
+    pub aside: u32,
     pub owned: Owned,
 }
 

@@ -5,6 +5,7 @@ use super::entry::{Job, Object, Subject, Uid};
 use super::index::{Index, aim};
 use super::packed::Entry;
 use super::share::Hold;
+use super::waits::Lock;
 use super::{Act, Answer, Feed, List, Now, What, backup};
 use crate::api::condition::Reason;
 use crate::plan::report::Note;
@@ -61,7 +62,7 @@ impl Index {
             Some(known) => {
                 let failure = failure(&object).filter(|failed| self::failure(&known.object).as_ref() != Some(failed));
                 if let Some((_, _, reason)) = failure.filter(|_| self.is_complete()) {
-                    *self.failures.entry(reason).or_default() += 1;
+                    *self.failures.entry((uid, reason)).or_default() += 1;
                 }
                 news = leaves && known.object.leaving.is_none();
                 Entry { object, epoch: self.epoch, ..known }
@@ -106,6 +107,7 @@ impl Index {
         let (namespace, hold) = (entry.object.namespace.clone(), entry.hold);
         self.shares(&entry.object).pass(&namespace, hold, Hold::Nothing);
         self.touched.remove(&uid);
+        self.failures.retain(|(of, _), _| *of != uid);
         self.going.remove(&(namespace.clone(), uid));
         self.rouse(&namespace);
         let (namespace, name) = entry.object.target();
@@ -166,15 +168,23 @@ impl Index {
                 }
                 Answer::Rejected(why) => news = entry.care.refused(why.clone()),
                 Answer::Inspected(job, plight) => news = entry.care.saw(*job, plight.clone(), now.tick),
-                Answer::Lease(lease) => entry.pace.saw(lease.clone(), now.tick),
+                Answer::Lease(lease) => {
+                    entry.lock = Lock::saw(&entry.object, lease.holder.as_deref(), now.tick);
+                    entry.pace.saw(lease.clone(), now.tick);
+                }
                 Answer::Judged(object) => {
                     let generation = object.as_ref().map(|object| object.generation);
                     entry.judged = entry.told.filter(|told| generation == Some(*told));
                 }
-                Answer::Status(_) | Answer::Pruned(_) | Answer::Failed | Answer::Told => {}
+                Answer::Status(_) | Answer::Sighted(..) | Answer::Pruned(_) | Answer::Failed | Answer::Told => {}
             }
             entry.care.told.clone().filter(|_| news)
         });
+        if let Answer::Sighted(install, sight) = &answer
+            && self.rivals.saw(install, sight.clone(), now.tick)
+        {
+            self.review(install);
+        }
         let Some(told) = known else { return };
         self.notes.extend(told.map(|told| {
             let note = Note { warning: true, reason: told.why, message: told.message.into() };
@@ -188,6 +198,7 @@ impl Index {
             | Answer::Status(None)
             | Answer::Judged(None)
             | Answer::Lease(_)
+            | Answer::Sighted(..)
             | Answer::Rejected(_)
             | Answer::Inspected(..)
             | Answer::Failed
@@ -196,12 +207,12 @@ impl Index {
         self.touched.insert(uid);
     }
 
-    fn note_restore(&mut self, uid: Uid, object: &Object) {
+    pub(super) fn note_restore(&mut self, uid: Uid, object: &Object) {
         let Subject::Restore(restore) = &object.subject else { return };
         let (namespace, name) = object.target();
         let key = (namespace.into(), name.into(), uid);
         // Anyone can name another's StatefulSet: that counts once the runner has let it pass.
-        let may = *object.namespace == *namespace || restore.run.is_some();
+        let may = (*object.namespace == *namespace || restore.run.is_some()) && !self.is_left(object);
         // What this version cannot read it carries out for nobody: where claims are being replaced the lock says so.
         if !restore.is_over() && object.problem.is_none() && restore.unread.is_none() && may {
             self.restoring.insert(key);

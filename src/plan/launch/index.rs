@@ -13,14 +13,14 @@ use super::pace::Mark;
 use super::packed::{Entries, Entry};
 use super::plight;
 use super::restore;
-use super::share::{Full, Shares};
+use super::rival::Rivals;
+use super::share::Shares;
 use super::verdict::{self, Verdict};
+use super::waits::{self, TELL, told};
 use super::{Act, Choice, Context, Feed, Now, Wake, What};
 use crate::api::condition::Reason;
 use crate::plan::report::Note;
 
-/// Who has had no place for so long is told so in its status.
-const TELL: Duration = Duration::from_secs(30);
 /// A status that the API server does not store is not sent for ever.
 const TRIES: u32 = 8;
 
@@ -44,12 +44,13 @@ pub struct Index {
     pub(super) restoring: BTreeSet<(Box<str>, Box<str>, Uid)>,
     /// Restores whose objects are deleted and held by our finalizer, by namespace: who is to be woken.
     pub(super) going: BTreeSet<(Box<str>, Uid)>,
+    pub(super) rivals: Rivals,
     /// Grows with each list that begins; what was seen since bears it.
     pub(super) epoch: u32,
     /// The epoch with which a feed's newest list began, and whether one has ended yet.
     pub(super) lists: BTreeMap<Feed, (u32, bool)>,
     pub(super) notes: Vec<Act>,
-    pub(super) failures: BTreeMap<Reason, u64>,
+    pub(super) failures: BTreeMap<(Uid, Reason), u64>,
 }
 
 /// What an object's turn is for.
@@ -80,6 +81,7 @@ impl Index {
             barred: BTreeSet::new(),
             restoring: BTreeSet::new(),
             going: BTreeSet::new(),
+            rivals: Rivals::default(),
             epoch: 0,
             lists,
             notes: vec![],
@@ -163,8 +165,12 @@ impl Index {
             entry.wake.tick = Some(entry.pace.not_before());
             return None;
         }
+        if let Manager::Another(install) = entry.object.manager.clone() {
+            return self.passed_over(uid, entry, &install, now);
+        }
         let choice = self.choose(uid, entry, now);
         let choice = care(uid, entry, choice, now);
+        let choice = waits::at_lock(entry, choice, now);
         let barred = matches!(choice, Choice::Place { .. }) && self.is_barred(&entry.object);
         let waits = matches!(choice, Choice::Place { .. }) && (barred || pass != Pass::Place);
         let waiting = match &choice {
@@ -225,10 +231,9 @@ impl Index {
             return Choice::Bad(problem.to_string());
         }
         match o.manager {
-            Manager::Another(_) => return Choice::Rest(Wake::default()),
             Manager::Nobody if o.leaving.is_some() && !o.held => return Choice::Rest(Wake::default()),
             Manager::Nobody => return Choice::Act(What::Status(o.owned().clone())),
-            Manager::Us => {}
+            Manager::Us | Manager::Another(_) => {}
         }
         match &o.subject {
             Subject::Backup(p) => {
@@ -246,58 +251,16 @@ impl Index {
         }
     }
 
-    /// The condition Waiting as it is to be: a run is due and has had no place for a while, or that it waits no longer.
-    fn waiting(&self, entry: &mut Entry, waits: bool, barred: bool, now: Now) -> Option<Box<Waiting>> {
-        let told = told(&entry.object).cloned();
-        if !waits {
-            entry.hungry = None;
-        }
-        let since = waits.then(|| *entry.hungry.get_or_insert(now.tick));
-        let (why, message) = match &entry.care.told {
-            Some(told) => (told.why, told.message.to_string()),
-            None if since.is_none_or(|since| now.tick < since + TELL) => {
-                return told.map(|_| Box::new(Waiting { since: now.wall, why: None, message: "".into() }));
-            }
-            None => self.why(&entry.object, barred),
-        };
-        match told {
-            // Which of two sentences is true may change with every run of others: that is no news.
-            Some(told) if told.why == Some(why) => Some(Box::new(told)),
-            Some(told) => Some(Box::new(Waiting { since: told.since, why: Some(why), message: message.into() })),
-            None => Some(Box::new(Waiting { since: now.wall, why: Some(why), message: message.into() })),
-        }
-    }
-
-    fn why(&self, object: &Object, barred: bool) -> (Reason, String) {
-        if barred {
-            let (namespace, name) = object.target();
-            let until = format!("it begins when the restore of StatefulSet {namespace}/{name} is over");
-            return (Reason::RestoreUnderWay, format!("A run is due: {until}"));
-        }
-        let (shares, what) = match object.subject {
-            Subject::Backup(_) => (&self.backups, "backups"),
-            Subject::Restore(_) => (&self.restores, "restores"),
-        };
-        let why = match shares.full(&object.namespace) {
-            Some(full) => {
-                let (count, what_for) = match full {
-                    Full::Waiting(count) => (count, "a lock or a pod"),
-                    Full::Uploads(count) => (count, "their snapshots to become ready"),
-                };
-                let already = format!("{count} {what} of namespace {} already wait for {what_for}", object.namespace);
-                format!("{already}. No further Job is made until one of them goes on or ends")
-            }
-            None => format!("at most {} {what} run at a time. Namespaces take turns", shares.places()),
-        };
-        (Reason::NoPlace, format!("A run is due, but {why}"))
-    }
-
     /// A restore of what it backs up is not over.
     fn is_barred(&self, object: &Object) -> bool {
-        let (namespace, name) = object.target();
-        let first = (Box::from(namespace), Box::from(name), Uid(0));
-        let is = |(ns, n, _): &(Box<str>, Box<str>, Uid)| **ns == *namespace && **n == *name;
-        matches!(object.subject, Subject::Backup(_)) && self.restoring.range(first..).next().is_some_and(is)
+        matches!(object.subject, Subject::Backup(_)) && self.restorers(object).next().is_some()
+    }
+
+    /// The restores of its StatefulSet that are not over.
+    pub(super) fn restorers(&self, object: &Object) -> impl Iterator<Item = Uid> {
+        let (namespace, name): (Box<str>, Box<str>) = (object.target().0.into(), object.target().1.into());
+        let of = |uid| (namespace.clone(), name.clone(), uid);
+        self.restoring.range(of(Uid(0))..=of(Uid(u128::MAX))).map(|(.., uid)| *uid)
     }
 
     pub(super) fn shares(&mut self, object: &Object) -> &mut Shares {
@@ -324,8 +287,8 @@ impl Index {
     }
 
     /// Failed runs that this process has seen end.
-    pub fn failures(&self) -> &BTreeMap<Reason, u64> {
-        &self.failures
+    pub fn failures(&self) -> impl Iterator<Item = (Uid, Reason, u64)> {
+        self.failures.iter().map(|((uid, reason), count)| (*uid, *reason, *count))
     }
 }
 
@@ -371,11 +334,6 @@ fn unread(object: &Object, problem: &str, now: Now) -> Waiting {
     let told = told(object).filter(|told| told.why == Some(Reason::FormatUnknown)).cloned();
     let new = || Waiting { since: now.wall, why: Some(Reason::FormatUnknown), message: problem.into() };
     told.unwrap_or_else(new)
-}
-
-/// That it waits, as far as status tells.
-fn told(object: &Object) -> Option<&Waiting> {
-    object.owned().waiting.as_deref().filter(|waiting| waiting.why.is_some())
 }
 
 /// Stands for the StatefulSet that it is about.

@@ -14,7 +14,17 @@ use super::instant::optional;
 use super::pace::{Mark, Pace};
 use super::plight::Care;
 use super::share::{Hold, LEND, START};
+use super::waits::Lock;
 use crate::plan::job::Kind;
+
+/// What was said of an object that another installation manages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// By an Event: whether that installation is gone.
+    pub told: Option<bool>,
+    /// Its status has said so.
+    pub said: bool,
+}
 
 /// An object, its Jobs, and what this process knows beside.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +44,8 @@ pub struct Entry {
     pub(super) hungry: Option<Duration>,
     /// Its Job that comes to nothing.
     pub(super) care: Care,
+    /// The lock that its Job waits for.
+    pub(super) lock: Lock,
     /// Since when it has waited for a place because somebody asked.
     #[serde(with = "optional")]
     pub(super) wanting: Option<Timestamp>,
@@ -41,6 +53,8 @@ pub struct Entry {
     /// The place in the queue.
     #[serde(with = "optional")]
     pub(super) queued: Option<Timestamp>,
+    /// What was said of it while another installation manages it.
+    pub(super) passed: Passed,
     /// The generation whose problem was told.
     pub(super) told: Option<i64>,
     /// The generation of which status says so.
@@ -60,9 +74,11 @@ impl Entry {
             since: None,
             hungry: None,
             care: Care::default(),
+            lock: Lock::default(),
             wanting: None,
             wake: Wake::default(),
             queued: None,
+            passed: Passed::default(),
             told: None,
             judged: None,
             epoch,
@@ -195,9 +211,11 @@ mod tests {
             since: Some((Work::Run, Duration::from_nanos(1_000_000_007))),
             hungry: Some(Duration::from_secs(3)),
             care,
+            lock: Lock { holder: Some("backup/shop/other/x".into()), looked: Some(Duration::from_secs(4)) },
             wanting: Some(Timestamp::MIN),
             wake: Wake { wall: Some(Timestamp::MAX), tick: Some(Duration::MAX) },
             queued: Some(at(1)),
+            passed: Passed { told: Some(true), said: true },
             told: Some(-3),
             judged: Some(4),
             ..Entry::new(object(subject), vec![job(), job()], 7)
@@ -236,6 +254,7 @@ mod tests {
                 snapshots: 9,
             })),
             succeeded: Some(at(4)),
+            interval: Some(86_400),
         }
     }
 
@@ -249,6 +268,7 @@ mod tests {
             undoing: true,
             unread: Some("2".into()),
             undo_deadline: Some(at(6)),
+            aside: 9,
             owned: owned(),
         };
         for subject in [Subject::Backup(Box::new(policy())), Subject::Restore(Box::new(restore))] {

@@ -231,7 +231,8 @@ pub fn barred(v: &View, open: &Open) -> Refusal {
         Reason::LockedByOpenRun,
         format!(
             "{kind} {namespace}/{name} has left run {run} open on StatefulSet {}/{}: only its own run may take the lock. \
-             Let it finish, undo or delete it; if it is gone, sts-backup doctor --lift-fence {}/{} clears it",
+             Let it finish, undo or delete it; if it is gone, sts-backup doctor --lift-fence {}/{} clears it; if the installation \
+             that manages it is gone, sts-backup doctor --take-over {namespace}/{name} lets another carry it on",
             v.want.statefulset_namespace, v.want.statefulset, v.want.statefulset_namespace, v.want.statefulset
         ),
     )

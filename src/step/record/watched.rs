@@ -1,4 +1,4 @@
-//! The watcher's two writes of a status: what is due and what waits, which it owns throughout; and what it says of a spec
+//! The watcher's two writes of a status, and the one by hand that lets another watcher have the object: what is due and what waits, which it owns throughout; and what it says of a spec
 //! that no run can begin with, which the runner's next status takes over.
 
 use std::fmt::Debug;
@@ -10,6 +10,7 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::{TEXT, head};
 use crate::api::backup::BackupPhase;
@@ -115,6 +116,20 @@ where
     let message = head(&verdict.message, TEXT).into_owned();
     let status = JudgedStatus { phase: verdict.phase, message, conditions: conditions.collect() };
     apply(client, (fields.object, fields.uid), kind, manager::VERDICT, status).await
+}
+
+/// Post: no installation manages it. Again: a conflict, since the version has moved on.
+pub async fn unmanage<K>(api: &Api<K>, object: &K) -> kube::Result<()>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let meta = object.meta();
+    let patch = json!({
+        "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
+        "status": { "managedBy": null },
+    });
+    let name = meta.name.as_deref().unwrap_or_default();
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
 }
 
 async fn apply<K, S>(

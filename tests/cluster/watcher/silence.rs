@@ -27,9 +27,32 @@ async fn whatever_keeps_a_run_from_beginning_stands_in_status() {
         rejected(s, &release).await;
         pending(s, &release).await;
         beside_a_sidecar(s, &release).await;
+        of_an_installation_that_is_gone(s).await;
         release.uninstall().await;
     })
     .await;
+}
+
+/// It says that an installation manages it of which nothing is there; a person hands it over.
+async fn of_an_installation_that_is_gone(s: &Scene) {
+    let before = s.get("nightly").await.status.and_then(|status| status.managed_by).unwrap();
+    let another = Patch::Merge(json!({ "status": { "managedBy": format!("{}/no-such-watcher", s.namespace) } }));
+    s.api::<StatefulSetBackup>().patch_status("nightly", &PatchParams::default(), &another).await.unwrap();
+    let told = says(s, "Waiting", "True", "ManagedByAnother").await;
+    let words = told["message"].as_str().unwrap();
+    assert!(words.contains(&format!("doctor --take-over {}/nightly", s.namespace)), "{words}");
+    let place = format!("{}/nightly", s.namespace);
+    let person = kubeconfig().unwrap();
+    let doctor = s.start_as(&person, &["doctor", "--take-over", &place, "--yes"]).ended().await.expect(0);
+    assert!(doctor.stdout.concat().contains("1 objects taken over"), "{:?}", doctor.stdout);
+    until("the watcher to have it again", 60, async || {
+        let by = s.get("nightly").await.status.and_then(|status| status.managed_by);
+        if by.as_ref() == Some(&before) { Ok(()) } else { Err(format!("{by:?}")) }
+    })
+    .await;
+    waits_no_longer(s).await;
+    let refused = s.start_as(&person, &["doctor", "--take-over", &place, "--yes"]).ended().await.expect(10);
+    assert!(refused.stderr.contains("has just renewed Lease"), "{}", refused.stderr);
 }
 
 async fn edit(s: &Scene, spec: &Value) {

@@ -59,6 +59,7 @@ pub static KINDS: &[Kind] = &[
         ..BASE
     },
     Kind { group: "apps", resource: "statefulsets", kind: "StatefulSet", status: true, generation: true, ..BASE },
+    Kind { group: "apps", resource: "deployments", kind: "Deployment", status: true, generation: true, ..BASE },
     Kind { group: "batch", resource: "jobs", kind: "Job", status: true, generation: true, ..BASE },
     Kind { group: "coordination.k8s.io", resource: "leases", kind: "Lease", ..BASE },
     Kind { group: "events.k8s.io", resource: "events", kind: "Event", ..BASE },

@@ -65,6 +65,7 @@ impl Watched {
             undoing: status.undo_plan.is_some(),
             unread: None,
             undo_deadline: status.undo_deadline.map(|at| at.0),
+            aside: 0,
             owned: Owned { request: status.last_request.map(Into::into), ..Owned::default() },
         };
         Object {
@@ -143,7 +144,9 @@ impl Watched {
                     }
                     What::Prune { job, .. } => Answer::Pruned(job),
                     What::Inspect { job, .. } => Answer::Inspected(job, Plight::None),
-                    What::Judge(_) | What::Remove { .. } => panic!("its spec is sound, and its runner alone"),
+                    What::Judge(_) | What::Sight(_) | What::Remove { .. } => {
+                        panic!("its spec is sound, and its runner alone")
+                    }
                     What::Tell(_) => Answer::Told,
                 };
                 self.index.answer(act.uid, answer, self.now());

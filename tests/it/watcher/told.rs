@@ -99,3 +99,99 @@ fn a_last_schedule_time_that_cannot_be_true_is_not_gone_by() {
         server.act(|state| assert_eq!(state.violations, [] as [String; 0]));
     });
 }
+
+/// `kubectl describe` asks for what bears the uid.
+#[test]
+fn events_on_the_statefulset_bear_its_uid() {
+    LocalSet::new().block_on(&runtime(), async {
+        let (clock, case) = (clock(), Case::default());
+        let server = world(&case, clock);
+        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
+        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        sleep(Duration::from_secs(30)).await;
+        let state = server.look();
+        let set = state.store.get(&Key::new("statefulsets", shop::NAMESPACE, shop::SET)).unwrap();
+        let uid = text(set, "/metadata/uid").to_owned();
+        let about = state.store.all("events").map(|(_, event)| &event["regarding"]);
+        let of: Vec<_> = about.filter(|about| about["kind"] == "StatefulSet").collect();
+        assert!(of.len() >= SCHEDULES.len(), "each policy has had a run: {of:?}");
+        assert!(!uid.is_empty() && of.iter().all(|about| about["uid"] == *uid), "{uid}: {of:?}");
+    });
+}
+
+fn waiting(server: &ApiServer, name: &str) -> (String, String) {
+    let (status, reason, _) = condition(&status(&server.look().store, name), "Waiting");
+    (status, reason)
+}
+
+#[test]
+fn what_is_suspended_says_so_while_it_is() {
+    const NAME: &str = "other";
+    LocalSet::new().block_on(&runtime(), async {
+        let (clock, case) = (clock(), Case::default());
+        let server = world(&case, clock);
+        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
+        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        let suspend = |on: bool| {
+            server.act(|state| {
+                state.store.change(&shop::object(NAME), false, |object| object["spec"]["suspend"] = on.into());
+            });
+        };
+        sleep(MINUTE).await;
+        assert_eq!(waiting(&server, NAME).0, "");
+        suspend(true);
+        sleep(Duration::from_secs(30)).await;
+        assert_eq!(waiting(&server, NAME), ("True".into(), "Suspended".into()));
+        let before = status(&server.look().store, NAME);
+        assert!(before["nextScheduleTime"].is_null(), "{before}");
+        sleep(MINUTE * 10).await;
+        assert_eq!(status(&server.look().store, NAME)["lastRun"], before["lastRun"], "nothing runs");
+        suspend(false);
+        sleep(Duration::from_secs(5)).await;
+        assert_ne!(waiting(&server, NAME).0, "True");
+    });
+}
+
+/// Somebody who works by hand has the lock, and renews it.
+#[test]
+fn a_job_that_waits_for_the_lock_names_who_holds_it() {
+    LocalSet::new().block_on(&runtime(), async {
+        let (clock, case) = (clock(), Case::default());
+        let server = world(&case, clock);
+        let holder = "backup/shop/by-hand/laptop";
+        let renewed = move |server: &ApiServer| {
+            let now = format!("{:.6}", server.look().store.clock.now());
+            let spec = json!({ "holderIdentity": holder, "leaseTransitions": 1, "renewTime": now,
+                "leaseDurationSeconds": 30 });
+            server.act(|state| {
+                if state.store.get(&shop::lease()).is_none() {
+                    state.store.create(&shop::lease(), json!({ "metadata": {}, "spec": spec }), false).unwrap();
+                } else {
+                    state.store.change(&shop::lease(), false, |lease| lease["spec"]["renewTime"] = now.as_str().into());
+                }
+            });
+        };
+        renewed(&server);
+        let keeps = server.clone();
+        let keeper = spawn_local(async move {
+            loop {
+                sleep(Duration::from_secs(10)).await;
+                renewed(&keeps);
+            }
+        });
+        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
+        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        sleep(Duration::from_secs(40)).await;
+        for (name, _) in SCHEDULES {
+            assert_eq!(waiting(&server, name), ("True".into(), "LockHeld".into()), "{name}");
+            let status = status(&server.look().store, name);
+            assert!(status["conditions"].to_string().contains(holder), "{status}");
+        }
+        keeper.abort();
+        server.act(|state| state.store.purge(&shop::lease()));
+        sleep(MINUTE).await;
+        for (name, _) in SCHEDULES {
+            assert_ne!(waiting(&server, name).0, "True", "{name}");
+        }
+    });
+}

@@ -1,7 +1,6 @@
 //! Who gets a place, who gets none, and who is told so.
 
 use super::*;
-use crate::api::condition::Reason;
 
 /// A policy of that namespace, of a StatefulSet of its own, whose slot of that hour is due.
 fn due(namespace: &str, n: u128, hour: i64) -> (Uid, Object) {
@@ -32,7 +31,9 @@ fn jobs(index: &mut Index, time: &str) -> Vec<u128> {
                 What::Look => index.answer(uid, Answer::Lease(Lease::default()), now(time)),
                 What::Tell(_) => {}
                 What::Prune { .. } => panic!("no Job is too old here"),
-                What::Judge(_) | What::Inspect { .. } | What::Remove { .. } => panic!("nothing is wrong here"),
+                What::Judge(_) | What::Sight(_) | What::Inspect { .. } | What::Remove { .. } => {
+                    panic!("nothing is wrong here")
+                }
             }
         }
     }

@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::api::backup::BackupPhase;
-use crate::api::condition::{ConditionType, Reason};
-use crate::plan::launch::entry::Waiting;
+use crate::api::condition::ConditionType;
 use crate::plan::launch::plight::Plight;
 use crate::plan::launch::verdict::{Flip, Standing, Verdict};
 
@@ -186,4 +185,45 @@ fn a_job_whose_pod_does_not_come_is_looked_at_and_told_and_one_whose_runner_has_
     index.answer(UID, Answer::Inspected(job, Plight::Ended(0)), now("2026-03-02T12:00:40Z"));
     let what = plan(&mut index, "2026-03-02T12:00:41Z");
     assert!(matches!(what[..], [What::Remove { job, .. }] if job == Uid(5)), "{what:?}");
+}
+
+#[test]
+fn what_is_suspended_says_so_until_it_is_not() {
+    let suspended = Policy { suspend: true, owned: Owned { next: None, ..settled().owned }, ..settled() };
+    let mut index = backup(suspended);
+    let told = waiting(&mut index, NOON).expect("told at once");
+    assert_eq!(told.why, Some(Reason::Suspended));
+    stored(&mut index, Some(told), NOON);
+    assert_eq!(plan(&mut index, "2026-03-05T12:00:00Z"), []);
+    edit(&mut index, |policy| policy.suspend = false);
+    let over = waiting(&mut index, "2026-03-05T12:00:01Z").expect("a write");
+    assert_eq!(over.why, None, "it is said to be over");
+}
+
+/// A Job that runs, and whose run has not begun.
+#[test]
+fn a_job_that_waits_for_the_lock_names_its_holder_within_half_a_minute() {
+    let slot = "2026-03-02T12:00:00Z";
+    let lease = |holder: &str| Lease { holder: Some(holder.into()), renewed: None };
+    let mut index = backup(Policy { last: None, ..settled() });
+    index.see_job(UID, job(5, Kind::Backup, slot, Trigger::First, State::Running));
+    assert_eq!(plan(&mut index, "2026-03-02T12:00:01Z"), []);
+    assert_eq!(plan(&mut index, "2026-03-02T12:00:30Z"), [], "most have begun by then");
+    assert_eq!(plan(&mut index, "2026-03-02T12:00:31Z"), [What::Look]);
+    index.answer(UID, Answer::Lease(lease("backup/shop/other/pod-1")), now("2026-03-02T12:00:31Z"));
+    let told = waiting(&mut index, "2026-03-02T12:00:31Z").expect("told");
+    assert_eq!(told.why, Some(Reason::LockHeld));
+    assert!(told.message.contains("Lease shop/sts-backup-pg, which backup/shop/other/pod-1 holds"), "{}", told.message);
+    stored(&mut index, Some(told), "2026-03-02T12:00:31Z");
+    assert_eq!(plan(&mut index, "2026-03-02T12:00:40Z"), []);
+    // Another one has it now; and then the run's own process.
+    assert_eq!(plan(&mut index, "2026-03-02T12:01:01Z"), [What::Look]);
+    index.answer(UID, Answer::Lease(lease("restore/shop/back/x")), now("2026-03-02T12:01:01Z"));
+    let told = waiting(&mut index, "2026-03-02T12:01:01Z").expect("told");
+    assert!(told.message.contains("restore/shop/back/x"), "{}", told.message);
+    stored(&mut index, Some(told), "2026-03-02T12:01:01Z");
+    assert_eq!(plan(&mut index, "2026-03-02T12:01:31Z"), [What::Look]);
+    index.answer(UID, Answer::Lease(lease("backup/shop/nightly/pod-2")), now("2026-03-02T12:01:31Z"));
+    let over = waiting(&mut index, "2026-03-02T12:01:31Z").expect("a write");
+    assert_eq!(over.why, None, "it waits no longer");
 }

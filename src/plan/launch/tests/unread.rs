@@ -1,8 +1,6 @@
 //! A restore whose plan a newer version has written.
 
 use super::*;
-use crate::api::condition::Reason;
-use crate::plan::launch::entry::Waiting;
 
 const AT: &str = "2026-03-05T13:00:00Z";
 
