@@ -208,9 +208,15 @@ fn hear(state: &State, news: News) {
             }
         }
         News::Alive(feed) => drop(state.troubles.borrow_mut().remove(&feed.to_string())),
-        News::Trouble(feed, why) => {
-            tracing::warn!(message = format!("{feed}: {why}"));
-            state.troubles.borrow_mut().insert(feed.to_string(), why);
+        News::Barred(feed, why) => {
+            index.barred(&feed);
+            trouble(state, &feed, why);
         }
+        News::Trouble(feed, why) => trouble(state, &feed, why),
     }
+}
+
+fn trouble(state: &State, feed: &Feed, why: String) {
+    tracing::warn!(message = format!("{feed}: {why}"));
+    state.troubles.borrow_mut().insert(feed.to_string(), why);
 }

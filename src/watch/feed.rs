@@ -46,6 +46,8 @@ pub enum News {
     /// After a trouble: the server has answered well again, whether or not there is anything to tell.
     Alive(Feed),
     Trouble(Feed, String),
+    /// The same, and it is a right that is missing.
+    Barred(Feed, String),
 }
 
 /// What one feed tells, in its order. It never ends.
@@ -136,6 +138,7 @@ fn stories<K: Lean>(
             Some(Ok(Event::InitDone)) => Some(News::End(feed.clone())),
             Some(Ok(Event::InitApply(object) | Event::Apply(object))) => tell(Told::Here(object)),
             Some(Ok(Event::Delete(object))) => tell(Told::Gone(object)),
+            Some(Err(error)) if code(&error) == Some(403) => Some(News::Barred(feed.clone(), why(&feed, &error))),
             Some(Err(error)) => Some(News::Trouble(feed.clone(), why(&feed, &error))),
         }
     });

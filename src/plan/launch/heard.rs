@@ -47,6 +47,21 @@ impl Index {
         }
     }
 
+    /// The namespace of this list may not be looked into: it was deleted, or the rights in it were. What is in it is not
+    /// known, and what is in the others does not wait for it. A Job of theirs meets a run of its StatefulSet at the lock.
+    pub fn barred(&mut self, feed: &Feed) {
+        if feed.namespace.is_none() {
+            return;
+        }
+        let before = self.is_complete();
+        if let Some((_, ended)) = self.lists.get_mut(feed) {
+            *ended = true;
+        }
+        if !before && self.is_complete() {
+            self.touched.extend(self.entries.keys());
+        }
+    }
+
     pub fn is_complete(&self) -> bool {
         self.lists.values().all(|(_, ended)| *ended)
     }

@@ -20,14 +20,15 @@ until "$bin/kubectl" --kubeconfig "$dir/kubeconfig" get --raw /readyz > /dev/nul
 done
 
 as() { printf -- "--%s=$conf/$1.kubeconfig " kubeconfig authentication-kubeconfig authorization-kubeconfig; }
+# These two end when the API server has been away for a while.
 # shellcheck disable=SC2046
-run kube-controller-manager "$bin/kube-controller-manager" $(as controller-manager) --leader-elect=false \
+keep kube-controller-manager "$bin/kube-controller-manager" $(as controller-manager) --leader-elect=false \
   --service-account-private-key-file="$pki/sa.key" --root-ca-file="$pki/ca.crt" \
   --cluster-signing-cert-file="$pki/ca.crt" --cluster-signing-key-file="$pki/ca.key" \
   --flex-volume-plugin-dir=/var/lib/kubelet/volumeplugins \
   --use-service-account-credentials=true --cluster-cidr=10.244.0.0/16 --node-monitor-grace-period=60s
 # shellcheck disable=SC2046
-run kube-scheduler "$bin/kube-scheduler" $(as scheduler) --leader-elect=false
+keep kube-scheduler "$bin/kube-scheduler" $(as scheduler) --leader-elect=false
 run kubelet "$bin/kubelet" --config="$conf/kubelet.yaml" --kubeconfig="$conf/node.kubeconfig" \
   --node-ip=$address --hostname-override="$SSB_CLUSTER_NAME" --v=1
 run kube-proxy "$bin/kube-proxy" --config="$conf/kube-proxy.yaml"

@@ -3,11 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference, PersistentVolume};
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use sts_backup::api::{annotation, label};
 
@@ -18,7 +15,6 @@ use crate::harness::restore::restore;
 
 pub async fn anew(hour: &Hour<'_>, namespace: &str) {
     let s = hour.s.within(namespace);
-    let (roles, bindings) = (all::<Role>(&s).await, all::<RoleBinding>(&s).await);
     let mut round = 0;
     while !hour.is_over() {
         round += 1;
@@ -34,30 +30,7 @@ pub async fn anew(hour: &Hour<'_>, namespace: &str) {
         let again = json!({ "metadata": { "name": namespace } });
         let all: Api<Namespace> = Api::all(s.client.clone());
         all.create(&PostParams::default(), &serde_json::from_value(again).unwrap()).await.unwrap();
-        for role in &roles {
-            s.create(role).await;
-        }
-        for binding in &bindings {
-            s.create(binding).await;
-        }
     }
-}
-
-/// As they would be made again.
-async fn all<K>(s: &Scene) -> Vec<K>
-where
-    K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Serialize
-        + DeserializeOwned
-        + Clone
-        + std::fmt::Debug,
-{
-    let mut all = s.api::<K>().list(&ListParams::default()).await.unwrap().items;
-    for one in &mut all {
-        let meta = one.meta_mut();
-        (meta.resource_version, meta.uid, meta.managed_fields) = (None, None, None);
-    }
-    all
 }
 
 /// The application comes up empty, is backed up, and is being restored.

@@ -3,9 +3,9 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::ResourceExt;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use sts_backup::api::label;
 use sts_backup::api::restore::StatefulSetRestore;
@@ -128,17 +128,15 @@ async fn watchers(hour: &Hour<'_>) {
     hour.saw("the watcher is killed");
 }
 
-/// For a few seconds the product has no right in our namespace.
+/// For a few seconds the product has no right in any namespace.
 async fn rights(hour: &Hour<'_>) {
-    let api = hour.s.api::<RoleBinding>();
-    let bindings: Vec<_> = {
-        let _calm = hour.calm.read().await;
-        let all = api.list(&ListParams::default()).await.unwrap().items;
-        all.into_iter().filter(|one| one.name_any().starts_with(&hour.release.name)).collect()
-    };
-    assert_eq!(bindings.len(), 2, "of the watcher and of the runner");
+    let api: Api<ClusterRoleBinding> = Api::all(hour.s.client.clone());
     // Nobody takes the API server away meanwhile: then this would be no matter of seconds.
     let _calm = hour.calm.read().await;
+    let mut bindings = vec![];
+    for account in ["watcher", "runner"] {
+        bindings.push(api.get(&format!("{}-{account}", hour.release.name)).await.unwrap());
+    }
     for binding in &bindings {
         api.delete(&binding.name_any(), &DeleteParams::default()).await.unwrap();
     }

@@ -242,7 +242,7 @@ fn a_watch_that_stands_again_is_known_to_although_nothing_happens() {
                 let next = timeout(3 * MINUTE, news.next()).await;
                 told.push(next.unwrap_or_else(|_| panic!("it keeps silent after {told:?}")).unwrap());
             }
-            let troubles = told.iter().filter(|news| matches!(news, News::Trouble(..))).count();
+            let troubles = told.iter().filter(|news| matches!(news, News::Trouble(..) | News::Barred(..))).count();
             assert!((3..=4).contains(&troubles) && troubles + 1 == told.len(), "{told:?}");
         });
     }
