@@ -7,7 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use sts_backup::api::condition::Reason;
 use sts_backup::api::shared::{Outcome, Trigger};
 use sts_backup::plan::job::Kind;
-use sts_backup::plan::launch::entry::{Job, Last, Manager, Object, Owned, Policy, State, Subject, Uid, Waiting};
+use sts_backup::plan::launch::entry::{
+    Job, Last, Manager, Object, OpenRun, Owned, Policy, Stage, State, Subject, Uid, Waiting,
+};
 use sts_backup::plan::launch::{Answer, Context, Feed, Index, Now, What};
 
 use super::world::{at, policy};
@@ -54,7 +56,7 @@ fn object(number: usize) -> (Uid, Object) {
         ..Policy::default()
     };
     let object = Object {
-        // None of its runs ever begins: so many of one namespace would be too many.
+        // None of its runs ever ends: so many of one namespace would be too many.
         namespace: format!("shop-{}", number / 3).into(),
         name: format!("policy-{number}").into(),
         version: "1".into(),
@@ -153,7 +155,9 @@ fn due(index: &mut Index, minute: &mut i64, jobs: &mut u128) -> Duration {
             let What::Status(owned) = act.what else { panic!("{act:?}") };
             let mut object = index.get(act.uid).unwrap().object.clone();
             object.version = "2".into();
-            policy(&mut object).owned = owned;
+            // The run begins at once.
+            let run = owned.last.map(|slot| OpenRun { slot: slot.to_string().into(), attempt: 1, stage: Stage::Other });
+            (policy(&mut object).run, policy(&mut object).owned) = (run, owned);
             index.answer(act.uid, Answer::Status(Some(Box::new(object))), t);
         }
         assert_eq!(index.plan(t), []);
