@@ -83,7 +83,7 @@ words! {
         RunNotFound,
         /// The preflight found reasons to refuse.
         PreflightRefused,
-        /// A quota leaves no room for the new claims.
+        /// A quota leaves no room for the new claims, or for the snapshots of a run.
         QuotaTooSmall,
         /// The staging claims were not Bound in stageTimeoutSeconds.
         StageTimeout,
@@ -162,6 +162,8 @@ words! {
         /// Waiting: the pod of the run's Job is not scheduled, or its image not pulled.
         JobPending,
 
+        /// In progress: the run has not begun, because another one has the StatefulSet's lock; the message names it.
+        LockHeld,
         /// In progress: an undo was asked for.
         UndoRequested,
         /// In progress: the restore failed and the old volumes are being put back.
