@@ -1,9 +1,11 @@
-//! The way to the cluster: the pod's own account, or a kubeconfig.
+//! The way to the cluster: the pod's own account, or a kubeconfig, which may lead through a proxy.
+
+mod proxy;
 
 use std::path::PathBuf;
 
 use kube::client::ClientBuilder;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use tower::util::MapResponseLayer;
 
@@ -77,8 +79,23 @@ async fn from_kubeconfig(access: &Access) -> Result<Config> {
         },
         None => Config::from_kubeconfig(&options).await,
     };
-    loaded.map_err(|error| {
-        let remedy = "give --kubeconfig, set KUBECONFIG, or run in a pod";
-        Error::Config(format!("no usable kubeconfig ({}): {remedy}", crate::error::root(&error)))
-    })
+    let mut config = loaded.map_err(|error| Error::Config(unusable(&error)))?;
+    let variable = |name: &str| std::env::var(name).ok();
+    config.proxy_url = proxy::choose(config.proxy_url.take(), &config.cluster_url, &variable).map_err(Error::Config)?;
+    Ok(config)
+}
+
+fn unusable(error: &KubeconfigError) -> String {
+    let why = crate::error::root(error);
+    match error {
+        KubeconfigError::ParseNoProxy(_) => format!(
+            "NO_PROXY cannot be understood ({why}): write host names, addresses and ranges such as 10.0.0.0/8, separated \
+             by commas, and none of them empty"
+        ),
+        KubeconfigError::ParseProxyUrl(_) => format!(
+            "the proxy is no URL ({why}): correct proxy-url in the kubeconfig, or HTTPS_PROXY, to one such as \
+             http://proxy.example.com:3128"
+        ),
+        _ => format!("no usable kubeconfig ({why}): give --kubeconfig, set KUBECONFIG, or run in a pod"),
+    }
 }

@@ -33,6 +33,8 @@
 //! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
 //! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed, and what makes a freeze void |
+//! | [`plan::prospect`] | whether a freeze would come to anything: room in the quotas, and what was denied in the one before it |
+//! | [`plan::after`] | what follows the cut: seals, readiness, retention's turn, and what a driver complains of |
 //! | [`plan::inherit`] | what a freeze leaves to the process that takes it up: with what to thaw, and which containers may be entered |
 //! | [`plan::hook`] | hooks: where they run, how they ended, which pod still has to be thawed |
 //! | [`plan::blame`] | the sentence for a hook that fails a run |
@@ -76,6 +78,7 @@
 //! | [`run`], [`run::file`], [`run::restore`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
 //! | [`run::handover`] | `doctor --take-over`: the proof that an installation is gone, and its objects given free |
 //! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; leader election, metrics and health |
+//! | `client/proxy.rs` | whether the API server is reached through a proxy |
 //! | [`cli`], [`client`], [`config`], [`telemetry`], [`error`] | the command line, the way to the cluster, settings, log lines, what goes wrong outside a flow |
 //! | `cli/doctor/` | whom and what the admission policies stop once they deny |
 //! | `cli/*` | one file per verb that a person types; `cli/output.rs` has the formats, `cli/follow.rs` asks for a run and waits for its end |

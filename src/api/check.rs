@@ -61,7 +61,10 @@ impl Problems {
     fn schedule(&mut self, text: &str) {
         self.unless(text.chars().count() <= 1024, "schedule is longer than 1024 characters");
         self.unless(!text.contains("TZ"), rules::SCHEDULE_ZONE);
-        let five = text.is_empty() || text.starts_with('@') || text.split_whitespace().count() == 5;
+        let alone = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+        let descriptor = text.strip_prefix('@').is_some_and(|word| alone(word.strip_prefix("every ").unwrap_or(word)));
+        let five = !text.starts_with('@') && text.split_whitespace().count() == 5;
+        let five = text.is_empty() || descriptor || five;
         self.unless(five || text.contains("TZ"), rules::SCHEDULE_FIELDS);
     }
 
@@ -105,6 +108,7 @@ pub struct Timing<'a> {
     pub hooks: [Option<i64>; 2],
     /// Of succeeded and of failed runs.
     pub history_limits: [Option<i64>; 2],
+    pub retention: Option<&'a RetentionPolicy>,
 }
 
 /// The part of [`StatefulSetBackup::problems`] that the watcher goes by, which never has the whole object.
@@ -116,6 +120,9 @@ pub fn timing_problems(spec: &Timing) -> Vec<String> {
         found.time_zone(zone);
     }
     found.range("startingDeadlineSeconds", spec.starting_deadline_seconds, 0, i64::MAX);
+    if let Some(policy) = spec.retention {
+        found.retention(policy);
+    }
     for (field, seconds) in ["preBackupHook", "postBackupHook"].into_iter().zip(spec.hooks) {
         found.range(&format!("{field}.timeoutSeconds"), seconds, 1, DAY);
     }

@@ -86,7 +86,7 @@ words! {
         RunNotFound,
         /// The preflight found reasons to refuse.
         PreflightRefused,
-        /// A quota leaves no room for the new claims.
+        /// A quota leaves no room for the new claims, or for the snapshots of a run.
         QuotaTooSmall,
         /// The staging claims were not Bound in stageTimeoutSeconds.
         StageTimeout,
@@ -164,7 +164,7 @@ words! {
         NoPlace,
         /// Waiting: a restore of the StatefulSet is not over.
         RestoreUnderWay,
-        /// Waiting: another run holds the lock of the StatefulSet.
+        /// Waiting, and in progress: another run or somebody else holds the lock of the StatefulSet.
         LockHeld,
         /// Waiting: spec.suspend is set.
         Suspended,
@@ -175,7 +175,6 @@ words! {
         ManagedByAnother,
         /// Waiting: the pod of the run's Job is not scheduled, or its image not pulled.
         JobPending,
-
         /// In progress: an undo was asked for.
         UndoRequested,
         /// In progress: the restore failed and the old volumes are being put back.

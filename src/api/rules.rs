@@ -107,8 +107,8 @@ pub(crate) fn schedule() -> Value {
         rule("!self.contains('TZ')", SCHEDULE_ZONE),
         rule(
             format!(
-                "self == '' || self.startsWith('@') || self.contains('TZ') || \
-                 self.matches(r'^[{SPACE}]*[^{SPACE}]+([{SPACE}]+[^{SPACE}]+){{4}}[{SPACE}]*$')"
+                "self == '' || self.contains('TZ') || self.matches(r'^@(every [^{SPACE}]+|[^{SPACE}]+)$') || \
+                 !self.startsWith('@') && self.matches(r'^[{SPACE}]*[^{SPACE}]+([{SPACE}]+[^{SPACE}]+){{4}}[{SPACE}]*$')"
             ),
             SCHEDULE_FIELDS
         ),

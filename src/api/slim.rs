@@ -10,7 +10,7 @@ use kube::Resource;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
-use super::backup::StatefulSetBackup;
+use super::backup::{RetentionPolicy, StatefulSetBackup};
 use super::meta::{Few, Keys};
 use super::restore::StatefulSetRestore;
 use super::{annotation, label};
@@ -58,6 +58,7 @@ pub struct BackupSpec {
     pub post_backup_hook: Option<Hook>,
     pub snapshot_ready_timeout_seconds: Option<i64>,
     pub max_freeze_seconds: Option<i64>,
+    pub retention_policy: Option<RetentionPolicy>,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]

@@ -8,18 +8,20 @@ mod tests;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::after;
 use super::consent;
 use super::flow::{Exit, Feed, Plan, Verb, act, end, steps, wait};
 use super::freeze::{barred, freeze, quiet_until, still_open};
 use super::guard;
 use super::hook::{End, Exec, Place, Tried};
-use super::journal::{Cut, Freeze, Journal, Record, Void};
+use super::journal::{Freeze, Journal, Record, Void};
 use super::name::{self, ClaimKey, RunId};
 use super::noun::{Lease, Open, Outcome, Refusal, Snap, Stop};
+use super::prospect::{self, Against};
 use super::prune::{self, Prune, Purge};
 use super::report::{self, Write};
 use super::resolve::{self, resolve};
-use super::roll::{Enroll, enroll, of_cut};
+use super::roll::{Enroll, enroll};
 use super::view::{Fact, Read, Seen, View};
 use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
@@ -169,12 +171,12 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
         Journal::Idle if v.target()?.is_none() => close(v, Outcome::Failed(resolve::absent(v)), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(hold) = held(record) => one(Backup::Hold(hold), now),
         Journal::Cut(cut) if let Some(enroll) = enroll(v, cut)? => one(Backup::Enroll(Box::new(enroll)), now),
-        Journal::Cut(cut) if let Some(seals) = seals(v, cut)? => act(seals, now + CALL),
+        Journal::Cut(cut) if let Some(seals) = after::seals(v, cut)? => act(seals, now + CALL),
         Journal::Cut(_) | Journal::Closed(_) if let Some(epoch) = v.to_release()? => one(Backup::Unlock(epoch), now),
         Journal::Cut(_) | Journal::Closed(_) if let Some(lease) = v.left_behind()? => {
             one(Backup::Lock(Some(Box::new(lease.clone()))), now)
         }
-        Journal::Cut(cut) => keep(v, cut, now),
+        Journal::Cut(cut) => after::keep(v, cut, now),
         Journal::Closed(outcome) if v.acted => end(Exit::Done(outcome.clone())),
         Journal::Closed(_) => end(Exit::Superseded(format!("the run for slot {} has ended already", v.want.slot))),
         _ if v.mine()?.is_none() => acquire(v, now),
@@ -254,6 +256,11 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     if let Some(quiet) = quiet_until(v).filter(|quiet| *quiet > now) {
         return wait([], quiet);
     }
+    match prospect::against(v, &covered, now)? {
+        Some(Against::Until(until)) => return wait([], until),
+        Some(Against::For(refusal)) => return close(v, Outcome::Failed(refusal), now),
+        None => {}
+    }
     if let Some(hold) = to_hold(v.record()?, &pods) {
         return one(Backup::Hold(hold), now);
     }
@@ -292,63 +299,9 @@ fn clean(v: &View, (id, epoch): (RunId, i64), why: &Void, now: Timestamp) -> Pla
     }
 }
 
-/// Says on the snapshots that their run is proved, before the lock is given back: who takes it next need not wonder.
-fn seals(v: &View, cut: &Cut) -> Result<Option<Vec<Backup>>, Read> {
-    if v.refused.is_some() {
-        return Ok(None);
-    }
-    let run = of_cut(v, cut)?;
-    if run.len() < cut.size {
-        return Ok(None);
-    }
-    let seal = |(name, snap): (&String, &Snap)| {
-        let (name, uid) = (name.clone(), snap.uid.clone());
-        Some(Backup::Seal(Seal { name, uid, cut: v.cut(snap)?, consistency: cut.consistency }))
-    };
-    let seals: Vec<_> = run.into_iter().filter(|(_, snap)| !snap.sealed).filter_map(seal).collect();
-    Ok((!seals.is_empty()).then_some(seals))
-}
-
-/// Cut, proved, and the lock given back: wait until all of it is ready, prune, close.
-fn keep(v: &View, cut: &Cut, now: Timestamp) -> Plan<Backup> {
-    if let Some(refusal) = &v.refused {
-        return close(v, Outcome::Failed(refusal.clone()), now);
-    }
-    let run = of_cut(v, cut)?;
-    if run.len() < cut.size {
-        // What is left of a run that the journal knows by its snapshots is left to retention, which looks at the record.
-        let doomed = if cut.entry.is_some() { vec![] } else { doom(v, cut.id, cut.epoch)? };
-        let message = format!("{} of {} snapshots of run {} were deleted", cut.size - run.len(), cut.size, cut.id);
-        let failed = Outcome::Failed(Refusal::new(Reason::SnapshotFailed, message));
-        return if doomed.is_empty() { close(v, failed, now) } else { act(doomed, now + CALL) };
-    }
-    let untold = run.iter().filter(|(_, snap)| !snap.sealed && v.cut(snap).is_none());
-    let untold: Vec<_> = untold.map(|(_, snap)| Feed::Cut(snap.uid.clone())).collect();
-    let by = cut.since + v.want.backup.ready_timeout;
-    if !untold.is_empty() && now < by {
-        return wait(untold.into_iter().chain([Feed::Snaps]), by);
-    }
-    let Some((name, snap)) = run.iter().find(|(_, snap)| !snap.ready || !snap.sealed) else {
-        return match prune::prune(v, cut, now)? {
-            Some(next) => Ok(next),
-            None => close(v, Outcome::Succeeded, now),
-        };
-    };
-    if now < by {
-        return wait([Feed::Snaps], by);
-    }
-    let error = snap.error.as_ref().map(|(error, _)| format!(": {error}")).unwrap_or_default();
-    let seconds = v.want.backup.ready_timeout.as_secs();
-    let message = format!(
-        "VolumeSnapshot {name} was not ready within spec.snapshotReadyTimeoutSeconds ({seconds} s){error}; nothing is \
-         deleted, and the run counts as soon as all of it is ready"
-    );
-    close(v, Outcome::Failed(Refusal::new(Reason::SnapshotTimeout, message)), now)
-}
-
 /// All of the run that was made under this epoch and is still there: what another attempt has made under the same id is
 /// not ours to delete. Nothing that was proved: a run that is void never was, whatever its status has been made to say.
-fn doom(v: &View, run: RunId, epoch: i64) -> Result<Vec<Backup>, Read> {
+pub fn doom(v: &View, run: RunId, epoch: i64) -> Result<Vec<Backup>, Read> {
     let doomed = |(name, snap): (&String, &Snap)| {
         Backup::Delete(Doomed { name: name.clone(), uid: snap.uid.clone(), run, why: "partial" })
     };
@@ -360,7 +313,7 @@ pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Backup, Read
     Ok(Backup::Write(Box::new(report::write(v, journal, now)?)))
 }
 
-fn close(v: &View, outcome: Outcome, now: Timestamp) -> Plan<Backup> {
+pub fn close(v: &View, outcome: Outcome, now: Timestamp) -> Plan<Backup> {
     one(write(v, &Journal::Closed(outcome), now)?, now)
 }
 
@@ -389,9 +342,11 @@ fn leaving(v: &View) -> Refusal {
 
 /// Nothing is begun any more. A lock that is ours is given back, so that nobody has to wait until it runs out.
 pub fn leave(v: &View, stop: Stop, now: Timestamp) -> Plan<Backup> {
-    match stop {
-        Stop::Sigterm if let Some(epoch) = v.to_release()? => one(Backup::Unlock(epoch), now),
-        Stop::Sigterm => end(Exit::Again("stopped before the run was complete: the same command takes it up".into())),
-        Stop::LeaseLost => end(Exit::Superseded("the lock was lost to another process".into())),
+    if v.is_usurped()? {
+        return end(Exit::usurped());
+    }
+    match v.to_release()? {
+        Some(epoch) => one(Backup::Unlock(epoch), now),
+        None => end(Exit::stopped(stop)),
     }
 }

@@ -25,8 +25,8 @@ const SNAPSHOT: usize = 320;
 /// The object says what cannot be done: nothing is begun for it.
 pub fn flaw(want: &Want) -> Option<Refusal> {
     let refuse = |message| Some(Refusal::new(Reason::InvalidSpec, message));
-    if !want.backup.flaws.is_empty() {
-        return refuse(format!("nothing is begun, because spec breaks the rules: {}", want.backup.flaws.join("; ")));
+    if let Some(refusal) = breach(&want.backup.flaws) {
+        return Some(refusal);
     }
     let hooks = [("preBackupHook", &want.backup.hooks.pre), ("postBackupHook", &want.backup.hooks.post)];
     let sizes = hooks.into_iter().filter_map(|(field, hook)| Some((field, encoded(&hook.as_ref()?.argv))));
@@ -35,6 +35,12 @@ pub fn flaw(want: &Want) -> Option<Refusal> {
         "nothing is begun, because spec.{field}.command takes {size} bytes in the request that starts it, and {URL} are \
          allowed: put the script into the image or a ConfigMap, and let the command call it"
     ))
+}
+
+/// The object breaks the rules of its schema, which may be younger than it is.
+pub fn breach(flaws: &[String]) -> Option<Refusal> {
+    let message = || format!("nothing is begun, because spec breaks the rules: {}", flaws.join("; "));
+    (!flaws.is_empty()).then(|| Refusal::new(Reason::InvalidSpec, message()))
 }
 
 /// How long the arguments are in a URL.

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use jiff::Timestamp;
 
 use super::name::RunId;
-use super::noun::{Outcome, Refusal};
+use super::noun::{Outcome, Refusal, Stop};
 use super::view::{Fact, Read, View};
 
 /// A planner's answer. `Err(read)` says "I cannot decide before this is read". [`Seen::get`] yields it and `?`
@@ -86,6 +86,23 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The lock is another's.
+    pub fn usurped() -> Exit {
+        Exit::Superseded("the lock was lost to another process".into())
+    }
+
+    /// Stopped by something else than another process.
+    pub fn stopped(stop: Stop) -> Exit {
+        Exit::Again(match stop {
+            Stop::Sigterm => "stopped before the run was complete: the same command takes it up".into(),
+            Stop::CutOff | Stop::LeaseLost => {
+                "the API server did not answer for longer than the lock lasts (30 s). Nobody else has taken it: the same \
+                 command takes the run up"
+                    .into()
+            }
+        })
+    }
+
     /// 0 done, 10 failed for good, 20 worth another try, 30 superseded.
     pub fn code(&self) -> u8 {
         match self {

@@ -6,14 +6,15 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::after;
 use super::backup::{Backup, CALL, LASTING, NewSnapshot, leave, one, write};
 use super::blame;
-use super::flow::{Feed, Lost, Plan, act, wait};
+use super::flow::{Exit, Feed, Lost, Plan, act, end, wait};
 use super::hook::{self, Exec, HookSpec, Owed, Place, Which};
 use super::inherit;
 use super::journal::{Cut, Freeze, Journal, Void};
 use super::name;
-use super::noun::{Open, Refusal, Snap, Stop};
+use super::noun::{Open, Refusal, Snap};
 use super::resolve::{Covered, resolve};
 use super::roll::Entry;
 use super::view::{Read, View};
@@ -28,8 +29,8 @@ const HEARD: SignedDuration = SignedDuration::from_secs(2);
 
 /// From the intent to the record of what came of it.
 pub fn freeze(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
-    if v.stop == Some(Stop::LeaseLost) && !still_open(v, f)? {
-        return leave(v, Stop::LeaseLost, now);
+    if v.is_usurped()? && !still_open(v, f)? {
+        return end(Exit::usurped());
     }
     if !own(v, f) {
         v.lease()?; // what its mark says of the hooks decides what may be run
@@ -70,11 +71,18 @@ fn take(v: &View, f: &Freeze, now: Timestamp) -> Plan<Backup> {
         let new = missing.into_iter().map(|claim| snapshot(v, f, claim)).collect::<Result<Vec<_>, _>>()?;
         return act(new, by.min(now + CALL));
     }
-    let uncut: Vec<&Snap> = uncut(v, f)?.map(|(_, snap)| snap).collect();
-    let failing = uncut.iter().filter_map(|snap| snap.error.as_ref().map(|(_, since)| *since + LASTING)).min();
+    let uncut: Vec<_> = uncut(v, f)?.collect();
+    let next = if f.pods.is_empty() {
+        match after::complaint(v, (f.id, f.since), uncut.iter().copied(), after::cut_by(v, f)?, now)? {
+            Ok(write) => return one(write, now),
+            Err(next) => next,
+        }
+    } else {
+        let failing = uncut.iter().filter_map(|(_, snap)| snap.error.as_ref().map(|(_, since)| *since + LASTING));
+        failing.min().map_or(by, |at| by.min(at))
+    };
     let pods = (!f.pods.is_empty()).then_some(Feed::Pods);
-    let feeds = uncut.iter().map(|snap| Feed::Cut(snap.uid.clone())).chain([Feed::Snaps]).chain(pods);
-    wait(feeds, failing.map_or(by, |at| by.min(at)))
+    wait(after::cuts(uncut.into_iter().map(|(_, snap)| snap)).chain(pods), next)
 }
 
 fn snapshot(v: &View, f: &Freeze, claim: &Covered) -> Result<Backup, Read> {
@@ -121,8 +129,8 @@ fn thaw(v: &View, f: &Freeze, void: Option<Void>, now: Timestamp) -> Plan<Backup
     if let (Some(stop), false) = (v.stop, settled(v, f)) {
         return leave(v, stop, now); // the journal keeps the freeze open: the next process thaws once more
     }
-    if v.stop == Some(Stop::LeaseLost) || v.mine()?.is_none() {
-        return leave(v, Stop::LeaseLost, now);
+    if v.is_usurped()? || v.mine()?.is_none() {
+        return end(Exit::usurped());
     }
     let void = match (unproven, void) {
         _ if let Some(left) = left => Some(Void::Failed(left)),
@@ -261,7 +269,7 @@ fn void(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Void>, Read> {
     if let Some(name) = v.foreign.get(&f.id).filter(|_| v.stop.is_none()) {
         return Ok(Some(squatted(v, name)));
     }
-    if v.stop.is_some() {
+    if v.stop.is_some() || v.prospect.balked(f.id) {
         return Ok(Some(Void::Interrupted));
     }
     if let Some((exec, _)) = lost {
@@ -272,8 +280,11 @@ fn void(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Void>, Read> {
             return Ok(Some(Void::Interrupted));
         }
     }
-    let by = f.since + v.want.backup.max_freeze;
-    let lasting = |snap: &Snap| snap.error.as_ref().filter(|(_, since)| now >= *since + LASTING || now >= by).cloned();
+    let (by, heals) = (after::cut_by(v, f)?, f.pods.is_empty());
+    let lasting = |snap: &Snap| {
+        let error = snap.error.as_ref();
+        error.filter(|(_, since)| now >= *since + LASTING && !heals || now >= by).cloned()
+    };
     if let Some((name, error)) = uncut(v, f)?.find_map(|(name, snap)| Some((name, lasting(snap)?.0))) {
         return failed(Reason::SnapshotFailed, format!("VolumeSnapshot {name} was not taken: {error}"));
     }

@@ -78,6 +78,14 @@ pub enum Void {
     Failed(Refusal),
 }
 
+/// Years of room for what is added to an instant, on both sides.
+const ROOM: SignedDuration = SignedDuration::from_hours(1000 * 366 * 24);
+
+/// A time that anybody may have written, so far from the ends of the calendar that what is added to it does not leave it.
+pub fn instant(time: &Time) -> Timestamp {
+    time.0.clamp(Timestamp::MIN + ROOM, Timestamp::MAX - ROOM)
+}
+
 /// Reads the journal from the status. A run that lacks what its phase needs (a hand-edited status) counts as
 /// interrupted before anything was recorded: whatever bears its id goes, and no id is reused.
 pub fn read(status: &StatefulSetBackupStatus, slot: &str) -> Journal {
@@ -90,7 +98,7 @@ pub fn read(status: &StatefulSetBackupStatus, slot: &str) -> Journal {
 fn open(run: &RunStatus) -> Option<Journal> {
     let id: RunId = run.id.as_deref()?.parse().ok()?;
     let intent = run.intent.as_ref()?;
-    let since = intent.since.as_ref()?.0;
+    let since = instant(intent.since.as_ref()?);
     let size = usize::try_from(intent.size).ok()?;
     let (epoch, holder) = (intent.epoch, Holder(run.holder.clone()?));
     Some(match intent.phase {

@@ -1,5 +1,6 @@
 //! What to do, and nothing that does it: no clock, no client, no randomness in here. `now` is an argument.
 
+pub mod after;
 pub mod backup;
 pub mod blame;
 pub mod catalog;
@@ -19,6 +20,7 @@ pub mod name;
 pub mod noun;
 pub mod patience;
 pub mod preflight;
+pub mod prospect;
 pub mod prune;
 pub mod quantity;
 pub mod report;

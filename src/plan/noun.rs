@@ -265,6 +265,9 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
     Sigterm,
+    /// No renewal has come through for as long as others leave the Lease alone: whether one of them has it, a look tells.
+    CutOff,
+    /// The Lease was seen to be another's.
     LeaseLost,
 }
 
@@ -319,6 +322,8 @@ pub struct BackupWant {
 /// What a restore was asked to do; default in every other run.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreWant {
+    /// The rules that the object breaks.
+    pub flaws: Vec<String>,
     /// Whose snapshots: the target's name, unless spec.sourceStatefulSet says otherwise.
     pub source: String,
     pub backup: Option<String>,

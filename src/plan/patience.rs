@@ -8,7 +8,7 @@ use crate::api::backup::StatefulSetBackupSpec;
 /// Of a backup that has neither a startingDeadlineSeconds nor a schedule.
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-/// Nobody waits longer; a greater number would leave the calendar.
+/// Nobody waits longer, or less than not at all; such a number would leave the calendar.
 const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 /// spec.startingDeadlineSeconds, else the schedule's interval: then the next slot is there.
@@ -18,7 +18,8 @@ pub fn lock(spec: &StatefulSetBackupSpec, now: Timestamp) -> SignedDuration {
         let next = schedule.next_after(now)?;
         Some(schedule.next_after(next)?.duration_since(next))
     };
-    spec.starting_deadline_seconds.map(SignedDuration::from_secs).or_else(interval).unwrap_or(HOUR).min(YEAR)
+    let asked = spec.starting_deadline_seconds.map(SignedDuration::from_secs).or_else(interval).unwrap_or(HOUR);
+    asked.clamp(SignedDuration::ZERO, YEAR)
 }
 
 #[cfg(test)]
@@ -43,5 +44,6 @@ mod tests {
         assert_eq!(wait(Some("0 0 30 2 *"), None), 3600, "it never fires");
         assert_eq!(wait(None, None), 3600);
         assert_eq!(wait(None, Some(i64::MAX)), 365 * 86_400);
+        assert_eq!(wait(None, Some(i64::MIN)), 0, "of an object that breaks the rules");
     }
 }

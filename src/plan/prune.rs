@@ -207,6 +207,25 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
     Ok(Ok(doomed))
 }
 
+/// Which complete runs the policy would let go, oldest first, if a run of these claims were complete now. None where that
+/// cannot be told.
+pub fn would_go(v: &View, claims: BTreeSet<String>, now: Timestamp) -> Result<Vec<RunId>, Read> {
+    let Some((keep, zone)) = v.want.backup.keep.as_ref().and_then(|keep| Some((keep, keep.zone.as_ref()?))) else {
+        return Ok(vec![]);
+    };
+    let Ok(stock) = v.prune.stock()? else { return Ok(vec![]) };
+    let none = Roll::default();
+    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref()).unwrap_or(&none);
+    let own = stock::runs(stock, roll, &v.want).into_iter().filter(|run| run.owner == Owner::Own);
+    let mut runs: Vec<_> = own.map(|run| run.run(&v.want.statefulset)).collect();
+    let new = runs.iter().map(|run| run.id).max();
+    runs.push(Run { id: RunId::after(new, now), cut: now, complete: true, claims });
+    let verdicts = retain(&runs, Some(&keep.policy), now, zone).into_iter();
+    let mut gone: Vec<_> = verdicts.filter(|verdict| verdict.fate == Fate::Prune).map(|verdict| verdict.id).collect();
+    gone.sort();
+    Ok(gone)
+}
+
 /// What the rules let go. What was imported is judged alone among those that are known: it pushes out nothing, not even its
 /// like.
 fn unwanted(

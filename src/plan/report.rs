@@ -34,17 +34,32 @@ pub struct Note {
     pub message: String,
 }
 
-pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read> {
+/// The same journal; what its run waits for.
+pub fn complains(v: &View, message: String, now: Timestamp) -> Result<Write, Read> {
     let record = v.record()?;
+    let mut status = own(&record.status);
+    let mut scribe = Scribe { v, status: &mut status, slot: v.want.slot.clone(), attempt: v.want.attempt, now };
+    scribe.under_way(message);
+    let run = status.run.as_ref().and_then(|run| run.id.as_ref()?.parse().ok());
+    Ok(Write { version: record.version.clone(), run, status, notes: vec![] })
+}
+
+/// Without what is the watcher's: what we do not send we do not own.
+fn own(status: &StatefulSetBackupStatus) -> StatefulSetBackupStatus {
     let mut status = StatefulSetBackupStatus {
-        // The watcher's own: what we do not send we do not own.
         managed_by: None,
         next_schedule_time: None,
         last_schedule_time: None,
         last_request: None,
-        ..record.status.clone()
+        ..status.clone()
     };
     condition::leave_out_waiting(&mut status.conditions);
+    status
+}
+
+pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read> {
+    let record = v.record()?;
+    let mut status = own(&record.status);
     let (slot, attempt) = match &record.open {
         Some((slot, attempt)) if !matches!(journal, Journal::Frozen(_)) => (slot.clone(), *attempt),
         _ => (v.want.slot.clone(), v.want.attempt),

@@ -82,6 +82,7 @@ pub use self::report::Write;
 pub(super) use self::stage::new_claim;
 pub use self::step::{Doomed, Keep, NewClaim, Pin, Reserve, Scale, Signs, Steer, Tend, Unlabel};
 use super::backup::{CALL, Hold};
+use super::consent::breach;
 use super::flow::{Exit, Feed, Next, Plan, act, end, steps, wait};
 use super::noun::{Lease, Outcome, Refusal, Stop};
 use super::view::{Fact, Read, View};
@@ -215,8 +216,9 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         {
             close(v, End::Failed(refusal), now)
         }
+        Journal::Idle if let Some(refusal) = breach(&v.want.restore.flaws) => close(v, End::Failed(refusal), now),
         // Who may not even look at the lock ends all the same.
-        _ if v.refused.is_some() && v.held.is_none() || v.mine()?.is_none() => acquire(v, record, now),
+        _ if v.refused.is_some() && v.held.is_none() || v.mine()?.is_none() => begin::queue(v, record, now),
         Journal::Held(run, refusal) if !record.leaving => retry::take_up(v, run, refusal, now),
         Journal::Idle => begin::begin(v, record, now),
         Journal::Open(run) | Journal::Held(run, _) => proceed(v, record, run, now),
@@ -250,15 +252,15 @@ fn gate(v: &View, now: Timestamp) -> Result<Result<&Record, Next<Restore>>, Read
 
 /// A restore does not turn back on a stop: its retry goes on.
 fn leave(v: &View, stop: Stop, now: Timestamp) -> Plan<Restore> {
-    match stop {
-        Stop::Sigterm
-            if v.refused.is_none()
-                && let Some(epoch) = v.to_release()? =>
-        {
-            one(Restore::Unlock(epoch), now)
-        }
-        Stop::Sigterm => end(Exit::Again("stopped before the run was complete: the same command takes it up".into())),
-        Stop::LeaseLost => end(Exit::Superseded("the lock was lost to another process".into())),
+    if v.refused.is_some() && stop != Stop::LeaseLost {
+        return end(Exit::stopped(stop));
+    }
+    if v.is_usurped()? {
+        return end(Exit::usurped());
+    }
+    match v.to_release()? {
+        Some(epoch) => one(Restore::Unlock(epoch), now),
+        None => end(Exit::stopped(stop)),
     }
 }
 

@@ -17,6 +17,7 @@ use super::journal::{Journal, Record};
 use super::member;
 use super::name::RunId;
 use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
+use super::prospect::Prospect;
 use super::prune::Pruning;
 use super::restore::sight::{Look, Sights};
 
@@ -66,6 +67,7 @@ pub struct View {
     /// By uid: once cut, cut for good.
     cuts: BTreeMap<String, Timestamp>,
     pub prune: Pruning,
+    pub prospect: Prospect,
     /// The names of runs of this process that somebody else has taken.
     pub foreign: BTreeMap<RunId, String>,
     pub refused: Option<Refusal>,
@@ -74,8 +76,8 @@ pub struct View {
     silence: Option<Timestamp>,
     /// The API server says no, and that may pass.
     pub doubt: Option<Doubt>,
-    /// The journal as last known has a freeze open.
-    freezing: bool,
+    /// The run whose freeze is open, by the journal as last known.
+    freezing: Option<RunId>,
     /// How far the API server's clock is ahead of the runner's.
     pub ahead: SignedDuration,
     /// Whether this process has had a hand in the run, or only looked at it.
@@ -106,13 +108,14 @@ impl View {
             restore: Sights::default(),
             cuts: BTreeMap::new(),
             prune: Pruning::default(),
+            prospect: Prospect::default(),
             foreign: BTreeMap::new(),
             refused: None,
             mute: None,
             stop: None,
             silence: None,
             doubt: None,
-            freezing: false,
+            freezing: None,
             ahead: SignedDuration::ZERO,
             acted: false,
             was_open: false,
@@ -121,15 +124,7 @@ impl View {
 
     pub fn fold(&mut self, fact: Fact) {
         match fact {
-            Fact::Record(record) => {
-                self.record = *record;
-                self.inherit();
-                let open = self.record().ok().and_then(|record| record.open.as_ref());
-                self.was_open |= open.is_some_and(|(slot, _)| *slot == self.want.slot);
-                if matches!(&self.record, Seen::Known(Record { journal: Journal::Void(..), .. })) {
-                    self.pods.clear(); // the next freeze looks at the containers anew
-                }
-            }
+            Fact::Record(record) => self.fold_record(*record),
             Fact::Lease(lease) => self.fold_lease(lease),
             Fact::Target(target) => self.target = Seen::Known(target),
             Fact::Grant(namespaces) => self.grant = Seen::Known(namespaces),
@@ -166,11 +161,13 @@ impl View {
                 }
             }
             Fact::Prune(fact) => self.prune.fold(fact),
+            Fact::Quotas(at, quotas) => self.prospect.fold_quotas(at, quotas),
+            Fact::Rights(at, missing) => self.prospect.fold_rights(at, missing),
             Fact::Foreign(run, name) => drop(self.foreign.insert(run, name)),
             Fact::Refused(refusal) => drop(self.refused.get_or_insert(refusal)),
             Fact::Mute(refusal) => drop(self.mute.get_or_insert(refusal)),
             Fact::Stop(stop) => {
-                if stop == Stop::LeaseLost && self.stop != Some(stop) {
+                if stop > Stop::Sigterm && self.stop < Some(stop) {
                     self.lease = Seen::Unknown; // whose is it now, and what does it say of our freeze?
                 }
                 self.stop = self.stop.max(Some(stop));
@@ -180,6 +177,17 @@ impl View {
             Fact::Silence(since) => self.silence = since,
             Fact::Ahead(ahead) => self.ahead = ahead,
             Fact::Acted => self.fold_acted(),
+        }
+    }
+
+    fn fold_record(&mut self, record: Seen<Record>) {
+        self.record = record;
+        self.inherit();
+        let open = self.record().ok().and_then(|record| record.open.as_ref());
+        self.was_open |= open.is_some_and(|(slot, _)| *slot == self.want.slot);
+        if matches!(&self.record, Seen::Known(Record { journal: Journal::Void(..), .. })) {
+            self.pods.clear(); // the next freeze looks at the containers anew
+            self.prospect.thawed();
         }
     }
 
@@ -283,6 +291,18 @@ impl View {
     /// The same, but a Lease that we never held is not looked at.
     pub fn to_release(&self) -> Result<Option<i64>, Read> {
         if self.held.is_some() { self.mine() } else { Ok(None) }
+    }
+    /// Another process has the lock, or had it since. An API server that was away is no other process: each taking raises
+    /// the epoch.
+    pub fn is_usurped(&self) -> Result<bool, Read> {
+        let is_other = |lease: &Lease| {
+            Some(lease.epoch) != self.held || lease.holder.as_ref().is_some_and(|holder| *holder != self.want.me)
+        };
+        match self.stop {
+            Some(Stop::LeaseLost) => Ok(true),
+            Some(Stop::CutOff) => Ok(self.lease()?.is_none_or(is_other)),
+            Some(Stop::Sigterm) | None => Ok(false),
+        }
     }
     /// A Lease that a dead process of our object has left behind; who may not read it has left none.
     pub fn left_behind(&self) -> Result<Option<&Lease>, Read> {

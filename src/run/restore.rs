@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{drive_until_told, find, holder, is_guarded};
+use super::{LONGEST, drive_until_told, find, holder, is_guarded, seconds};
 use crate::api::annotation;
 use crate::api::condition::Reason;
 use crate::api::restore::{RestorePhase, StatefulSetRestore, StatefulSetRestoreStatus};
@@ -126,14 +126,13 @@ pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request,
     let slot = slot(object, request, now);
     let open = object.status.as_ref().and_then(|status| status.run.as_ref());
     let same = open.filter(|run| run.slot.as_ref() == Some(&slot)).and_then(|run| run.attempt).map(i64::from);
-    let seconds = SignedDuration::from_secs;
     Ok(Want {
         secret: String::new(),
         me: holder("restore", &namespace, &name, settings),
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
         statefulset: spec.stateful_set_ref.name.clone(),
-        statefulset_namespace: spec.stateful_set_ref.namespace.clone().unwrap_or_else(|| namespace.clone()),
+        statefulset_namespace: spec.stateful_set_ref.namespace_or(&namespace).to_owned(),
         slot: slot.clone(),
         attempt: request.attempt.or(same).unwrap_or(1),
         job: settings.job_name.clone(),
@@ -154,7 +153,8 @@ pub fn want(object: &StatefulSetRestore, settings: &Settings, request: &Request,
             stage_timeout: seconds(spec.stage_timeout_seconds()),
             ready_timeout: seconds(spec.ready_timeout_seconds()),
             on_failure: spec.on_failure(),
-            undo_window: seconds(spec.undo_window_seconds()),
+            undo_window: SignedDuration::from_secs(spec.undo_window_seconds().clamp(0, LONGEST)),
+            flaws: object.problems(),
             release: spec.release_old_volumes(),
             hash: hash(object),
             force: request.flow == Flow::Undo { force: true } || slot.ends_with(annotation::FORCED),

@@ -118,7 +118,7 @@ impl Io for Cluster {
 
     fn stop(&self) -> Option<Stop> {
         if self.lock.is_overdue() {
-            self.ask_to_stop(Stop::LeaseLost); // stopped and continued, or cut off: others may hold it by now
+            self.ask_to_stop(Stop::CutOff); // stopped and continued, or cut off: others may hold it by now
         }
         *self.stop.borrow()
     }
@@ -128,7 +128,7 @@ impl Io for Cluster {
     }
 
     async fn renew(&self) -> Infallible {
-        self.lock.renew(|| self.ask_to_stop(Stop::LeaseLost)).await
+        self.lock.renew(|stop| self.ask_to_stop(stop)).await
     }
 
     async fn read(&self, read: &Read) -> Result<Vec<Fact>, Fault> {

@@ -84,6 +84,8 @@ impl Feeds {
 
     async fn speak(&self, c: &Cluster, on: &[Feed]) -> Vec<Fact> {
         let mut open = self.open.lock().await;
+        // Whoever is not asked for a cut any more has told of it: its connection is another's.
+        open.retain(|feed, _| !matches!(feed, Feed::Cut(_)) || on.contains(feed));
         for feed in on {
             open.entry(feed.clone()).or_insert_with(|| start(c, feed));
         }

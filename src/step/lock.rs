@@ -25,7 +25,7 @@ pub use super::sign::{open, roll};
 use crate::api::{annotation, label, manager};
 use crate::plan::flow::Row;
 use crate::plan::name;
-use crate::plan::noun::{Holder, Lease, Open, Want};
+use crate::plan::noun::{Holder, Lease, Open, Stop, Want};
 use crate::plan::restore::Signs;
 use crate::plan::roll::Enroll;
 use crate::plan::view::{Fact, Seen};
@@ -315,7 +315,7 @@ impl Lock {
 
     /// Renews while we hold it, for ever. `lost` is called once it is another's, or when no renewal has come
     /// through for as long as others wait before they take it.
-    pub async fn renew(&self, lost: impl Fn()) -> Infallible {
+    pub async fn renew(&self, lost: impl Fn(Stop)) -> Infallible {
         loop {
             sleep(RENEWAL).await;
             let Some(held) = self.held.borrow().clone() else { continue };
@@ -333,8 +333,8 @@ impl Lock {
             let Some(now_held) = self.held.borrow().clone().filter(|now| now.epoch == held.epoch) else { continue };
             match outcome {
                 Some(object) if self.is_ours(&object, held.epoch) => drop(self.hold(&object)),
-                Some(_) => lost(),
-                None if now_held.renewed.elapsed() >= DURATION => lost(),
+                Some(_) => lost(Stop::LeaseLost),
+                None if now_held.renewed.elapsed() >= DURATION => lost(Stop::CutOff),
                 None => {}
             }
         }

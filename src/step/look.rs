@@ -138,7 +138,7 @@ async fn attached(c: &Cluster) -> Result<BTreeSet<String>, Fault> {
     Ok(list(&api, ListParams::default(), "volumeattachments", volume).await?.into_iter().collect())
 }
 
-async fn quotas(c: &Cluster) -> Result<Vec<Quota>, Fault> {
+pub(super) async fn quotas(c: &Cluster) -> Result<Vec<Quota>, Fault> {
     let namespace = &c.want.statefulset_namespace;
     let api: Api<ResourceQuota> = Api::namespaced(c.client.clone(), namespace);
     list(&api, ListParams::default(), &format!("resourcequotas/{namespace}"), |object| Some(quota(&object))).await
@@ -193,6 +193,11 @@ async fn nodes(c: &Cluster) -> Result<Vec<Node>, Fault> {
 /// What a restore needs from its plan on and we may not do: one question each, all at once.
 async fn rights(c: &Cluster) -> Result<Vec<String>, Fault> {
     let verbs: BTreeSet<Verb> = Restore::TABLE.iter().flat_map(|row| row.verbs).chain(LATER).copied().collect();
+    missing(c, verbs).await
+}
+
+/// What of these we may not do.
+pub(super) async fn missing(c: &Cluster, verbs: BTreeSet<Verb>) -> Result<Vec<String>, Fault> {
     let answers = join_all(verbs.into_iter().map(|verb| may(c, verb))).await;
     let missing: Result<Vec<Option<String>>, Fault> = answers.into_iter().collect();
     Ok(missing?.into_iter().flatten().collect())

@@ -24,7 +24,7 @@ mod volume;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::select;
 
@@ -93,7 +93,8 @@ async fn turns<S: Step, I: Effect<S>>(io: &I, next: Planner<S>, view: &mut View)
             }
             Ok(Next::Do { batch, until }) => {
                 view.fold(Fact::Acted);
-                let mut running: FuturesUnordered<_> = batch.into_iter().map(|step| run(io, step, until)).collect();
+                let steps = stream::iter(batch).map(|step| run(io, step, until));
+                let mut running = std::pin::pin!(steps.buffer_unordered(AT_ONCE));
                 let mut came = Came::Well;
                 while let Some((facts, how)) = running.next().await {
                     view.fold_all(facts);
@@ -182,6 +183,9 @@ async fn run<S: Step, I: Effect<S>>(io: &I, step: S, until: Timestamp) -> (Vec<F
         Err(Fault::Lost) => (vec![lost(Lost::Reply)], Came::ToNothing),
     }
 }
+
+/// So many requests of a batch are under way at once: each is a connection.
+const AT_ONCE: usize = 32;
 
 /// What a read may take, page after page.
 const READ: SignedDuration = SignedDuration::from_secs(30);

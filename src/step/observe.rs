@@ -1,7 +1,7 @@
 //! One read, one GET or LIST, facts. An object that does not exist is a fact; a request that failed is not one.
 //! What only a restore looks at stands in `step/look.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
@@ -24,10 +24,12 @@ use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotError};
 use crate::api::{FORMAT, POLICY_FORMAT, annotation, label, lean};
 use crate::error::{or_absent, sentence};
-use crate::plan::flow::Verb;
+use crate::plan::backup::Backup;
+use crate::plan::flow::{Row, Step, Verb};
 use crate::plan::guard::Guard;
 use crate::plan::member::{self, Standing};
-use crate::plan::noun::{Class, Pod, RETAIN, Snap};
+use crate::plan::noun::{Class, Pod, RETAIN, Snap, Want};
+use crate::plan::restore::sight::Quota;
 use crate::plan::text::head;
 use crate::plan::view::{Fact, Read, Seen};
 
@@ -44,6 +46,7 @@ pub const VERBS: &[Verb] = &[
     ("", "namespaces", "get"),
     ("", "pods", "get"),
     ("", "persistentvolumeclaims", "list"),
+    ("", "resourcequotas", "list"),
     ("", "persistentvolumes", "get"),
     ("snapshot.storage.k8s.io", "volumesnapshotclasses", "list"),
     ("snapshot.storage.k8s.io", "volumesnapshots", "list"),
@@ -99,8 +102,25 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
             Fact::Snaps(Seen::Known(all.into_iter().collect()))
         }
         Read::Restore(look) => return look::look(c, look).await,
+        Read::Quotas => Fact::Quotas(c.clock.now(), quotas(c).await?),
+        Read::Rights => Fact::Rights(c.clock.now(), look::missing(c, freeze_needs(want)).await?),
         Read::Stock | Read::Content(_) | Read::Restores => Fact::Prune(stock::read(c, read).await?),
     }])
+}
+
+/// Who may not read them goes on without: then it is a snapshot that is refused.
+async fn quotas(c: &Cluster) -> Result<Vec<Quota>, Fault> {
+    match look::quotas(c).await {
+        Err(Fault::Denied(_) | Fault::Refused(_)) => Ok(vec![]),
+        seen => seen,
+    }
+}
+
+/// The rights that only a freeze uses.
+fn freeze_needs(want: &Want) -> BTreeSet<Verb> {
+    let hooks = !want.backup.hooks.is_empty();
+    let needs = |row: &&Row| row.name == "Snapshot" || hooks && ["Mark", "Pre"].contains(&row.name);
+    Backup::TABLE.iter().filter(needs).flat_map(|row| row.verbs).copied().collect()
 }
 
 /// The snapshots of the `StatefulSet`, whoever's.

@@ -156,6 +156,7 @@ fn policy(spec: &BackupSpec, status: BackupStatus, request: Option<Box<str>>) ->
             max_freeze_seconds: spec.max_freeze_seconds,
             hooks: [&spec.pre_backup_hook, &spec.post_backup_hook].map(|hook| hook.as_ref()?.timeout_seconds),
             history_limits: [spec.successful_jobs_history_limit, spec.failed_jobs_history_limit],
+            retention: spec.retention_policy.as_ref(),
         })
         .into_iter()
         .next()
@@ -339,6 +340,7 @@ mod tests {
                 "ReadyTimeout",
                 "maxFreeze",
                 "HistoryLimit",
+                "retentionPolicy",
             ];
             let about = |text: &String| ours.iter().any(|word| text.contains(word));
             if let Some(found) = whole.problems().into_iter().find(about) {

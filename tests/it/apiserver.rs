@@ -6,6 +6,7 @@
 mod admit;
 pub mod answer;
 pub mod apply;
+pub mod crowd;
 mod exec;
 pub mod fault;
 pub mod kind;
@@ -35,6 +36,7 @@ use tokio::sync::watch as signal;
 use tower::{BoxError, Service};
 
 use self::answer::No;
+use self::crowd::{Crowd, Inside};
 use self::fault::{Class, Faults, Life, Strike};
 use self::request::Ask;
 use self::store::Store;
@@ -62,6 +64,8 @@ pub struct State {
     pub check: fn(&mut State, &Ask),
     /// Watches that began before this many cuts have lost their connection.
     pub cuts: u64,
+    /// How many requests of a kind are under way at once.
+    pub crowd: Crowd,
 }
 
 impl State {
@@ -82,7 +86,8 @@ impl ApiServer {
         let store = Store::new(clock);
         let check: fn(&mut State, &Ask) = |state, _| super::truth::check(state);
         let (faults, log, violations) = (Faults::default(), vec![], vec![]);
-        let state = State { store, nature, faults, log, violations, check, cuts: 0 };
+        let crowd = Crowd::default();
+        let state = State { store, nature, faults, log, violations, check, cuts: 0, crowd };
         let server = ApiServer { state: Arc::new(Mutex::new(state)), changed: signal::Sender::new(0) };
         tokio::spawn(super::nature::live(server.clone()));
         server
@@ -154,6 +159,7 @@ impl Door {
         if fault::class(&ask) == Class::Write {
             self.turn().await;
         }
+        let _inside = (ask.verb != "watch").then(|| Inside::enter(&self.server, ask.verb, ask.place.kind.resource));
         if self.server.look().is_away() {
             return Err("connection refused".into());
         }

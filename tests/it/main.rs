@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
+mod absurd;
 mod apiserver;
+mod away;
 mod broken;
 mod conformance;
 mod draw;
@@ -10,11 +12,13 @@ mod forged;
 mod guard;
 mod hostile;
 mod jobs;
+mod large;
 mod life;
 mod lift;
 mod meet;
 mod nature;
 mod order;
+mod proxy;
 mod red;
 mod restore;
 mod retention;
@@ -23,6 +27,7 @@ mod script;
 mod shop;
 mod singles;
 mod stock;
+mod storage;
 mod sweep;
 mod truth;
 mod two;

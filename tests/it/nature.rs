@@ -18,6 +18,9 @@ use crate::shop::{self, NAMESPACE, SET};
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 const BOUND: &str = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection";
 
+/// What a driver complains of.
+pub const SICK: &str = "rpc error: the pool is busy";
+
 /// What is yet to come of a change.
 #[derive(Debug, Clone)]
 enum Due {
@@ -90,6 +93,8 @@ pub struct Nature {
     seen: u64,
     /// By containerID.
     locks: BTreeMap<String, bool>,
+    /// The driver takes no snapshot before then, and complains of each that it is asked for.
+    pub sick_until: Option<Timestamp>,
     /// By the uid of the snapshot.
     pub evidence: BTreeMap<String, Evidence>,
     pub thaws: u32,
@@ -317,6 +322,11 @@ fn cut(state: &mut State, uid: &str) {
         return;
     }
     let (now, running) = (state.store.clock.now(), shop::containers(&state.store));
+    if state.nature.sick_until.is_some_and(|until| now < until) {
+        complain(state, uid);
+        state.nature.after(now, 2000, Due::Cut(uid.to_owned()));
+        return;
+    }
     let all_frozen = !running.is_empty() && running.iter().all(|id| state.nature.is_locked(id));
     state.nature.evidence.insert(uid.to_owned(), Evidence { all_frozen, thaws: state.nature.thaws });
     let nanoseconds = i64::try_from(now.as_nanosecond()).unwrap();
@@ -325,6 +335,14 @@ fn cut(state: &mut State, uid: &str) {
     state.nature.after(now, 700, Due::Told(uid.to_owned()));
     let ready = now + state.nature.pace.ready;
     state.nature.plan(ready, Due::Ready(uid.to_owned()));
+}
+
+/// As the sidecar does it, which tries again by itself.
+fn complain(state: &mut State, uid: &str) {
+    let Some((key, _)) = snapshot(&state.store, uid) else { return };
+    let status = json!({ "error": { "message": SICK }, "readyToUse": false });
+    state.store.change(&content(uid), true, |object| object["status"] = status.clone());
+    state.store.change(&key, true, |object| object["status"] = status.clone());
 }
 
 fn tell(state: &mut State, uid: &str, ready: bool) {

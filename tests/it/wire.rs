@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
@@ -23,6 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
 use crate::apiserver::ApiServer;
+use crate::apiserver::answer::No;
 use crate::apiserver::fault::{Class, Life, Strike};
 use crate::apiserver::store::Store;
 use crate::nature::{Act, Deed, Nature, Pace};
@@ -45,6 +47,8 @@ pub struct Case {
     pub strikes: Vec<(Class, usize, Strike)>,
     pub deeds: Vec<(usize, Deed)>,
     pub sigterm: Option<usize>,
+    /// From that write on everybody hears this, for so long.
+    pub spell: Option<(usize, No, Duration)>,
     /// Broken on purpose: deletions without their preconditions.
     pub blind: bool,
     pub standing: Standing,
@@ -83,6 +87,10 @@ impl Case {
         Case { sigterm: Some(k), ..self.clone() }
     }
 
+    pub fn spell(&self, k: usize, no: &No, long: Duration) -> Case {
+        Case { spell: Some((k, no.clone(), long)), ..self.clone() }
+    }
+
     fn has(&self, deeds: &[Deed]) -> bool {
         self.deeds.iter().any(|(_, deed)| deeds.contains(deed))
     }
@@ -93,15 +101,20 @@ impl Case {
 
     /// It takes the way of some reply, or holds up the proof, so that nobody knows how a hook ended.
     fn hides(&self) -> bool {
-        self.strikes.iter().any(|(class, _, strike)| {
-            let proof = *class == Class::Read && matches!(strike, Strike::Hang | Strike::Mute);
-            proof
-                || *class == Class::Write
-                    && matches!(
-                        strike,
-                        Strike::LostBefore | Strike::LostAfter | Strike::Hang | Strike::Say(_) | Strike::SayAfter(_)
-                    )
-        })
+        self.spell.is_some()
+            || self.strikes.iter().any(|(class, _, strike)| {
+                let proof = *class == Class::Read && matches!(strike, Strike::Hang | Strike::Mute);
+                proof
+                    || *class == Class::Write
+                        && matches!(
+                            strike,
+                            Strike::LostBefore
+                                | Strike::LostAfter
+                                | Strike::Hang
+                                | Strike::Say(_)
+                                | Strike::SayAfter(_)
+                        )
+            })
     }
 }
 
@@ -131,6 +144,7 @@ pub fn world(case: &Case) -> (ApiServer, Clock) {
         }
         state.faults.deeds = case.deeds.iter().copied().collect();
         state.faults.sigterm_at = case.sigterm;
+        state.faults.spell = case.spell.clone();
         state.faults.blind = case.blind;
         if case.standing != Standing::Guarded {
             shop::unguard(&mut state.store);
@@ -245,6 +259,8 @@ fn is_over(store: &Store, name: &str) -> bool {
 /// The violations, and the log that shows them.
 pub struct Verdict {
     pub bad: Vec<String>,
+    /// Of the processes, in their order.
+    pub exits: Vec<Option<Exit>>,
     pub log: Vec<String>,
     pub writes: usize,
     pub reads: usize,
@@ -265,7 +281,7 @@ pub fn judge(case: &Case) -> Verdict {
             let mut bad = std::mem::take(&mut state.violations);
             bad.extend(truth::passages(state));
             bad.extend(verdict(state, case, &exits));
-            Verdict { bad, log: std::mem::take(&mut state.log), writes, reads, renewals, watches }
+            Verdict { bad, exits, log: std::mem::take(&mut state.log), writes, reads, renewals, watches }
         })
     })
 }

@@ -48,6 +48,7 @@ fn view(journal: Journal) -> View {
     let (name, driver) = ("class".to_owned(), "csi".to_owned());
     v.fold(Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false, retains: false }]));
     v.fold(Fact::Snaps(Seen::Known([].into())));
+    v.fold(Fact::Quotas(Timestamp::UNIX_EPOCH, vec![]));
     v
 }
 

@@ -11,11 +11,15 @@ use crate::api::recorded::RecordedClaim;
 use crate::api::restore::{Strategy, Uncovered};
 use crate::api::{FINALIZER, annotation};
 use crate::plan::choose::{Chosen, choose};
-use crate::plan::flow::{Exit, Feed, Plan, end, wait};
+use crate::plan::flow::{Exit, Feed, Next, Plan, end, wait};
 use crate::plan::name::{self, ClaimKey};
 use crate::plan::noun::{Open, Refusal};
 use crate::plan::preflight::{self, Finding, Severity, preflight};
+use crate::plan::text::{escape, head};
 use crate::plan::view::{Read, View};
+
+/// Of what a Lease says of its holder so many bytes.
+const SAID: usize = 1024;
 
 pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
     let refuse = |refusal| close(v, End::Failed(refusal), now);
@@ -195,6 +199,33 @@ pub fn uncovered(v: &View, chosen: &Chosen) -> Result<Vec<ClaimKey>, Read> {
         templates.iter().map(of).collect::<Vec<_>>()
     });
     Ok(keys.filter(|key| !chosen.claims.contains_key(key)).collect())
+}
+
+/// The same as [`acquire`]; and what has not begun says in its status whom it waits for.
+pub fn queue(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
+    let next = acquire(v, record, now)?;
+    let (Journal::Idle, Next::Wait { .. }) = (&record.journal, &next) else { return Ok(next) };
+    let Some(why) = waits_for(v)? else { return Ok(next) };
+    if record.status.message.as_ref() == Some(&why) {
+        return Ok(next);
+    }
+    one(Restore::Write(Box::new(report::waits(v, why, now)?)), now)
+}
+
+/// Who has the lock, or has left its mark on it. None: nobody, or another process of this very restore.
+fn waits_for(v: &View) -> Result<Option<String>, Read> {
+    let Some(lease) = v.lease()? else { return Ok(None) };
+    let of = format!("StatefulSet {}/{}", v.want.statefulset_namespace, v.want.statefulset);
+    let why = if let Some(Open { kind, namespace, name, run, .. }) =
+        lease.open.as_ref().filter(|open| open.uid != v.want.uid)
+    {
+        format!("Waiting for {kind} {namespace}/{name}: its run {run} on {of} has not ended")
+    } else if let Some(holder) = lease.holder.as_ref().filter(|holder| !holder.is_kin(&v.want.me)) {
+        format!("Waiting for the lock of {of} (Lease {}), which {holder} holds", name::lease(&v.want.statefulset))
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(escape(&head(&why, SAID)).into_owned()))
 }
 
 /// The lock is taken as soon as it is free and nobody's run is open.

@@ -12,6 +12,7 @@ use crate::api::condition::Reason;
 use crate::api::recorded::RecordedClaim;
 use crate::api::restore::{ReplacedClaim, RestorePhase, RestorePlan, StagedClaim, StatefulSetRestoreStatus};
 use crate::api::shared::{Goal, RunStatus};
+use crate::plan::journal::instant;
 use crate::plan::name::RunId;
 use crate::plan::noun::{Holder, Refusal};
 
@@ -242,7 +243,7 @@ fn deed(status: &StatefulSetRestoreStatus) -> Option<Deed> {
 }
 
 fn open(run: &RunStatus, phase: RestorePhase, deed: Deed) -> Run {
-    let at = |time: &Option<Time>| time.as_ref().map(|time| time.0);
+    let at = |time: &Option<Time>| time.as_ref().map(instant);
     let goal = run.goal.unwrap_or_default();
     let reached = run.reached.unwrap_or_default();
     // What is held has lost its phase: it begins again with the stop, which holds where there is nothing to stop.

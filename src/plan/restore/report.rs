@@ -64,6 +64,15 @@ pub fn begun(v: &View, run: Run, findings: &[Finding], now: Timestamp) -> Result
     Ok(write)
 }
 
+/// Nothing has begun: another run has the lock.
+pub fn waits(v: &View, message: String, now: Timestamp) -> Result<Write, Read> {
+    let mut scribe = Scribe::new(v, now)?;
+    scribe.set(ConditionType::Ready, false, Reason::LockHeld, &message);
+    scribe.set(ConditionType::Reconciling, true, Reason::LockHeld, &message);
+    scribe.status.message = Some(message);
+    scribe.finish(None)
+}
+
 /// Its object is being deleted: what it has set aside is about to be released.
 pub fn going(v: &View, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;

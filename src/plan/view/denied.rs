@@ -1,5 +1,8 @@
 //! A no that may pass is heard more than once before it counts: an API server that comes up says 401, 403 and 404 to
-//! everything for some seconds, and a role or a quota is mended in minutes. How long depends on what is at stake.
+//! everything for some seconds, and a role or a quota is mended in minutes. How long depends on what is at stake. What is
+//! heard in a freeze ends the freeze at once, and is asked for again with nothing frozen: [`prospect`].
+//!
+//! [`prospect`]: crate::plan::prospect
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -40,6 +43,9 @@ impl View {
         let since = self.doubt.get_or_insert(doubt).since;
         let patience = self.patience();
         let counts = denied.judged && patience < RESOLVE || denied.at.duration_since(since) >= patience;
+        if let (false, Some(run), Fact::Refused(refusal)) = (counts, self.freezing, &denied.counts) {
+            self.prospect.balk(run, denied.at, refusal.clone());
+        }
         if let Some(fact) = if counts { Some(denied.counts) } else { denied.meanwhile } {
             self.fold(fact);
         }
@@ -54,7 +60,6 @@ impl View {
     fn patience(&self) -> SignedDuration {
         match self.restore.course {
             Some((_, Some((Goal::Old, _) | (_, RestorePhase::Restoring | RestorePhase::ScalingUp)))) => RESOLVE,
-            _ if self.freezing => SignedDuration::ZERO,
             _ => DOUBT,
         }
     }
@@ -68,7 +73,10 @@ impl View {
     /// Pods are frozen, as far as we know: that is ended on the first no.
     pub(super) fn note_freeze(&mut self) {
         if let Seen::Known(Record { journal, .. }) = &self.record {
-            self.freezing = matches!(journal, Journal::Frozen(freeze) if !freeze.pods.is_empty());
+            self.freezing = match journal {
+                Journal::Frozen(freeze) if !freeze.pods.is_empty() => Some(freeze.id),
+                _ => None,
+            };
         }
     }
 }
@@ -116,7 +124,11 @@ mod tests {
             assert_eq!(counts(judged, on(goal, phase)), Some(expected), "{goal:?} {phase:?} {judged}");
         }
         assert_eq!(counts(false, |_| {}), Some(60), "of a backup");
-        assert_eq!(counts(false, |view| view.freezing = true), Some(0), "something is frozen");
+        let run = "20260101-000000".parse().unwrap();
+        assert_eq!(counts(false, |view| view.freezing = Some(run)), Some(60), "something is frozen");
+        let mut view = View { freezing: Some(run), ..View::new(Want::default()) };
+        view.fold(no(0, true, false));
+        assert!(view.prospect.balked(run) && view.refused.is_none(), "it ends the freeze, and not the run");
     }
 
     #[test]

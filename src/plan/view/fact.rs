@@ -11,7 +11,7 @@ use crate::plan::journal::Record;
 use crate::plan::name::RunId;
 use crate::plan::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume};
 use crate::plan::prune;
-use crate::plan::restore::sight::{Look, Sight};
+use crate::plan::restore::sight::{Look, Quota, Sight};
 
 /// One request (a GET or a LIST) each; `step::observe` carries them out and declares their verbs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,10 @@ pub enum Read {
     Content(String),
     /// Which restores have not ended.
     Restores,
+    /// The ResourceQuotas of the namespace, as a backup looks at them: who may not goes on without.
+    Quotas,
+    /// What a freeze needs and we may not do: a SelfSubjectAccessReview each.
+    Rights,
 }
 
 impl Read {
@@ -98,6 +102,10 @@ pub enum Fact {
     Stale(Read),
     /// What only retention wants to know.
     Prune(prune::Fact),
+    /// The ResourceQuotas at this instant.
+    Quotas(Timestamp, Vec<Quota>),
+    /// What a freeze needs and we may not do, at this instant.
+    Rights(Timestamp, Vec<String>),
     /// A name of this run is taken by an object that is not ours.
     Foreign(RunId, String),
     /// A definite no; the first one counts.

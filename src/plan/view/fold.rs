@@ -134,6 +134,7 @@ impl View {
             Read::Classes => self.classes = Seen::Unknown,
             Read::Snaps => self.snaps = Seen::Unknown,
             Read::Stock | Read::Content(_) | Read::Restores => self.prune.stale(read),
+            Read::Quotas | Read::Rights => self.prospect.stale(read),
             Read::Restore(Look::Pods) => self.roster = Seen::Unknown,
             Read::Restore(look) => self.restore.stale(look),
         }

@@ -10,6 +10,7 @@ use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answer::No;
+use super::crowd::Inside;
 use super::kind::Kind;
 use super::request::Ask;
 use super::select::Selector;
@@ -33,12 +34,14 @@ struct Watch {
     over: bool,
     /// To be told before anything else.
     first: Vec<Value>,
+    _inside: Inside,
 }
 
 pub fn open(server: &ApiServer, ask: &Ask) -> Result<Chunks, No> {
     let (kind, namespace, selector) = (ask.place.kind, ask.place.namespace.clone(), ask.selector()?);
     let seconds = ask.word("timeoutSeconds").parse().unwrap_or(1800);
     let (mut first, mut over, asked) = (vec![], false, ask.word("resourceVersion"));
+    let inside = Inside::enter(server, "watch", kind.resource);
     let state = server.look();
     let streams = ask.word("sendInitialEvents") == "true";
     if streams && state.faults.unstreamed {
@@ -79,6 +82,7 @@ pub fn open(server: &ApiServer, ask: &Ask) -> Result<Chunks, No> {
         next_bookmark: Instant::now() + BOOKMARK,
         over,
         first,
+        _inside: inside,
     };
     drop(state);
     let lines = stream::unfold(watch, |mut watch| async move {

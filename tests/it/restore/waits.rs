@@ -70,11 +70,36 @@ fn a_restore_that_waits_for_the_lock_ends_when_its_object_goes() {
     runtime().block_on(async {
         let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
         world.borrow_mut().lease.holder = Some(Holder("restore/shop/other/1".into()));
-        let gone = later(20, || world.borrow_mut().deed(Blow::ReplaceObject));
+        let gone = later(20, || {
+            let said = world.borrow().status.message.clone().unwrap_or_default();
+            assert!(said.starts_with("Waiting for the lock") && said.contains("restore/shop/other/1 holds"), "{said}");
+            world.borrow_mut().deed(Blow::ReplaceObject);
+        });
         let ((exit, taken), ()) = join(one(&world, "restore", restore::next), gone).await;
         assert!(matches!(exit, Exit::Refused(_)), "{exit:?}");
         assert!(taken < SignedDuration::from_secs(25), "{taken}");
-        assert_eq!(world.borrow().writes, 0);
+        assert_eq!(world.borrow().writes, 1, "whom it waits for, once");
+    });
+}
+
+/// A backup died in its freeze: only its own next attempt may take the lock, and that may take minutes.
+#[test]
+fn a_restore_that_meets_an_open_freeze_says_whose_it_is() {
+    runtime().block_on(async {
+        let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
+        mark(&world, Some("nightly"));
+        world.borrow_mut().lease.open.as_mut().unwrap().kind = "StatefulSetBackup".into();
+        let thawed = later(100, || {
+            let said = world.borrow().status.message.clone().unwrap_or_default();
+            assert!(said.contains("Waiting for StatefulSetBackup shop/nightly: its run 20260101-000000"), "{said}");
+            assert_eq!(world.borrow().writes, 1, "once");
+            mark(&world, None);
+        });
+        let ((exit, taken), ()) = join(one(&world, "restore", restore::next), thawed).await;
+        assert_eq!(exit, Exit::Done(Outcome::Succeeded));
+        assert!(taken > SignedDuration::from_secs(100), "{taken}");
+        let said = world.borrow().status.message.clone().unwrap_or_default();
+        assert!(!said.contains("Waiting"), "{said}");
     });
 }
 

@@ -154,6 +154,8 @@ impl World {
                 Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false, retains: false }])
             }
             Read::Snaps => Fact::Snaps(Seen::Known(self.snaps())),
+            Read::Quotas => Fact::Quotas(self.now(), vec![]),
+            Read::Rights => Fact::Rights(self.now(), vec![]),
             Read::Restore(look) => unreachable!("no backup asks for {look:?}"),
             Read::Stock | Read::Content(_) | Read::Restores => self.old.as_ref().unwrap().answer(read, &self.disks),
         }

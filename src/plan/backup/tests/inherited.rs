@@ -173,7 +173,9 @@ fn an_object_that_is_being_deleted_freezes_nothing_any_more() {
     let mut status = status("web-0", &json!({}), 3);
     status.run.as_mut().unwrap().intent.as_mut().unwrap().phase = IntentPhase::Void;
     let begins = |leaving| {
-        let Next::Do { batch, .. } = next(&heir(status.clone(), leaving), now()).unwrap() else { panic!("it waits") };
+        let mut heir = heir(status.clone(), leaving);
+        heir.fold(Fact::Quotas(now(), vec![]));
+        let Next::Do { batch, .. } = next(&heir, now()).unwrap() else { panic!("it waits") };
         let [Backup::Write(write)] = &batch[..] else { panic!("{batch:?}") };
         write.status.run.is_some()
     };

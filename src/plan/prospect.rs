@@ -1,0 +1,167 @@
+//! Whether a freeze would come to anything, looked at before anything is frozen: the quotas leave room for the snapshots,
+//! and what was denied in the freeze before this one is allowed by now.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::name::RunId;
+use super::noun::Refusal;
+use super::prune;
+use super::quantity::bytes;
+use super::resolve::Covered;
+use super::restore::sight::Quota;
+use super::view::{Read, Seen, View};
+use crate::api::condition::Reason;
+
+/// What counts VolumeSnapshots in a ResourceQuota.
+const COUNT: &str = "count/volumesnapshots.snapshot.storage.k8s.io";
+
+/// A quota that has no room is looked at for so long: what is being deleted still counts.
+const ROOM: SignedDuration = SignedDuration::from_secs(30);
+/// What was denied is asked for again for so long, with nothing frozen.
+const RIGHTS: SignedDuration = SignedDuration::from_secs(60);
+/// Between two looks.
+const AGAIN: SignedDuration = SignedDuration::from_secs(5);
+/// Freezes in which something was denied, before the run gives up: each one costs the application a pause.
+const FREEZES: usize = 3;
+
+/// What is known of it.
+#[derive(Debug, Clone, Default)]
+pub struct Prospect {
+    /// When the quotas were first looked at.
+    since: Option<Timestamp>,
+    quotas: Seen<(Timestamp, Vec<Quota>)>,
+    rights: Seen<(Timestamp, Vec<String>)>,
+    balk: Option<Balk>,
+}
+
+/// The API server has said no in a freeze, and that may pass.
+#[derive(Debug, Clone)]
+struct Balk {
+    run: RunId,
+    /// Since the first one.
+    since: Timestamp,
+    freezes: usize,
+    refusal: Refusal,
+}
+
+impl Prospect {
+    /// The quotas of the namespace at this instant; none where they may not be read.
+    pub fn fold_quotas(&mut self, at: Timestamp, quotas: Vec<Quota>) {
+        self.since.get_or_insert(at);
+        self.quotas = Seen::Known((at, quotas));
+    }
+
+    /// What of a freeze's requests we may not send, at this instant.
+    pub fn fold_rights(&mut self, at: Timestamp, missing: Vec<String>) {
+        self.rights = Seen::Known((at, missing));
+    }
+
+    /// Denied in the freeze of this run.
+    pub fn balk(&mut self, run: RunId, at: Timestamp, refusal: Refusal) {
+        let before = self.balk.take();
+        let (since, freezes) = before.as_ref().map_or((at, 0), |before| (before.since, before.freezes));
+        let same = before.is_some_and(|before| before.run == run);
+        self.balk = Some(Balk { run, since, freezes: freezes + usize::from(!same), refusal });
+        self.rights = Seen::Unknown;
+    }
+
+    /// Something was denied in the freeze of this run.
+    pub fn balked(&self, run: RunId) -> bool {
+        self.balk.as_ref().is_some_and(|balk| balk.run == run)
+    }
+
+    /// The freeze is over, whatever it came to: its snapshots take room, or leave it.
+    pub fn thawed(&mut self) {
+        self.since = None;
+        self.quotas = Seen::Unknown;
+    }
+
+    pub fn stale(&mut self, read: &Read) {
+        match read {
+            Read::Quotas => self.quotas = Seen::Unknown,
+            _ => self.rights = Seen::Unknown,
+        }
+    }
+}
+
+/// What speaks against a freeze.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Against {
+    /// It may pass: look again then.
+    Until(Timestamp),
+    For(Refusal),
+}
+
+/// None: nothing is known that does.
+pub fn against(v: &View, covered: &[Covered], now: Timestamp) -> Result<Option<Against>, Read> {
+    match denied(v, now)? {
+        None => lack(v, covered, now),
+        against => Ok(against),
+    }
+}
+
+/// What was denied in a freeze: it is not begun again before it is allowed.
+fn denied(v: &View, now: Timestamp) -> Result<Option<Against>, Read> {
+    let Some(balk) = &v.prospect.balk else { return Ok(None) };
+    if balk.freezes >= FREEZES {
+        return Ok(Some(Against::For(balk.refusal.clone())));
+    }
+    let (at, missing) = v.prospect.rights.get(Read::Rights)?;
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    again(Read::Rights, *at, balk.since + RIGHTS, now)
+        .map(|again| Some(again.unwrap_or(Against::For(balk.refusal.clone()))))
+}
+
+/// None: it has been looked at for long enough.
+fn again(read: Read, at: Timestamp, by: Timestamp, now: Timestamp) -> Result<Option<Against>, Read> {
+    match at + AGAIN {
+        _ if at >= by => Ok(None),
+        next if now < next => Ok(Some(Against::Until(next))),
+        _ => Err(read),
+    }
+}
+
+/// The first quota that has no room for the run.
+fn lack(v: &View, covered: &[Covered], now: Timestamp) -> Result<Option<Against>, Read> {
+    let (at, quotas) = v.prospect.quotas.get(Read::Quotas)?;
+    let asked = covered.len() as u128;
+    let short = quotas.iter().find_map(|quota| {
+        let (hard, used) = quota.left.get(COUNT)?;
+        let (hard, used) = (bytes(hard)?, bytes(used)?);
+        (used + asked > hard).then_some((&quota.name, hard, used))
+    });
+    let Some((name, hard, used)) = short else { return Ok(None) };
+    if let Some(again) = again(Read::Quotas, *at, v.prospect.since.unwrap_or(*at) + ROOM, now)? {
+        return Ok(Some(again));
+    }
+    let message = format!(
+        "ResourceQuota {}/{name} leaves no room for this run: {COUNT} is {used} of {hard}, and the run makes {asked} more \
+         snapshots. Nothing was frozen. Raise the quota to at least {}{}",
+        v.want.statefulset_namespace,
+        used + asked,
+        remedy(v, covered, now)?
+    );
+    Ok(Some(Against::For(Refusal::new(Reason::QuotaTooSmall, message))))
+}
+
+/// What else makes room: what the policy lets go after this run, and that it may keep less.
+fn remedy(v: &View, covered: &[Covered], now: Timestamp) -> Result<String, Read> {
+    if v.want.backup.keep.is_none() {
+        return Ok(", or delete old snapshots: this backup has no spec.retentionPolicy that does".to_owned());
+    }
+    let claims: BTreeSet<String> = covered.iter().map(|claim| claim.pvc.to_owned()).collect();
+    Ok(match prune::would_go(v, claims, now)?.split_first() {
+        Some((first, more)) => {
+            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            format!(
+                ", lower spec.retentionPolicy, or make room by hand: once this run were complete, retention would delete run \
+                 {first}{more}, and the quota must have room for both until then"
+            )
+        }
+        None => ", or lower spec.retentionPolicy: it keeps all complete runs that are there".to_owned(),
+    })
+}
