@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
+mod act;
 mod apiserver;
 mod broken;
 mod conformance;
 mod draw;
 mod forged;
+mod freezes;
 mod guard;
 mod hostile;
 mod jobs;
