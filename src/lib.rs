@@ -32,7 +32,8 @@
 //! | `plan/view/denied.rs` | how often a no that may pass (401, 403, a 404 of the path) is heard before it counts |
 //! | [`plan::flow`] | the words between planner and driver: `Plan`, `Next`, `Feed`, `Row`, `Step`, `steps!` |
 //! | [`plan::backup`] | the story of a backup: its steps, and `next()` |
-//! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed, and what makes a freeze void |
+//! | [`plan::freeze`] | its middle: pods frozen, claims cut, pods thawed |
+//! | `plan/freeze/void.rs`, `plan/freeze/place.rs` | what makes a freeze void, and what that is worth; which container is frozen, and in which it is thawed |
 //! | [`plan::prospect`] | whether a freeze would come to anything: room in the quotas, and what was denied in the one before it |
 //! | [`plan::after`] | what follows the cut: seals, readiness, retention's turn, and what a driver complains of |
 //! | [`plan::inherit`] | what a freeze leaves to the process that takes it up: with what to thaw, and which containers may be entered |
@@ -74,7 +75,7 @@
 //! | `step/claim.rs`, `step/volume.rs`, `step/fence.rs` | what a restore does to claims, to volumes, to the StatefulSet and its pods: one idempotent effect each |
 //! | [`step::tell`] | Events, best effort |
 //! | `step/lock.rs`, `step/sign.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
-//! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end |
+//! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end; in `step/quiesce/answer.rs` what an answer tells of its beginning |
 //! | [`run`], [`run::file`], [`run::restore`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
 //! | [`run::handover`] | `doctor --take-over`: the proof that an installation is gone, and its objects given free |
 //! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; leader election, metrics and health |

@@ -197,6 +197,14 @@ pub struct Intent {
     pub post_hook: Option<RecordedHook>,
     /// How many snapshots make the run complete.
     pub size: i32,
+    /// How many freezes of this run came to nothing so far; after the third it is given up.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub void_freezes: i32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+fn is_zero(count: &i32) -> bool {
+    *count == 0
 }
 
 /// A hook as it was when the freeze began; in which container it runs stands with the pods.

@@ -11,10 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::after;
 use super::consent;
 use super::flow::{Exit, Feed, Plan, Verb, act, end, steps, wait};
-use super::freeze::{barred, freeze, quiet_until, still_open};
+use super::freeze::{Cause, barred, freeze, quiet_until, still_open};
 use super::guard;
 use super::hook::{End, Exec, Place, Tried};
-use super::journal::{Freeze, Journal, Record, Void};
+use super::journal::{Freeze, Journal, Record, Void, Voided};
 use super::name::{self, ClaimKey, RunId};
 use super::noun::{Lease, Open, Outcome, Refusal, Snap, Stop};
 use super::prospect::{self, Against};
@@ -181,7 +181,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Backup> {
         Journal::Closed(_) => end(Exit::Superseded(format!("the run for slot {} has ended already", v.want.slot))),
         _ if v.mine()?.is_none() => acquire(v, now),
         Journal::Frozen(f) => freeze(v, f, now),
-        Journal::Void(id, epoch, why) => clean(v, (*id, *epoch), why, now),
+        Journal::Void(void) => clean(v, void, now),
         Journal::Idle => begin(v, None, now),
     }
 }
@@ -216,10 +216,10 @@ fn overtaken(v: &View, record: &Record) -> Option<Timestamp> {
 }
 
 /// A freeze that another process began. Only the same attempt of the same run may freeze again.
-pub fn inherited(v: &View) -> Result<Void, Read> {
+pub fn inherited(v: &View) -> Result<Cause, Read> {
     let record = v.record()?;
     let same = record.open.as_ref().is_some_and(|(slot, attempt)| *slot == v.want.slot && *attempt == v.want.attempt);
-    Ok(if same { Void::Interrupted } else { Void::Failed(lost()) })
+    Ok(if same { Cause::Again(lost()) } else { Cause::Final(lost()) })
 }
 
 fn lost() -> Refusal {
@@ -233,7 +233,7 @@ fn is_taken_up(v: &View) -> Result<bool, Read> {
 }
 
 /// Resolve, then write the intent under an id that is later than any that names a snapshot.
-fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
+fn begin(v: &View, void: Option<&Voided>, now: Timestamp) -> Plan<Backup> {
     if let Some(refusal) = v.refused.clone().or_else(|| consent::flaw(&v.want)) {
         return close(v, Outcome::Failed(refusal), now);
     }
@@ -243,9 +243,8 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     };
     let pods = match resolve::places(v, &covered)? {
         Ok(pods) => pods,
-        Err(_) if let Some(until) = void.and_then(|id| restarting(v, id)).filter(|until| now < *until) => {
-            return wait([Feed::Pods], until);
-        }
+        // A freeze that a restart has interrupted is worth some patience with the container that comes back.
+        Err(_) if let Some(until) = void.and_then(|void| void.within(REBORN, now)) => return wait([Feed::Pods], until),
         Err(refusal) => return close(v, Outcome::Failed(refusal), now),
     };
     if !pods.is_empty()
@@ -269,12 +268,13 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     let clock = now.saturating_add(v.ahead).unwrap_or(now);
     let told = v.record()?.status.last_run.as_ref().and_then(|last| last.id.as_ref()?.parse().ok());
     let told = told.filter(|id: &RunId| id.fits(clock));
-    let newest =
-        v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.keys().copied()).chain(void).chain(told).max();
+    let taken = v.snaps()?.values().map(|snap| snap.run).chain(v.foreign.keys().copied());
+    let newest = taken.chain(void.map(|void| void.id)).chain(told).max();
     let Some(epoch) = v.mine()? else { return acquire(v, now) };
     let id = RunId::after(newest, clock);
     let hooks = (!pods.is_empty()).then(|| v.want.backup.hooks.clone());
-    let freeze = Freeze { id, holder: v.want.me.clone(), epoch, since: now, size: covered.len(), pods, hooks };
+    let (holder, size, void_before) = (v.want.me.clone(), covered.len(), void.map_or(0, |void| void.count));
+    let freeze = Freeze { id, holder, epoch, since: now, size, pods, hooks, void_before };
     let intent = report::write(v, &Journal::Frozen(freeze), now)?;
     match consent::too_large(v, &intent, &covered) {
         Some(refusal) => close(v, Outcome::Failed(refusal), now),
@@ -282,20 +282,16 @@ fn begin(v: &View, void: Option<RunId>, now: Timestamp) -> Plan<Backup> {
     }
 }
 
-/// A freeze that a restart has interrupted is worth some patience with the container that comes back.
-fn restarting(v: &View, id: RunId) -> Option<Timestamp> {
-    Some(v.hooks.last(id)? + REBORN)
-}
-
 /// Partial snapshots go first, then the run ends or begins anew.
-fn clean(v: &View, (id, epoch): (RunId, i64), why: &Void, now: Timestamp) -> Plan<Backup> {
-    let partial = doom(v, id, epoch)?;
-    match why {
+fn clean(v: &View, void: &Voided, now: Timestamp) -> Plan<Backup> {
+    let partial = doom(v, void.id, void.epoch)?;
+    match &void.why {
         _ if !partial.is_empty() => act(partial, now + CALL),
         Void::Failed(refusal) => close(v, Outcome::Failed(refusal.clone()), now),
-        Void::Interrupted if v.record()?.leaving => close(v, Outcome::Failed(leaving(v)), now),
-        Void::Interrupted if is_taken_up(v)? => close(v, Outcome::Failed(lost()), now),
-        Void::Interrupted => begin(v, Some(id), now),
+        Void::Interrupted(_) if v.record()?.leaving => close(v, Outcome::Failed(leaving(v)), now),
+        Void::Interrupted(_) if is_taken_up(v)? => close(v, Outcome::Failed(lost()), now),
+        Void::Interrupted(_) if let Some(until) = void.within(void.pause(), now) => wait([], until),
+        Void::Interrupted(_) => begin(v, Some(void), now),
     }
 }
 

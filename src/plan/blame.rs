@@ -11,15 +11,69 @@ use crate::api::condition::Reason;
 /// Bytes of a command, and of what a runtime says of it, that a sentence repeats.
 const COMMAND: usize = 1024;
 
+/// Hexadecimal digits that are an id, at the least.
+const ID: usize = 32;
+
 /// A command as a sentence shows it.
 pub fn command(argv: &[String]) -> String {
     head(&format!("{argv:?}"), COMMAND).into_owned()
 }
 
+/// Which hook, with its command, container and pod.
+pub fn what(exec: &Exec) -> String {
+    let Place { pod, container, .. } = &exec.place;
+    format!("{} {} in container {container} of pod {pod}", exec.which.name(), command(&exec.argv))
+}
+
+/// Those who hand on why a command was not started; each puts its own words in front.
+const HANDED_ON: [&str; 13] = [
+    "Internal error occurred",
+    "error sending request",
+    "error executing command in container",
+    "failed to exec in container",
+    "failed to start exec",
+    "failed to create exec",
+    "OCI runtime exec failed",
+    "exec failed",
+    "unable to start container process",
+    "unable to upgrade connection",
+    "error dialing backend",
+    "rpc error",
+    "unknown",
+];
+
+/// What the last of them says: without the words of the others, and without ids that nobody can look up.
+pub fn reason(said: &str) -> String {
+    let parts: Vec<String> = said.trim().split(": ").map(named).collect();
+    let handed_on = |part: &String| HANDED_ON.contains(&part.as_str()) || part.is_empty();
+    let first = parts.iter().position(|part| !handed_on(part)).unwrap_or_default();
+    let last = parts.iter().rposition(|part| !handed_on(part)).unwrap_or(parts.len() - 1);
+    head(&parts[first..=last].join(": "), COMMAND).into_owned()
+}
+
+/// Without ids of containers and processes, and without the code of the call that failed.
+fn named(part: &str) -> String {
+    let part = part.strip_prefix("code = ").and_then(|part| part.split_once(" desc = ")).map_or(part, |(_, part)| part);
+    let is_id = |word: &&str| {
+        let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        word.len() >= ID && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    if !part.split(' ').any(|word| is_id(&word)) {
+        return part.to_owned();
+    }
+    part.split(' ').filter(|word| !is_id(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// Why a pre hook that nobody was reached to start fails the run.
+pub fn never_started(exec: &Exec, why: &str, timeout: SignedDuration) -> Refusal {
+    let (what, seconds, why) = (what(exec), timeout.as_secs(), reason(why));
+    let message = format!("{what} could not be started within its timeoutSeconds ({seconds} s): {why}");
+    Refusal::new(Reason::HookFailed, message)
+}
+
 /// Why a hook that ended so fails the run. `quiet`: what it has said stands in the log alone.
 pub fn refusal(exec: &Exec, end: &End, timeout: SignedDuration, quiet: bool) -> Option<Refusal> {
-    let Place { pod, container, .. } = &exec.place;
-    let what = format!("{} {} in container {container} of pod {pod}", exec.which.name(), command(&exec.argv));
+    let what = what(exec);
     let post = exec.which == Which::Post;
     let said = |tail: &str| match tail {
         _ if quiet => "its output is in the log alone (spec.hooks.outputInStatus: false)".to_owned(),
@@ -30,7 +84,9 @@ pub fn refusal(exec: &Exec, end: &End, timeout: SignedDuration, quiet: bool) -> 
     Some(match end {
         End::Exit(0, _) | End::Gone | End::Lost(Lost::Stopped | Lost::Reply) => return None,
         End::Exit(code, tail) => Refusal::new(failed, format!("{what} ended with exit code {code}; {}", said(tail))),
-        End::NotStarted(why) => Refusal::new(failed, format!("{what} could not be started: {}", head(why, COMMAND))),
+        End::NotStarted(why) | End::Refused(why) => {
+            Refusal::new(failed, format!("{what} could not be started: {}", reason(why)))
+        }
         End::Late(_) | End::Lost(Lost::Late) => {
             let reason = if post { Reason::ThawFailed } else { Reason::HookTimeout };
             let (seconds, tail) = (timeout.as_secs(), if let End::Late(tail) = end { said(tail) } else { said("") });
@@ -91,5 +147,41 @@ mod tests {
         let long = Exec { argv: vec!["x".repeat(30_000)], ..exec(Which::Pre) };
         let message = refusal(&long, &End::NotStarted("y".repeat(30_000)), minute, false).unwrap().message;
         assert!(message.len() < 2200 && message.contains("could not be started: yyy"), "{message}");
+    }
+
+    #[test]
+    fn a_reason_stands_first_and_without_those_who_handed_it_on() {
+        let id = "8c1b5b24d9a4a1f0b7f6c2a39b6d3f7f21fb07e0a7f5f4f0b9d3e8a6c5d4b3a2";
+        let runc = "OCI runtime exec failed: exec failed: unable to start container process: exec: \"no\": executable file \
+                    not found in $PATH";
+        let reason_of = |said: &str| reason(&said.replace("ID", id));
+        let absent = "exec: \"no\": executable file not found in $PATH";
+        for said in [
+            format!(
+                "Internal error occurred: Internal error occurred: error executing command in container: failed to exec in \
+                 container: failed to start exec \"ID\": {runc}: unknown"
+            ),
+            format!("Internal error occurred: error executing command in container: {runc}: unknown"),
+            format!(
+                "rpc error: code = Unknown desc = failed to exec in container: failed to start exec \"ID\": {runc}"
+            ),
+            absent.to_owned(),
+        ] {
+            assert_eq!(reason_of(&said), absent);
+        }
+        assert_eq!(
+            reason_of("Internal error occurred: unable to upgrade connection: container not found (\"app\")"),
+            "container not found (\"app\")"
+        );
+        assert_eq!(reason_of("failed to exec in container: container ID is not running"), "container is not running");
+        assert_eq!(
+            reason_of(
+                "Internal error occurred: error dialing backend: dial tcp 10.0.0.7:10250: connect: connection refused"
+            ),
+            "dial tcp 10.0.0.7:10250: connect: connection refused"
+        );
+        for whole in ["", "unknown", "Internal error occurred: unknown", ": "] {
+            assert!(reason(whole).len() <= whole.len(), "{whole}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::backup::{Backup, one, write};
 use super::flow::{Exit, Feed, Plan, end, wait};
-use super::journal::{Freeze, Journal, Void};
+use super::journal::{Freeze, Void};
 use super::name;
 use super::noun::{Refusal, Want};
 use super::report::Write;
@@ -84,7 +84,7 @@ pub fn void(v: &View, f: &Freeze, refusal: Refusal, now: Timestamp) -> Plan<Back
             }
             end(Exit::Superseded(format!("{holder} holds the lock {}", name::lease(&v.want.statefulset))))
         }
-        _ => one(write(v, &Journal::Void(f.id, f.epoch, Void::Failed(refusal)), now)?, now),
+        _ => one(write(v, &f.void(Void::Failed(refusal), now), now)?, now),
     }
 }
 

@@ -3,6 +3,9 @@
 //! A hook's end cannot be observed, only witnessed: so what this process did not see itself may have happened. That
 //! is all there is to recovery.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,7 +17,7 @@ use super::name::{RunId, hex};
 /// Between two thaws of a pod whose pre hook may still be at work.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// After a thaw that got no answer.
+/// After one that got no answer or was not started; of a longer trouble a quarter of the time that it has lasted.
 const SOON: SignedDuration = SignedDuration::from_secs(1);
 
 /// After so long of it the thaw counts as unproven.
@@ -115,8 +118,10 @@ pub enum End {
     Exit(i32, String),
     /// That container is not there any more: nothing was started, and nothing is frozen in it.
     Gone,
-    /// The kubelet did not start it: why.
+    /// It was not started: why.
     NotStarted(String),
+    /// The same, before anybody could have started it, for a reason that may pass: it can be asked for again.
+    Refused(String),
     /// It counts as started, and may be at work still.
     Lost(Lost),
     /// The same, after all the time that it was given; with the tail of its stderr so far.
@@ -142,10 +147,52 @@ pub struct Tried {
     pub end: End,
 }
 
-/// What this process has witnessed, in the order in which it was tried. Nothing is ever taken back: a pre hook that
-/// ended after its time is added behind its own timeout.
+/// What this process has witnessed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct History(BTreeMap<(RunId, u32, Which), Vec<Tried>>, BTreeMap<(RunId, u32), Place>, Option<SignedDuration>);
+pub struct History {
+    /// In the order in which it was tried. Nothing is ever taken back: a pre hook that ended after its time is added
+    /// behind its own timeout.
+    tried: BTreeMap<(RunId, u32, Which), Vec<Tried>>,
+    strayed: BTreeMap<(RunId, u32), Place>,
+    refused: BTreeMap<(RunId, u32), Refused>,
+    inherited: Option<SignedDuration>,
+}
+
+/// A pre hook that was asked for, and that nobody was reached to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub since: Timestamp,
+    /// When it was heard last, and what.
+    pub last: Timestamp,
+    pub why: String,
+}
+
+impl Refused {
+    /// When it is asked for again.
+    pub fn due(&self) -> Timestamp {
+        later(self.since, self.last)
+    }
+}
+
+/// When that is tried again which has failed from then to then.
+fn later(since: Timestamp, last: Timestamp) -> Timestamp {
+    last + (last.duration_since(since) / 4).clamp(SOON, AGAIN)
+}
+
+/// What decides what is owed to a pod, beside what was witnessed.
+#[derive(Debug, Clone, Copy)]
+pub struct Debt<'a> {
+    /// The pre hook, if there is one.
+    pub pre: Option<&'a HookSpec>,
+    /// This process froze it, so that a pre hook it has not witnessed was not started.
+    pub own: bool,
+    /// One thaw must do, the next process goes on.
+    pub hurry: bool,
+    /// The post hook's own time: nobody who is in a hurry tries for longer.
+    pub time: SignedDuration,
+    /// The post hook runs in another container than the one that is frozen, and that one is there still.
+    pub elsewhere: bool,
+}
 
 /// Whether a pod still has to be thawed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,80 +205,73 @@ pub enum Owed {
 }
 
 impl History {
-    pub fn add(&mut self, run: RunId, ordinal: u32, which: Which, tried: Tried) {
-        self.0.entry((run, ordinal, which)).or_default().push(tried);
+    pub fn add(&mut self, run: RunId, ordinal: u32, which: Which, mut tried: Tried) {
+        if let End::Refused(why) = &tried.end {
+            if which == Which::Pre && self.of(run, ordinal, which).is_empty() {
+                let new = || Refused { since: tried.when.begun, last: tried.when.ended, why: String::new() };
+                let refused = self.refused.entry((run, ordinal)).or_insert_with(new);
+                (refused.last, refused.why) = (tried.when.ended, why.clone());
+                return;
+            }
+            tried.end = End::NotStarted(why.clone());
+        }
+        self.tried.entry((run, ordinal, which)).or_default().push(tried);
+    }
+
+    /// The pre hook of a pod that could not be asked for yet.
+    pub fn refused(&self, run: RunId, ordinal: u32) -> Option<&Refused> {
+        self.refused.get(&(run, ordinal)).filter(|_| self.of(run, ordinal, Which::Pre).is_empty())
     }
 
     pub fn of(&self, run: RunId, ordinal: u32, which: Which) -> &[Tried] {
-        self.0.get(&(run, ordinal, which)).map_or(&[], Vec::as_slice)
+        self.tried.get(&(run, ordinal, which)).map_or(&[], Vec::as_slice)
     }
 
     /// A pre hook was meant for another container and has entered this one.
     pub fn stray(&mut self, run: RunId, place: Place) {
-        self.1.insert((run, place.ordinal), place);
+        self.strayed.insert((run, place.ordinal), place);
     }
 
     /// The container that a pre hook entered instead of the one that was meant.
     pub fn strayed(&self, run: RunId, ordinal: u32) -> Option<&Place> {
-        self.1.get(&(run, ordinal))
+        self.strayed.get(&(run, ordinal))
     }
 
     /// From the first pre hook to the end of the last post hook.
     pub fn frozen(&self, run: RunId) -> Option<SignedDuration> {
-        let all = || self.0.iter().filter(|((of, ..), _)| *of == run);
+        let all = || self.tried.iter().filter(|((of, ..), _)| *of == run);
         let begun = all().flat_map(|(_, tried)| tried).map(|tried| tried.when.begun).min()?;
         let posts = all().filter(|((.., which), _)| *which == Which::Post).flat_map(|(_, tried)| tried);
         Some(posts.map(|tried| tried.when.ended).max()?.duration_since(begun))
     }
 
-    /// Freezes that this process has begun.
-    pub fn freezes(&self) -> usize {
-        let runs: std::collections::BTreeSet<_> =
-            self.0.keys().filter(|(.., which)| *which == Which::Pre).map(|(run, ..)| run).collect();
-        runs.len()
-    }
-
     /// What this process has frozen or tried to: the pre hooks of each run and ordinal.
     pub fn begun(&self) -> impl Iterator<Item = (RunId, u32, &[Tried])> {
-        let pres = self.0.iter().filter(|((.., which), _)| *which == Which::Pre);
+        let pres = self.tried.iter().filter(|((.., which), _)| *which == Which::Pre);
         pres.map(|((run, ordinal, _), tried)| (*run, *ordinal, tried.as_slice()))
-    }
-
-    /// When the last hook of the run was over.
-    pub fn last(&self, run: RunId) -> Option<Timestamp> {
-        let of = self.0.iter().filter(|((of, ..), _)| *of == run);
-        of.flat_map(|(_, tried)| tried).map(|tried| tried.when.ended).max()
     }
 
     /// When the last thaw of a freeze that we inherited began to be over: a hook of the dead process may come late,
     /// and must not thaw the freeze after it.
     pub fn quiet_from(&self) -> Option<Timestamp> {
-        let inherited = |run: &RunId| !self.0.keys().any(|(of, _, which)| of == run && *which == Which::Pre);
-        let posts = self.0.iter().filter(|((run, _, which), _)| *which == Which::Post && inherited(run));
+        let inherited = |run: &RunId| !self.tried.keys().any(|(of, _, which)| of == run && *which == Which::Pre);
+        let posts = self.tried.iter().filter(|((run, _, which), _)| *which == Which::Post && inherited(run));
         posts.filter_map(|(_, tried)| tried.first()).map(|tried| tried.when.begun).max()
     }
 
     /// A freeze that we inherit has these hooks.
     pub fn inherit(&mut self, hooks: &Pair) {
-        self.2 = self.2.max(hooks.longest());
+        self.inherited = self.inherited.max(hooks.longest());
     }
 
     /// The longest time that a hook of a freeze that we inherited has.
     pub fn longest(&self) -> Option<SignedDuration> {
-        self.2
+        self.inherited
     }
 
-    /// What is owed to one pod. `pre`: the pre hook, if there is one; `own`: this process froze it, so that a pre hook
-    /// it has not witnessed was not started; `hurry`: one thaw must do, the next process goes on.
-    pub fn owed(
-        &self,
-        run: RunId,
-        ordinal: u32,
-        pre: Option<&HookSpec>,
-        own: bool,
-        hurry: bool,
-        now: Timestamp,
-    ) -> Owed {
+    /// What is owed to one pod.
+    pub fn owed(&self, run: RunId, ordinal: u32, debt: Debt, now: Timestamp) -> Owed {
+        let Debt { pre, own, hurry, time, elsewhere } = debt;
         let (pres, posts) = (self.of(run, ordinal, Which::Pre), self.of(run, ordinal, Which::Post));
         let started = match pres.first() {
             Some(tried) => !matches!(tried.end, End::NotStarted(_) | End::Gone),
@@ -240,12 +280,13 @@ impl History {
         let (Some(first), Some(last)) = (posts.first(), posts.last()) else {
             return if started { Owed::Now } else { Owed::Nothing };
         };
-        if last.end == End::Gone {
+        if last.end == End::Gone && !elsewhere {
             return Owed::Nothing;
         }
-        let over = matches!(last.end, End::Exit(..) | End::NotStarted(_));
-        if hurry && last.end.is_late() {
-            return Owed::Nothing; // it has had all its time: the next process tries again
+        let over = matches!(last.end, End::Exit(..));
+        let had_its_time = last.end.is_late() || last.when.ended >= first.when.begun + time;
+        if hurry && !over && had_its_time {
+            return Owed::Nothing; // the next process tries again
         }
         let bound = first.when.begun + UNPROVEN;
         // From when on the pre hook's process cannot freeze any more, where that is known.
@@ -261,91 +302,11 @@ impl History {
         if last.when.begun >= bound {
             return Owed::Unproven;
         }
-        let again = last.when.ended + if over { AGAIN } else { SOON };
-        let due = rest.filter(|_| over).map_or(again, |rest| again.min(rest));
+        let due = match rest {
+            _ if !over => later(first.when.begun, last.when.ended),
+            Some(rest) => rest.min(last.when.ended + AGAIN),
+            None => last.when.ended + AGAIN,
+        };
         if now >= due { Owed::Now } else { Owed::At(due) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    fn run() -> RunId {
-        RunId::after(None, at(0))
-    }
-
-    fn ok() -> End {
-        End::Exit(0, String::new())
-    }
-
-    /// What is owed after these hooks, each a second long: which, begun, how it ended.
-    fn owed(hooks: &[(Which, i64, End)], own: bool, hurry: bool, now: i64) -> Owed {
-        let pre = HookSpec { argv: vec!["freeze".into()], container: None, timeout: SignedDuration::from_secs(60) };
-        let mut history = History::default();
-        for (which, begun, end) in hooks {
-            let when = When { begun: at(*begun), ended: at(begun + 1) };
-            history.add(run(), 0, *which, Tried { when, end: end.clone() });
-        }
-        history.owed(run(), 0, Some(&pre), own, hurry, at(now))
-    }
-
-    #[test]
-    fn what_was_not_started_is_owed_nothing_and_all_else_is_thawed() {
-        use Which::{Post, Pre};
-        let not = End::NotStarted("no such command".into());
-        assert_eq!(owed(&[], true, false, 0), Owed::Nothing, "ours, and not begun");
-        assert_eq!(owed(&[], false, false, 0), Owed::Now, "another's: who knows");
-        assert_eq!(owed(&[(Pre, 0, not)], true, false, 1), Owed::Nothing);
-        assert_eq!(owed(&[(Pre, 0, End::Gone)], true, false, 1), Owed::Nothing);
-        let failed = End::Exit(1, String::new());
-        for end in [ok(), failed.clone(), End::Lost(Lost::Reply), End::Lost(Lost::Stopped), End::Late(String::new())] {
-            assert_eq!(owed(&[(Pre, 0, end.clone())], true, false, 1), Owed::Now, "{end:?}");
-        }
-        assert_eq!(owed(&[(Pre, 0, ok()), (Post, 1, ok())], true, false, 2), Owed::Nothing);
-        assert_eq!(owed(&[(Pre, 0, ok()), (Post, 1, failed)], true, false, 2), Owed::Nothing, "it has had its say");
-        assert_eq!(owed(&[(Pre, 0, ok()), (Post, 1, End::Gone)], true, false, 2), Owed::Nothing);
-    }
-
-    #[test]
-    fn until_the_pre_hook_is_known_to_have_ended_the_pod_is_thawed_again() {
-        use Which::{Post, Pre};
-        let late = || (Pre, 0, End::Late(String::new()));
-        assert_eq!(owed(&[late(), (Post, 1, ok())], true, false, 2), Owed::At(at(12)));
-        assert_eq!(owed(&[late(), (Post, 1, ok())], true, false, 12), Owed::Now);
-        assert_eq!(owed(&[late(), (Post, 1, ok())], true, true, 2), Owed::Nothing, "in a hurry once must do");
-        let heard = (Pre, 4, ok());
-        assert_eq!(
-            owed(&[late(), (Post, 1, ok()), heard.clone()], true, false, 5),
-            Owed::Now,
-            "it froze after the thaw"
-        );
-        assert_eq!(owed(&[late(), (Post, 1, ok()), heard, (Post, 5, ok())], true, false, 6), Owed::Nothing);
-        let posts = (0..31).map(|n| (Post, 1 + 10 * n, ok()));
-        let all: Vec<_> = std::iter::once(late()).chain(posts).collect();
-        assert_eq!(owed(&all[..31], true, false, 310), Owed::Now, "five minutes are not over");
-        assert_eq!(owed(&all, true, false, 310), Owed::Unproven);
-    }
-
-    #[test]
-    fn a_thaw_without_an_answer_is_tried_again_soon_but_not_by_a_process_that_must_go() {
-        use Which::{Post, Pre};
-        let hooks = |end: End| [(Pre, 0, ok()), (Post, 1, end)];
-        assert_eq!(owed(&hooks(End::Lost(Lost::Reply)), true, false, 2), Owed::At(at(3)));
-        assert_eq!(owed(&hooks(End::Lost(Lost::Reply)), true, true, 3), Owed::Now);
-        assert_eq!(owed(&hooks(End::Late(String::new())), true, false, 3), Owed::Now);
-        assert_eq!(owed(&hooks(End::Late(String::new())), true, true, 3), Owed::Nothing, "it has had all its time");
-    }
-
-    #[test]
-    fn another_process_s_pre_hook_is_given_its_own_time() {
-        use Which::Post;
-        assert_eq!(owed(&[(Post, 0, ok())], false, false, 1), Owed::At(at(11)));
-        assert_eq!(owed(&[(Post, 0, ok()), (Post, 50, ok())], false, false, 51), Owed::At(at(60)));
-        assert_eq!(owed(&[(Post, 0, ok()), (Post, 60, ok())], false, false, 61), Owed::Nothing);
     }
 }

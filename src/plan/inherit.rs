@@ -18,8 +18,7 @@ pub fn mark(v: &View, f: &Freeze) -> Open {
     let want = &v.want;
     // With what to thaw is not read from a Lease, and not written to it.
     let frozen = || Journal::Frozen(Freeze { hooks: None, ..f.clone() });
-    let journal =
-        (want.uid == FILE_UID).then(|| journal::write(&frozen(), &want.slot, want.attempt, &want.me, f.since));
+    let journal = (want.uid == FILE_UID).then(|| journal::write(&frozen(), &want.slot, want.attempt, &want.me));
     Open {
         kind: "StatefulSetBackup".into(),
         namespace: v.want.namespace.clone(),

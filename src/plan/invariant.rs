@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::hook::End;
-use super::journal::{Journal, Record};
+use super::journal::{FREEZES, Journal, Record};
 use super::member;
 use super::name::RunId;
 use super::noun::{Lease, Snap, Snaps};
@@ -35,10 +35,15 @@ pub fn is_passage(from: &Journal, to: &Journal) -> bool {
     match (from, to) {
         _ if from == to => true,
         (Journal::Frozen(f), Journal::Cut(cut)) => f.id == cut.id && f.epoch == cut.epoch && f.size == cut.size,
-        (Journal::Frozen(f), Journal::Void(id, epoch, _)) => f.id == *id && f.epoch == *epoch,
-        (Journal::Void(id, ..), Journal::Frozen(f)) => *id < f.id,
-        (Journal::Void(..) | Journal::Cut(_), to) => at_rest(to),
-        (from, Journal::Frozen(_) | Journal::Closed(_)) => at_rest(from),
+        (Journal::Frozen(f), Journal::Void(void)) => {
+            f.id == void.id && f.epoch == void.epoch && f.void_before + 1 == void.count
+        }
+        (Journal::Void(void), Journal::Frozen(f)) => {
+            void.id < f.id && f.void_before == void.count && void.count < FREEZES
+        }
+        (Journal::Void(_) | Journal::Cut(_), to) => at_rest(to),
+        (from, Journal::Frozen(f)) => at_rest(from) && f.void_before == 0,
+        (from, Journal::Closed(_)) => at_rest(from),
         _ => false,
     }
 }
@@ -115,7 +120,7 @@ fn seals(s: &Stored) -> Vec<String> {
     ours(s).filter(|(_, snap)| snap.sealed).for_each(|(_, snap)| runs.entry(snap.run).or_default().push(snap));
     let open = match &s.record.journal {
         Journal::Frozen(f) => Some(f.id),
-        Journal::Void(id, ..) => Some(*id),
+        Journal::Void(void) => Some(void.id),
         Journal::Idle | Journal::Cut(_) | Journal::Closed(_) => None,
     };
     let mut bad = vec![];
@@ -141,7 +146,7 @@ fn seals(s: &Stored) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::journal::{Cut, Freeze, Void};
+    use crate::plan::journal::{Cut, Freeze, Void, Voided};
     use crate::plan::noun::{Holder, Outcome};
     use jiff::Timestamp;
 
@@ -151,18 +156,22 @@ mod tests {
 
     fn journals() -> [Journal; 6] {
         let first = id("20270115-080000");
-        let freeze = |id, epoch| {
+        let freeze = |id, epoch, void_before| {
             let (holder, since) = (Holder("backup/shop/nightly/1".into()), Timestamp::UNIX_EPOCH);
-            Journal::Frozen(Freeze { id, holder, epoch, since, size: 2, pods: vec![], hooks: None })
+            Journal::Frozen(Freeze { id, holder, epoch, since, size: 2, pods: vec![], hooks: None, void_before })
         };
         let consistency = crate::api::shared::Consistency::CrashPerVolume;
+        let void = |count| {
+            let (since, why) = (Timestamp::UNIX_EPOCH, Void::Interrupted("it was".into()));
+            Journal::Void(Voided { id: first, epoch: 1, since, count, why })
+        };
         let cut = Cut { id: first, epoch: 1, since: Timestamp::UNIX_EPOCH, size: 2, consistency, entry: None };
         [
             Journal::Idle,
-            freeze(first, 1),
+            freeze(first, 1, 0),
             Journal::Cut(cut),
-            Journal::Void(first, 1, Void::Interrupted),
-            freeze(id("20270115-080001"), 2),
+            void(1),
+            freeze(id("20270115-080001"), 2, 1),
             Journal::Closed(Outcome::Succeeded),
         ]
     }
@@ -178,7 +187,6 @@ mod tests {
             (void, later),
             (void, closed),
             (cut, closed),
-            (closed, later),
             (idle, closed),
         ];
         for from in &all {
@@ -192,5 +200,6 @@ mod tests {
                 }
             }
         }
+        assert!(is_passage(closed, frozen) && !is_passage(closed, later), "a run begins with no void freeze");
     }
 }

@@ -16,6 +16,16 @@ use crate::api::shared::{self, Consistency, FrozenPod, Intent, IntentPhase, Reco
 /// A hook has no longer, in seconds.
 const TIMEOUT_MAX: i64 = 86_400;
 
+/// Freezes of a run that may come to nothing, whatever they came to nothing by, before it is given up: each one costs the
+/// application a pause, and the storage its snapshots.
+pub const FREEZES: usize = 3;
+
+/// After the first of them.
+const PAUSE: SignedDuration = SignedDuration::from_secs(10);
+
+/// Of what earlier versions did not say.
+const INTERRUPTED: &str = "it was interrupted before all of it was cut";
+
 /// Our object as last read or written: the journal, and the status that every write sends as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
@@ -39,8 +49,8 @@ pub enum Journal {
     Frozen(Freeze),
     /// All of this id was cut under one epoch of the Lease.
     Cut(Cut),
-    /// All of this id that was made under this epoch is partial and goes. (0 in what older versions wrote.)
-    Void(RunId, i64, Void),
+    /// All of its id that was made under its epoch is partial and goes.
+    Void(Voided),
     /// The slot that we were asked for has its outcome.
     Closed(Outcome),
 }
@@ -57,6 +67,43 @@ pub struct Freeze {
     pub pods: Vec<Place>,
     /// As they were when it began; none: not recorded.
     pub hooks: Option<Pair>,
+    /// Freezes of this run before it that came to nothing.
+    pub void_before: usize,
+}
+
+impl Freeze {
+    /// It came to nothing.
+    pub fn void(&self, why: Void, now: Timestamp) -> Journal {
+        let count = self.void_before.saturating_add(1);
+        Journal::Void(Voided { id: self.id, epoch: self.epoch, since: now, count, why })
+    }
+}
+
+/// A freeze that came to nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Voided {
+    pub id: RunId,
+    /// 0 in what older versions wrote.
+    pub epoch: i64,
+    /// When this was written.
+    pub since: Timestamp,
+    /// Freezes of this run that came to nothing, this one among them.
+    pub count: usize,
+    pub why: Void,
+}
+
+impl Voided {
+    /// The pause before the next freeze: it doubles.
+    pub fn pause(&self) -> SignedDuration {
+        PAUSE * (1 << self.count.saturating_sub(1).min(FREEZES))
+    }
+
+    /// When so much time will have passed since; none: it has. An instant that lies further ahead than it can was written
+    /// by a wrong clock.
+    pub fn within(&self, span: SignedDuration, now: Timestamp) -> Option<Timestamp> {
+        let until = self.since.saturating_add(span).ok()?;
+        (now < until && until.duration_since(now) <= span * 2).then_some(until)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -73,8 +120,8 @@ pub struct Cut {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Void {
-    /// Nobody's fault: begin again under a later id.
-    Interrupted,
+    /// Nobody's fault: begin again under a later id. What happened, as a sentence.
+    Interrupted(String),
     Failed(Refusal),
 }
 
@@ -100,24 +147,25 @@ fn open(run: &RunStatus) -> Option<Journal> {
     let intent = run.intent.as_ref()?;
     let since = instant(intent.since.as_ref()?);
     let size = usize::try_from(intent.size).ok()?;
+    let count = usize::try_from(intent.void_freezes).unwrap_or_default();
     let (epoch, holder) = (intent.epoch, Holder(run.holder.clone()?));
     Some(match intent.phase {
         IntentPhase::Frozen => {
             let pods = intent.pods.iter().map(place).collect();
-            Journal::Frozen(Freeze { id, holder, epoch, since, size, pods, hooks: hooks(intent) })
+            Journal::Frozen(Freeze { id, holder, epoch, since, size, pods, hooks: hooks(intent), void_before: count })
         }
         IntentPhase::Cut => {
             let consistency = intent.consistency.unwrap_or(Consistency::CrashPerVolume);
             let entry = intent.record.as_deref().and_then(Entry::read);
             Journal::Cut(Cut { id, epoch, since, size, consistency, entry })
         }
-        IntentPhase::Void | IntentPhase::Unknown => Journal::Void(
-            id,
-            epoch,
-            intent.reason.map_or(Void::Interrupted, |reason| {
-                Void::Failed(Refusal { reason, message: intent.message.clone().unwrap_or_default() })
-            }),
-        ),
+        IntentPhase::Void | IntentPhase::Unknown => {
+            let why = match (intent.reason, intent.message.clone()) {
+                (Some(reason), message) => Void::Failed(Refusal { reason, message: message.unwrap_or_default() }),
+                (None, message) => Void::Interrupted(message.unwrap_or_else(|| INTERRUPTED.to_owned())),
+            };
+            Journal::Void(Voided { id, epoch, since, count: count.max(1), why })
+        }
     })
 }
 
@@ -146,7 +194,8 @@ pub fn recover(
                 Journal::Cut(Cut { id, epoch: first.epoch, since: now, size: first.size, consistency, entry })
             }
             State::Broken if sealed == 0 && newest.record == stock::Record::None => {
-                Journal::Void(id, first.epoch, Void::Interrupted)
+                let (epoch, since) = (first.epoch, newest.snaps().map(|snap| snap.created).max().unwrap_or(now));
+                Journal::Void(Voided { id, epoch, since, count: 1, why: Void::Interrupted(INTERRUPTED.to_owned()) })
             }
             State::Sealing => {
                 let consistency = newest.consistency();
@@ -155,7 +204,7 @@ pub fn recover(
             }
             _ => return None,
         };
-        write(&journal, &want.slot, want.attempt, &want.me, now)
+        write(&journal, &want.slot, want.attempt, &want.me)
     });
     let last_run = run.as_ref().map(|run| LastRun {
         id: run.id.clone(),
@@ -188,27 +237,30 @@ fn closed(status: &StatefulSetBackupStatus, slot: &str) -> Option<Outcome> {
 }
 
 /// The journal of an open run as `status.run` holds it; `Idle` and `Closed` hold nothing open.
-pub fn write(journal: &Journal, slot: &str, attempt: i64, holder: &Holder, now: Timestamp) -> Option<RunStatus> {
+pub fn write(journal: &Journal, slot: &str, attempt: i64, holder: &Holder) -> Option<RunStatus> {
     let (id, intent) = match journal {
         Journal::Idle | Journal::Closed(_) => return None,
         Journal::Frozen(f) => {
             let pods = f.pods.iter().map(frozen).collect();
             let hooks = f.hooks.clone().unwrap_or_default();
             let (pre_hook, post_hook) = (hooks.pre.as_ref().map(recorded), hooks.post.as_ref().map(recorded));
-            (f.id, Intent { pods, pre_hook, post_hook, ..intent(IntentPhase::Frozen, f.epoch, f.since, f.size) })
+            let begun = intent(IntentPhase::Frozen, f.epoch, f.since, f.size);
+            (f.id, Intent { pods, pre_hook, post_hook, void_freezes: number(f.void_before), ..begun })
         }
         Journal::Cut(cut) => {
             let consistency = Some(cut.consistency);
             let record = cut.entry.as_ref().map(Entry::text);
             (cut.id, Intent { consistency, record, ..intent(IntentPhase::Cut, cut.epoch, cut.since, cut.size) })
         }
-        Journal::Void(id, epoch, why) => {
-            let mut intent = intent(IntentPhase::Void, *epoch, now, 0);
-            if let Void::Failed(refusal) = why {
-                intent.reason = Some(refusal.reason);
-                intent.message = Some(refusal.message.clone());
-            }
-            (*id, intent)
+        Journal::Void(void) => {
+            let mut intent = intent(IntentPhase::Void, void.epoch, void.since, 0);
+            intent.void_freezes = number(void.count);
+            let (reason, message) = match &void.why {
+                Void::Failed(refusal) => (Some(refusal.reason), &refusal.message),
+                Void::Interrupted(why) => (None, why),
+            };
+            (intent.reason, intent.message) = (reason, Some(message.clone()));
+            (void.id, intent)
         }
     };
     Some(RunStatus {
@@ -222,13 +274,11 @@ pub fn write(journal: &Journal, slot: &str, attempt: i64, holder: &Holder, now: 
 }
 
 fn intent(phase: IntentPhase, epoch: i64, since: Timestamp, size: usize) -> Intent {
-    Intent {
-        phase,
-        epoch,
-        since: Some(Time(since)),
-        size: i32::try_from(size).unwrap_or(i32::MAX),
-        ..Intent::default()
-    }
+    Intent { phase, epoch, since: Some(Time(since)), size: number(size), ..Intent::default() }
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 /// A freeze of pods has at least one hook: a record without any was written by a version that did not record them.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::journal::FREEZES;
 use super::name::RunId;
 use super::noun::Refusal;
 use super::prune;
@@ -23,8 +24,6 @@ const ROOM: SignedDuration = SignedDuration::from_secs(30);
 const RIGHTS: SignedDuration = SignedDuration::from_secs(60);
 /// Between two looks.
 const AGAIN: SignedDuration = SignedDuration::from_secs(5);
-/// Freezes in which something was denied, before the run gives up: each one costs the application a pause.
-const FREEZES: usize = 3;
 
 /// What is known of it.
 #[derive(Debug, Clone, Default)]
@@ -67,9 +66,9 @@ impl Prospect {
         self.rights = Seen::Unknown;
     }
 
-    /// Something was denied in the freeze of this run.
-    pub fn balked(&self, run: RunId) -> bool {
-        self.balk.as_ref().is_some_and(|balk| balk.run == run)
+    /// What was denied in the freeze of this run.
+    pub fn balked(&self, run: RunId) -> Option<&Refusal> {
+        self.balk.as_ref().filter(|balk| balk.run == run).map(|balk| &balk.refusal)
     }
 
     /// The freeze is over, whatever it came to: its snapshots take room, or leave it.

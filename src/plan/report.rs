@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::journal::{self, Cut, Journal, Void};
+use super::journal::{self, Cut, FREEZES, Journal, Void, Voided};
 use super::name::RunId;
 use super::noun::{Outcome, Snap};
 use super::prune;
@@ -69,13 +69,13 @@ pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read>
         Journal::Idle => vec![],
         Journal::Frozen(f) => vec![scribe.begun(f.id, f.size)],
         Journal::Cut(cut) => scribe.cut(cut)?.into_iter().collect(),
-        Journal::Void(id, _, why) => {
-            scribe.void(*id, why);
+        Journal::Void(void) => {
+            scribe.void(void);
             vec![]
         }
         Journal::Closed(outcome) => scribe.closed(outcome)?,
     };
-    status.run = journal::write(journal, &slot, attempt, &v.want.me, now);
+    status.run = journal::write(journal, &slot, attempt, &v.want.me);
     let run = status.last_run.as_ref().and_then(|last| last.id.as_ref()?.parse().ok());
     Ok(Write { version: record.version.clone(), run, status, notes })
 }
@@ -159,13 +159,22 @@ impl Scribe<'_> {
         }))
     }
 
-    fn void(&mut self, id: RunId, why: &Void) {
-        let why = match why {
-            Void::Interrupted => "it was interrupted before all of it was cut".to_owned(),
-            Void::Failed(refusal) => refusal.message.clone(),
+    fn void(&mut self, void: &Voided) {
+        let id = void.id;
+        let message = match (&void.why, void.within(void.pause(), self.now)) {
+            (Void::Interrupted(why), Some(until)) => {
+                let (pause, until) = (void.pause().as_secs(), until.strftime("%Y-%m-%dT%H:%M:%SZ"));
+                let next = void.count.saturating_add(1);
+                format!(
+                    "Run {id} is void: {why}. Nothing is frozen now; its snapshots are deleted, and at {until}, after a \
+                     pause of {pause} s, the run begins again (try {next} of {FREEZES})"
+                )
+            }
+            (Void::Interrupted(why), None) => format!("Run {id} is void ({why}): deleting its snapshots"),
+            (Void::Failed(refusal), _) => format!("Run {id} is void ({}): deleting its snapshots", refusal.message),
         };
         self.last_run();
-        self.under_way(format!("Run {id} is void ({why}): deleting its snapshots"));
+        self.under_way(message);
     }
 
     fn closed(&mut self, outcome: &Outcome) -> Result<Vec<Note>, Read> {

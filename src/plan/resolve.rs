@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::hook::{HookSpec, Place};
+use super::journal::Journal;
 use super::name::ClaimKey;
 use super::noun::{Claim, Class, Pod, Refusal, Target};
 use super::view::{Read, View};
@@ -214,9 +215,12 @@ fn not_ours(v: &View, name: &str) -> Refusal {
 fn place(v: &View, name: &str, ordinal: u32, hook: &HookSpec, pod: Option<&Pod>) -> Result<Place, Refusal> {
     let path = format!("{}/{name}", v.want.statefulset_namespace);
     let idle = |why: &str| {
-        let left = match v.hooks.freezes() {
-            0 => "nothing was frozen and nothing snapshotted",
-            _ => "it went in the freeze before this one: does its liveness probe outlast the freeze?",
+        let again = v.record().is_ok_and(|record| matches!(record.journal, Journal::Void(_)));
+        let left = if again {
+            "it went in the freeze before this one: does its liveness probe outlast the freeze?"
+        } else {
+            "nothing was frozen and nothing snapshotted. Start it, or back up without hooks until it runs: a \
+             StatefulSetBackup without preBackupHook and postBackupHook needs no running pod, and cuts its volumes as well"
         };
         let message = format!("pod {path} {why}, so its hook cannot run: {left}");
         Refusal::new(Reason::PodNotRunning, message)

@@ -2,7 +2,10 @@
 //!
 //! The connection is kept when the run gives up waiting, because its end is the only witness of the process's end:
 //! no request can kill what an exec has started. stdout and stderr are drained all the time (an unread stream stops
-//! the whole connection) and kept up to a bound; a connection that ends without a status tells nothing.
+//! the whole connection) and kept up to a bound; a connection that ends without a status tells nothing. What an answer
+//! tells: `quiesce/answer.rs`.
+
+mod answer;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,12 +14,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::future::{FusedFuture, FutureExt, Shared, pending};
+use futures::future::{FusedFuture, FutureExt, Shared, join, pending};
 use futures::stream::{self, Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
-use kube::api::AttachParams;
+use kube::api::{AttachParams, AttachedProcess};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -38,14 +41,13 @@ use crate::telemetry::{Audit, Hook};
 const KEPT: usize = 64 * 1024;
 /// Bytes of stderr that a failure's sentence repeats.
 const TAIL: usize = 512;
-/// How runtimes say that they could not start a command.
-const NOT_STARTED: [&str; 4] =
-    ["failed to start exec", "OCI runtime exec failed", "executable file not found", "container not found"];
 /// After the status: what is on its way still.
 const DRAIN: Duration = Duration::from_millis(200);
 
 /// Between two looks at a pod, when the API server does not answer.
 const AGAIN: Duration = Duration::from_millis(200);
+/// The first of them is given up after so long, each further one after twice the time.
+const LOOK: Duration = Duration::from_secs(2);
 
 type Ending = Shared<Pin<Box<dyn Future<Output = Vec<Fact>>>>>;
 
@@ -67,12 +69,14 @@ impl Hooks {
             stdout: Rc::default(),
             stderr: Rc::default(),
             given_up: Rc::default(),
+            sent: Rc::default(),
         };
         let _wanted = Wanted(session.given_up.clone());
         let ending: Pin<Box<dyn Future<Output = Vec<Fact>>>> = Box::pin(witness(c.client.clone(), session.clone()));
         let ending = ending.shared();
+        let key = (exec.run, exec.place.ordinal);
         if exec.which == Which::Pre {
-            self.0.borrow_mut().insert((exec.run, exec.place.ordinal), ending.clone());
+            self.0.borrow_mut().insert(key, ending.clone());
         }
         let end = tokio::select! {
             biased;
@@ -80,6 +84,11 @@ impl Hooks {
             () = c.stopped(), if row.yields => End::Lost(Lost::Stopped),
             () = c.sleep(exec.until) => End::Late(session.stderr.borrow().tail()),
         };
+        if exec.which == Which::Pre && !session.sent.get() {
+            self.0.borrow_mut().remove(&key);
+            let why = "the API server did not say in time whether the pod is there";
+            return Ok(vec![session.over(End::Refused(why.to_owned()), None)]);
+        }
         Ok(vec![session.over(end, Some("given up, and perhaps at work still".to_owned()))])
     }
 
@@ -102,6 +111,8 @@ struct Session {
     stdout: Rc<RefCell<Kept>>,
     stderr: Rc<RefCell<Kept>>,
     given_up: Rc<Cell<bool>>,
+    /// The command may have been started.
+    sent: Rc<Cell<bool>>,
 }
 
 /// While it lives somebody waits for the hook. A hook that nobody waits for is not begun any more.
@@ -120,11 +131,11 @@ impl Session {
         let (outcome, code) = match &end {
             End::Exit(0, _) => ("ok", Some(0)),
             End::Exit(code, _) => ("error", Some(*code)),
-            End::NotStarted(_) | End::Gone => ("refused", None),
+            End::NotStarted(_) | End::Refused(_) | End::Gone => ("refused", None),
             End::Lost(_) | End::Late(_) => ("unknown", None),
         };
         let message = message.or_else(|| match &end {
-            End::NotStarted(why) => Some(why.clone()),
+            End::NotStarted(why) | End::Refused(why) => Some(why.clone()),
             End::Gone => Some("the container of the intent is not there any more".to_owned()),
             _ => None,
         });
@@ -173,16 +184,20 @@ async fn attach(client: kube::Client, session: &Session, strayed: &mut Option<Pl
         Err(error) => return Ok(End::NotStarted(sentence(&error))),
     }
     let params = AttachParams::default().container(&exec.place.container).stdin(false).stdout(true).stderr(true);
-    let mut process = match api.exec(&exec.place.pod, &exec.argv, &params).await {
+    session.sent.set(true);
+    let process = match api.exec(&exec.place.pod, &exec.argv, &params).await {
         Ok(process) => process,
-        Err(error) if is_definite(&error) => return Ok(End::NotStarted(sentence(&error))),
-        Err(error) => return Err(sentence(&error)),
+        Err(error) => return answer::before(&error),
     };
-    *strayed = entered(&api, exec, session.clock.now()).await;
-    let drains = futures::future::join(
-        drain(process.stdout(), session.stdout.clone()),
-        drain(process.stderr(), session.stderr.clone()),
-    );
+    let ended = ended(process, session);
+    let (status, place) = join(ended, entered(&api, exec, session)).await;
+    *strayed = place;
+    answer::after(status, &session.stderr.borrow().tail())
+}
+
+/// The last word on the connection; none: it was cut.
+async fn ended(mut process: AttachedProcess, session: &Session) -> Option<Status> {
+    let drains = join(drain(process.stdout(), session.stdout.clone()), drain(process.stderr(), session.stderr.clone()));
     let mut drains = Box::pin(drains.fuse());
     let status = match process.take_status() {
         Some(status) => tokio::select! {
@@ -196,16 +211,21 @@ async fn attach(client: kube::Client, session: &Session, strayed: &mut Option<Pl
         let _ = timeout(DRAIN, drains).await;
     }
     process.abort();
-    end(status, &session.stderr.borrow().tail())
+    status
 }
 
 /// Until there is an answer: nothing has been started yet, so to ask again costs nothing but the hook's own time.
 async fn look(api: &Api<Pod>, name: &str, given_up: &Cell<bool>) -> kube::Result<Option<Pod>> {
+    let mut patience = LOOK;
     loop {
-        let answer = or_absent(api.get(name).await);
+        let answer = timeout(patience, api.get(name)).await;
         if given_up.get() {
             return Ok(None);
         }
+        let Ok(answer) = answer.map(or_absent) else {
+            patience *= 2;
+            continue;
+        };
         match answer {
             Err(error) if !is_definite(&error) || may_pass(&error) => sleep(AGAIN).await,
             answer => return answer,
@@ -214,11 +234,12 @@ async fn look(api: &Api<Pod>, name: &str, given_up: &Cell<bool>) -> kube::Result
 }
 
 /// A container that is replaced between the look and the exec: the pre hook has frozen its successor.
-async fn entered(api: &Api<Pod>, exec: &Exec, now: Timestamp) -> Option<Place> {
+async fn entered(api: &Api<Pod>, exec: &Exec, session: &Session) -> Option<Place> {
     if exec.which == Which::Post {
         return None;
     }
-    let pod = or_absent(api.get(&exec.place.pod).await).ok()??;
+    let pod = look(api, &exec.place.pod, &session.given_up).await.ok()??;
+    let now = session.clock.now();
     if is_in(exec, Some(&pod), now) {
         return None;
     }
@@ -231,26 +252,6 @@ async fn entered(api: &Api<Pod>, exec: &Exec, now: Timestamp) -> Option<Place> {
 /// Exec has no precondition: so the container is looked at right before.
 fn is_in(exec: &Exec, pod: Option<&Pod>, now: Timestamp) -> bool {
     pod.is_some_and(|pod| freeze::is_same(Some(&lens::pod(pod, now)), Some(&exec.place)))
-}
-
-/// What the last word of the connection says of the process.
-///
-/// A status that is neither success nor an exit code comes from the runtime, which could not start the command, or
-/// from anybody between it and us whose connection broke, while the command goes on. Only the former's own words
-/// tell them apart; in doubt it was started.
-fn end(status: Option<Status>, tail: &str) -> Result<End, String> {
-    let Some(status) = status else { return Err("the connection ended without a status".to_owned()) };
-    if status.status.as_deref() == Some("Success") {
-        return Ok(End::Exit(0, String::new()));
-    }
-    let causes = status.details.as_ref().and_then(|details| details.causes.clone()).unwrap_or_default();
-    let code = causes.iter().find(|cause| cause.reason.as_deref() == Some("ExitCode"));
-    let message = status.message.unwrap_or_else(|| "no reason was given".into());
-    match (status.reason.as_deref(), code.and_then(|cause| cause.message.as_ref()?.parse().ok())) {
-        (Some("NonZeroExitCode"), Some(code)) => Ok(End::Exit(code, tail.to_owned())),
-        _ if NOT_STARTED.iter().any(|words| message.contains(words)) => Ok(End::NotStarted(message)),
-        _ => Err(message),
-    }
 }
 
 async fn drain(stream: Option<impl AsyncRead + Unpin>, kept: Rc<RefCell<Kept>>) {
@@ -326,29 +327,5 @@ mod tests {
         let mut kept = Kept::default();
         kept.add(&[0xff; 2000]);
         assert!(kept.tail().len() <= TAIL, "each is shown as three");
-    }
-
-    #[test]
-    fn no_status_is_neither_success_nor_failure() {
-        assert!(end(None, "").is_err());
-        let ok = Status { status: Some("Success".into()), ..Status::default() };
-        assert_eq!(end(Some(ok), ""), Ok(End::Exit(0, String::new())));
-    }
-
-    #[test]
-    fn only_the_runtime_s_own_words_say_that_nothing_was_started() {
-        let failure = |message: &str| Status {
-            status: Some("Failure".into()),
-            reason: Some("InternalError".into()),
-            message: Some(message.into()),
-            ..Status::default()
-        };
-        let absent = "error executing command in container: failed to exec in container: failed to start exec \"1\": OCI \
-                      runtime exec failed: exec failed: unable to start container process: exec: \"no\": executable file \
-                      not found in $PATH: unknown";
-        assert_eq!(end(Some(failure(absent)), ""), Ok(End::NotStarted(absent.to_owned())));
-        for broken in ["error reading from error stream: connection reset by peer", "unexpected EOF"] {
-            assert_eq!(end(Some(failure(broken)), ""), Err(broken.to_owned()));
-        }
     }
 }

@@ -161,7 +161,7 @@ impl Door {
         }
         let _inside = (ask.verb != "watch").then(|| Inside::enter(&self.server, ask.verb, ask.place.kind.resource));
         if self.server.look().is_away() {
-            return Err("connection refused".into());
+            return Err(refused());
         }
         let strike = self.server.act(|state| fault::befall(state, &ask, &self.life));
         match strike {
@@ -174,6 +174,7 @@ impl Door {
                 });
                 return self.life.die().await;
             }
+            Some(Strike::NoConnection) => return Err(refused()),
             Some(Strike::LostBefore) => return Err("connection reset by peer".into()),
             Some(Strike::Say(no)) => {
                 self.server.act(|state| state.log.push(format!("{} -> {} (struck)", ask.line(), no.code)));
@@ -273,13 +274,22 @@ impl Door {
     }
 }
 
+/// As the client's connector has it.
+fn refused() -> BoxError {
+    std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into()
+}
+
 fn once(body: &Value) -> Chunks {
     let bytes = Bytes::from(body.to_string());
     stream::iter([Ok(Frame::data(bytes))]).boxed()
 }
 
 fn refuse(no: &No) -> Answer {
-    reply(no.code, no.retry_after, once(&no.body()))
+    match no.body() {
+        // Where it is no API server that answers, or none that knows of the path.
+        Value::String(text) => reply(no.code, no.retry_after, stream::iter([Ok(Frame::data(text.into()))]).boxed()),
+        body => reply(no.code, no.retry_after, once(&body)),
+    }
 }
 
 fn reply(code: u16, retry_after: Option<u32>, chunks: Chunks) -> Answer {

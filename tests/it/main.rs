@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions; these are their helpers")]
 
 mod absurd;
+mod act;
 mod apiserver;
 mod away;
 mod broken;
 mod conformance;
 mod draw;
 mod forged;
+mod freezes;
 mod guard;
 mod hostile;
 mod jobs;

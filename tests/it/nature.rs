@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sts_backup::api::label;
 
+pub use crate::act::Act;
 use crate::apiserver::kind::Key;
 use crate::apiserver::store::{Change, Store, What, text, words};
 use crate::apiserver::{ApiServer, State};
@@ -38,6 +39,7 @@ enum Due {
     Pod(u32),
     /// Somebody takes a name of the run of this id.
     Squat(String),
+    Strike(fn(&mut State)),
     Collect,
 }
 
@@ -67,19 +69,6 @@ impl Default for Pace {
     }
 }
 
-/// What a command does in a container, and what is heard of it.
-#[derive(Debug, Clone, Default)]
-pub struct Act {
-    pub takes: Duration,
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-    /// The connection ends without a status.
-    pub cut: bool,
-    container: String,
-    freezes: Option<bool>,
-}
-
 #[derive(Debug, Default)]
 pub struct Nature {
     pub hooks: bool,
@@ -87,18 +76,20 @@ pub struct Nature {
     pub squats: bool,
     /// Who runs has rights of their own, and looks at no policy.
     pub by_hand: bool,
+    /// What happens right after a snapshot was made, before it is cut.
+    pub strike: Option<fn(&mut State)>,
     pub pace: Pace,
     agenda: BTreeMap<(Timestamp, u64), Due>,
     count: u64,
     seen: u64,
     /// By containerID.
-    locks: BTreeMap<String, bool>,
+    pub locks: BTreeMap<String, bool>,
     /// The driver takes no snapshot before then, and complains of each that it is asked for.
     pub sick_until: Option<Timestamp>,
     /// By the uid of the snapshot.
     pub evidence: BTreeMap<String, Evidence>,
     pub thaws: u32,
-    alarm: Option<Timestamp>,
+    pub alarm: Option<Timestamp>,
     /// From SIGTERM to the first thaw after it, where a pod was frozen.
     pub answered: Option<SignedDuration>,
     /// What a command does, by pod and first word, where it is not what it should.
@@ -165,6 +156,11 @@ impl Nature {
         }
     }
 
+    /// Something that happens by itself.
+    pub fn later(&mut self, at: Timestamp, strike: fn(&mut State)) {
+        self.plan(at, Due::Strike(strike));
+    }
+
     fn after(&mut self, now: Timestamp, ms: i64, due: Due) {
         self.plan(now + SignedDuration::from_millis(ms), due);
     }
@@ -178,7 +174,12 @@ impl Nature {
         let uid = text(&change.object, "/metadata/uid").to_owned();
         let leaving = change.object["metadata"]["deletionTimestamp"].is_string();
         match (change.key.kind.resource, change.what) {
-            ("volumesnapshots", What::Added) => self.after(now, 10, Due::Content(uid)),
+            ("volumesnapshots", What::Added) => {
+                self.after(now, 10, Due::Content(uid));
+                if let Some(strike) = self.strike {
+                    self.after(now, 5, Due::Strike(strike));
+                }
+            }
             ("volumesnapshots", What::Modified) if leaving => self.after(now, 300, Due::Gone(uid)),
             ("volumesnapshots", What::Deleted) => self.after(now, 300, Due::Forgotten(uid)),
             ("statefulsetbackups", What::Modified) if self.squats => {
@@ -217,43 +218,6 @@ impl Nature {
         self.alarm = self.locks.values().any(|locked| *locked).then_some(now);
         self.answered = None;
     }
-
-    /// What comes of a command that begins now in this container.
-    pub fn play(&mut self, now: Timestamp, pod: &str, container: &str, argv: &[String]) -> Act {
-        let word = argv.first().cloned().unwrap_or_default();
-        let usual = Act { takes: self.pace.hook, ..Act::default() };
-        let act = self.scripts.get(&(pod.to_owned(), word.clone())).cloned().unwrap_or(usual);
-        let freezes = match word.as_str() {
-            "freeze" => Some(true),
-            "thaw" => Some(false),
-            _ => None,
-        };
-        if let Some(alarm) = self.alarm.take_if(|_| freezes == Some(false)) {
-            self.answered = Some(now.duration_since(alarm));
-        }
-        Act { container: container.to_owned(), freezes, ..act }
-    }
-}
-
-impl Act {
-    /// It does nothing and says so.
-    pub fn failing(code: i32, stderr: &str) -> Act {
-        Act { code, stderr: stderr.to_owned(), ..Act::default() }
-    }
-
-    pub fn take_effect(&self, state: &mut State) {
-        let nature = &mut state.nature;
-        let locked = nature.is_locked(&self.container);
-        match self.freezes {
-            _ if self.code != 0 => {}
-            Some(true) if locked => state.violations.push("pre hook on a frozen pod".into()),
-            Some(true) => drop(nature.locks.insert(self.container.clone(), true)),
-            Some(false) => {
-                nature.unlock(&self.container);
-            }
-            None => {}
-        }
-    }
 }
 
 /// The snapshot of this uid, if it is there and stays.
@@ -284,6 +248,7 @@ impl Due {
             }
             Due::Bound(key) => state.store.change(&key, true, |object| object["status"] = json!({ "phase": "Bound" })),
             Due::Pod(ordinal) => shop::pod(state, ordinal),
+            Due::Strike(strike) => strike(state),
             Due::Squat(id) => shop::squat(&mut state.store, &id),
             Due::Collect => collect(state),
         }

@@ -19,6 +19,7 @@ pub fn strikes() -> Vec<(&'static str, Strike)> {
         ("Straggle", Strike::Straggle),
         ("LostBefore", Strike::LostBefore),
         ("LostAfter", Strike::LostAfter),
+        ("NoConnection", Strike::NoConnection),
         ("Hang", Strike::Hang),
         ("Conflict", Strike::Say(fault::conflict())),
         ("Busy", Strike::Say(fault::busy())),

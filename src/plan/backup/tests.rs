@@ -1,6 +1,7 @@
 //! What a run says of a pod that it cannot enter; when its slot is over; and when what was cut is sealed.
 
 mod inherited;
+mod voids;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -10,7 +11,7 @@ use crate::api::condition::Reason;
 use crate::api::shared::{Consistency, Outcome, Trigger};
 use crate::plan::flow::{Exit, Feed, Next, When};
 use crate::plan::hook::{End, Exec, HookSpec, Pair, Place, Tried, Which};
-use crate::plan::journal::{Cut, Journal, Record, Void};
+use crate::plan::journal::{Cut, Journal, Record, Void, Voided};
 use crate::plan::name::ClaimKey;
 use crate::plan::noun::{BackupWant, Claim, Class, Holder, Lease, Pod, Snap, Target, Volume, Want};
 use crate::plan::roll::{Entry, Roll};
@@ -57,6 +58,12 @@ fn pod() -> Pod {
     Pod { uid: "pod".into(), owner: Some("sts".into()), ..Pod::default() }
 }
 
+/// So many freezes of the run came to nothing, the last one then.
+fn void(count: usize, epoch: i64, since: Timestamp) -> Journal {
+    let why = Void::Interrupted("the first cause".into());
+    Journal::Void(Voided { id: ID.parse().unwrap(), epoch, since, count, why })
+}
+
 /// Its pod has been frozen and thawed by this process.
 fn froze(v: &mut View) {
     let run = ID.parse().unwrap();
@@ -80,7 +87,7 @@ fn closed(v: &View, now: &str) -> (Option<Reason>, String) {
 #[test]
 fn a_pod_that_does_not_run_after_its_freeze_is_asked_for_its_liveness_probe() {
     let probe = "does its liveness probe outlast the freeze?";
-    let mut v = view(Journal::Void(ID.parse().unwrap(), 1, Void::Interrupted));
+    let mut v = view(void(1, 1, Timestamp::UNIX_EPOCH));
     froze(&mut v);
     v.fold(Fact::Pod("web-0".into(), Some(pod())));
     let (reason, message) = closed(&v, "2026-01-01T00:00:00Z");
@@ -149,11 +156,11 @@ fn a_slot_of_the_schedule_is_over_once_a_later_one_has_had_its_run() {
 
 #[test]
 fn a_container_that_went_in_the_freeze_is_waited_for_a_minute() {
-    let mut v = view(Journal::Void(ID.parse().unwrap(), 1, Void::Interrupted));
+    let mut v = view(void(1, 1, Timestamp::UNIX_EPOCH));
     froze(&mut v);
     v.fold(Fact::Pod("web-0".into(), Some(pod())));
     let until = Timestamp::UNIX_EPOCH + REBORN;
-    for seconds in [0, 59] {
+    for seconds in [10, 59] {
         let at = Timestamp::from_second(seconds).unwrap();
         assert!(matches!(next(&v, at), Ok(Next::Wait { until: to, .. }) if to == until), "{seconds} s");
     }
@@ -247,7 +254,7 @@ fn a_snapshot_is_sealed_once_its_cut_is_known_if_all_of_the_run_are_there() {
 #[test]
 fn what_is_partial_goes_and_what_another_attempt_has_made_under_the_id_stays() {
     let doomed = |epoch, snaps: [Snap; 2]| {
-        let mut v = view(Journal::Void(ID.parse().unwrap(), epoch, Void::Interrupted));
+        let mut v = view(void(1, epoch, Timestamp::UNIX_EPOCH));
         let [a, b] = snaps;
         v.fold(Fact::Snaps(Seen::Known([("a".to_owned(), a), ("b".to_owned(), b)].into())));
         let Ok(Next::Do { batch, .. }) = next(&v, Timestamp::UNIX_EPOCH) else { return vec![] };

@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(counts(false, |view| view.freezing = Some(run)), Some(60), "something is frozen");
         let mut view = View { freezing: Some(run), ..View::new(Want::default()) };
         view.fold(no(0, true, false));
-        assert!(view.prospect.balked(run) && view.refused.is_none(), "it ends the freeze, and not the run");
+        assert!(view.prospect.balked(run).is_some() && view.refused.is_none(), "it ends the freeze, and not the run");
     }
 
     #[test]

@@ -54,7 +54,11 @@ fn cases() -> Vec<Case> {
             name: "nocommand",
             spec: pre(json!({ "command": ["no-such-command", "--now"] })),
             reason: Reason::HookFailed,
-            says: &["could not be started", r#"["no-such-command", "--now"]"#, "container app of pod nocommand-0"],
+            says: &[
+                r#"could not be started: exec: "no-such-command": executable file not found"#,
+                r#"["no-such-command", "--now"]"#,
+                "container app of pod nocommand-0",
+            ],
             thaws: 0..=0,
         },
         Case {
@@ -98,6 +102,7 @@ async fn failed(s: &Scene, case: &Case, ended: &Ended) {
     for words in says.iter().copied().chain([reason.as_str()]) {
         assert!(ended.stderr.contains(words), "{name}: {words:?} is not in {}", ended.stderr);
     }
+    assert!(!ended.stderr.contains("Internal error occurred"), "{name}: {}", ended.stderr);
     let status = s.get(name).await.status.unwrap();
     assert_eq!(status.last_run.unwrap().reason, Some(*reason));
     assert!(status.run.is_none(), "{name}: the journal is closed");

@@ -61,6 +61,35 @@ async fn void(s: &Scene, app: &str, strike: impl AsyncFnOnce(&str)) {
 }
 
 #[tokio::test]
+async fn a_pod_that_is_deleted_in_each_freeze_fails_the_run_after_three_with_pauses_between_them() {
+    if !is_long() {
+        return;
+    }
+    scene("evicted", &[slow()], async |s| {
+        s.app(&small("web", 1, &one(TWO))).await;
+        s.policy("nightly", "web", &hooks()).await;
+        let run = s.start_backup("nightly", &[]);
+        let mut cuts = vec![];
+        for freeze in 1..=3 {
+            run.reaches("Snapshot", freeze).await;
+            cuts.push(std::time::Instant::now());
+            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            s.api::<Pod>().delete("web-0", &now).await.unwrap();
+        }
+        let ended = run.ended().await.expect(10);
+        assert!(ended.stderr.contains("pod web-0 was deleted or replaced in the freeze"), "{}", ended.stderr);
+        let last = s.get("nightly").await.status.unwrap().last_run.unwrap();
+        assert_eq!(last.reason, Some(Reason::PodNotRunning));
+        let pauses: Vec<_> = cuts.windows(2).map(|two| two[1].duration_since(two[0]).as_secs()).collect();
+        assert!(pauses[0] >= 10 && pauses[1] >= 20, "{pauses:?}");
+        assert_eq!(ended.audit.iter().filter(|line| line.step == "Snapshot").count(), 3);
+        s.ready("web").await;
+        s.runs_free("web").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_container_that_outlives_no_freeze_fails_the_run_after_three() {
     if !is_long() {
         return;

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt};
 use http::Request;
 use http_body_util::{Empty, StreamBody};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -18,7 +18,7 @@ use super::fault::Strike;
 use super::request::Ask;
 use super::store::text;
 use super::{Answer, ApiServer};
-use crate::nature::Act;
+use crate::act::Act;
 
 const PROTOCOL: &str = "v5.channel.k8s.io";
 
@@ -28,8 +28,13 @@ pub async fn open(server: &ApiServer, ask: &Ask, strike: Option<Strike>) -> Resu
     let container = ask.word("container").to_owned();
     let act = server.act(|state| {
         let object = state.store.find(&pod)?.clone();
-        let id = running(&object, &container)?;
-        let act = state.nature.play(state.store.clock.now(), &pod.name, &id, &argv);
+        let act = if running(&object, &container)? {
+            state.nature.play(state.store.clock.now(), &pod.name, frozen(&object), &argv)
+        } else {
+            // The upgrade is the API server's own, since it speaks another protocol to the kubelet than to us.
+            let why = format!("unable to upgrade connection: container not found (\"{container}\")");
+            Act::unstarted(&why, None)
+        };
         state.log.push(format!("{} -> 101", ask.line()));
         Ok::<_, No>(act)
     })?;
@@ -40,15 +45,18 @@ pub async fn open(server: &ApiServer, ask: &Ask, strike: Option<Strike>) -> Resu
     upgrade(near).await.map_err(|error| No::new(500, "InternalError", error.to_string()))
 }
 
-/// The containerID of a container that runs.
-fn running(pod: &Value, container: &str) -> Result<String, No> {
+/// Whether that container of the pod runs.
+fn running(pod: &Value, container: &str) -> Result<bool, No> {
     let statuses = pod["status"]["containerStatuses"].as_array();
-    let status = statuses.into_iter().flatten().find(|status| status["name"] == container);
-    match status {
-        Some(status) if status["state"]["running"].is_object() => Ok(text(status, "/containerID").to_owned()),
-        Some(_) => Err(No::new(500, "InternalError", format!("container not found (\"{container}\")"))),
+    match statuses.into_iter().flatten().find(|status| status["name"] == container) {
+        Some(status) => Ok(status["state"]["running"].is_object()),
         None => Err(No::bad(format!("container {container} is not valid for pod {}", text(pod, "/metadata/name")))),
     }
+}
+
+/// The container that a hook freezes and thaws, in whichever it runs itself: the first.
+fn frozen(pod: &Value) -> &str {
+    text(pod, "/status/containerStatuses/0/containerID")
 }
 
 /// The client's half of the handshake: what kube finds in the answer is a connection that was really upgraded.
@@ -84,20 +92,9 @@ async fn play(server: ApiServer, mut far: DuplexStream, key: String, act: Act, c
         let _ = socket.send(Message::binary(frame)).await;
     }
     let mut frame = vec![3];
-    frame.extend_from_slice(status(act.code).to_string().as_bytes());
+    frame.extend_from_slice(act.status().to_string().as_bytes());
     let _ = socket.send(Message::binary(frame)).await;
     let _ = socket.close(None).await;
     // The other end reads at its own pace.
     while let Some(Ok(_)) = socket.next().await {}
-}
-
-fn status(code: i32) -> Value {
-    if code == 0 {
-        return json!({ "metadata": {}, "status": "Success" });
-    }
-    json!({
-        "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
-        "message": format!("command terminated with non-zero exit code: exit status {code}"),
-        "details": { "causes": [{ "reason": "ExitCode", "message": code.to_string() }] },
-    })
 }

@@ -29,6 +29,8 @@ pub enum Strike {
     Straggle,
     LostBefore,
     LostAfter,
+    /// Nobody listens where the request goes to.
+    NoConnection,
     /// It is done, and no answer comes.
     Hang,
     /// It is done, its answer begins and never goes on.
@@ -77,6 +79,10 @@ pub struct Faults {
     pub twice: bool,
     /// So many requests more are no sign of a loop.
     pub crowd: usize,
+    /// Until then every exec is answered so before its upgrade; none: its connection is refused.
+    pub exec: Option<(Timestamp, Option<No>)>,
+    /// So many processes die when they are about to make a snapshot.
+    pub deadly: usize,
     /// An older server: it has no streaming lists.
     pub unstreamed: bool,
 }
@@ -143,6 +149,13 @@ pub fn befall(state: &mut State, ask: &Ask, life: &Life) -> Option<Strike> {
             life.terminate.notify_one();
         }
     }
+    if state.faults.deadly > 0 && (ask.verb, ask.place.kind.resource) == ("create", "volumesnapshots") {
+        state.faults.deadly -= 1;
+        return Some(Strike::DieBefore);
+    }
+    if let Some((_, no)) = exec_barred(state, ask) {
+        return Some(no.map_or(Strike::NoConnection, Strike::Say));
+    }
     if state.faults.spell_until.is_some_and(|until| state.store.clock.now() < until) {
         return state.faults.spell.as_ref().map(|(_, no, _)| Strike::Say(no.clone()));
     }
@@ -154,6 +167,11 @@ pub fn befall(state: &mut State, ask: &Ask, life: &Life) -> Option<Strike> {
         state.log.push(format!("-- {class:?} {k}: {strike:?}"));
     }
     strike
+}
+
+fn exec_barred(state: &State, ask: &Ask) -> Option<(Timestamp, Option<No>)> {
+    let now = state.store.clock.now();
+    state.faults.exec.clone().filter(|(until, _)| ask.verb == "exec" && now < *until)
 }
 
 fn touch(state: &mut State, key: &Key) {

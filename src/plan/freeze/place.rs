@@ -1,0 +1,41 @@
+//! Which container of a pod is frozen, and in which it is thawed: two, where the hooks name two. What is frozen is in the
+//! pre hook's; the post hook's may be restarted meanwhile, and is entered as it is then.
+
+use super::is_same;
+use crate::plan::hook::{End, Place, Which};
+use crate::plan::journal::Freeze;
+use crate::plan::view::{Read, View};
+
+/// The container that the pre hook has frozen: the one that was meant, or the one that it strayed into.
+pub fn frozen<'a>(v: &'a View, f: &'a Freeze, ordinal: u32) -> Option<&'a Place> {
+    v.hooks.strayed(f.id, ordinal).or_else(|| f.pods.iter().find(|place| place.ordinal == ordinal))
+}
+
+/// The post hook's own container, where it is another one.
+fn other(f: &Freeze, ordinal: u32) -> Option<&Place> {
+    let mut of = f.pods.iter().filter(|place| place.ordinal == ordinal);
+    let first = of.next()?;
+    of.next_back().filter(|last| last.container != first.container)
+}
+
+/// The container that the post hook enters.
+pub fn thawed(v: &View, f: &Freeze, ordinal: u32) -> Option<Place> {
+    let frozen = frozen(v, f, ordinal)?;
+    let Some(other) = other(f, ordinal) else { return Some(frozen.clone()) };
+    let pod = v.proof(&other.pod).or_else(|_| v.pod(&other.pod)).ok().flatten();
+    let now = pod.filter(|pod| pod.uid == frozen.uid).and_then(|pod| {
+        let container = pod.containers.iter().find(|container| container.name == other.container)?;
+        let (container_id, restarts) = (container.id.clone()?, container.restarts);
+        Some(Place { uid: pod.uid.clone(), container_id, restarts, ..other.clone() })
+    });
+    Some(now.unwrap_or_else(|| other.clone()))
+}
+
+/// The last post hook did not find its own container, and what is frozen in the other one is there still.
+pub fn is_elsewhere(v: &View, f: &Freeze, ordinal: u32) -> Result<bool, Read> {
+    let gone = v.hooks.of(f.id, ordinal, Which::Post).last().is_some_and(|tried| tried.end == End::Gone);
+    match frozen(v, f, ordinal).filter(|_| gone && other(f, ordinal).is_some()) {
+        Some(frozen) => Ok(is_same(v.proof(&frozen.pod)?, Some(frozen))),
+        None => Ok(false),
+    }
+}
