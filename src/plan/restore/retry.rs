@@ -8,7 +8,7 @@ use super::{Go, Restore, leave_lock, stage, swap, write};
 use crate::api::condition::Reason;
 use crate::api::restore::{OnFailure, RestorePhase};
 use crate::api::shared::Goal;
-use crate::plan::flow::Plan;
+use crate::plan::flow::{Plan, act};
 use crate::plan::noun::{Outcome, Refusal};
 use crate::plan::view::{Read, View};
 
@@ -22,6 +22,10 @@ pub fn may_pass(v: &View, refusal: &Refusal) -> bool {
 pub fn take_up(v: &View, run: &Run, held: &Refusal, now: Timestamp) -> Plan<Restore> {
     if let Some(refusal) = v.refused.as_ref() {
         return leave_lock(v, Outcome::Failed(refusal.clone()), now);
+    }
+    let free = swap::taken(v, run)?;
+    if !free.is_empty() {
+        return act(free, now + super::CALL);
     }
     let phase = match stand(v, run, now)? {
         Ok(phase) => phase,

@@ -26,8 +26,6 @@ enum Place {
     Binding,
     /// Its volume is reserved, and its controller has not seen that yet.
     Freeing(String),
-    /// Somebody's claim has the name: what is reserved for it is freed.
-    Taken(Vec<Restore>),
     Fail(Refusal),
 }
 
@@ -35,13 +33,16 @@ pub fn swap(v: &View, run: &Run, now: Timestamp) -> Holds {
     if let Some(write) = own::record(v, run, now)? {
         return Ok(Some(write));
     }
+    let free = taken(v, run)?;
+    if !free.is_empty() {
+        return Ok(steps(free));
+    }
     let (mut batch, mut waits, mut on) = (vec![], vec![], vec![Feed::Claims]);
     let mut late = None;
     for item in &run.deed.plan.items {
         match place(v, run, item)? {
             Place::There => {}
             Place::Step(more) => batch.extend(more),
-            Place::Taken(free) => return Ok(steps(free)),
             Place::Fail(refusal) => return Ok(Some(Go::Fail(refusal))),
             Place::Leaving(since) if run.goal == Goal::New => {
                 let by = since + v.want.restore.deletion_timeout;
@@ -93,19 +94,25 @@ fn unbound(v: &View, item: &Item) -> Result<Refusal, Read> {
     Ok(Refusal::new(Reason::StageTimeout, message))
 }
 
-/// A volume that stayed reserved would bind to whatever claim comes after theirs.
-fn foreign(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
+/// Where somebody's claim has a name, what is reserved for that name is freed: it would bind to whatever claim comes after
+/// theirs.
+pub fn taken(v: &View, run: &Run) -> Result<Vec<Restore>, Read> {
     let mut batch = vec![];
-    for (_, placed) in release::volumes(&run.deed).filter(|(other, _)| other.pvc == item.pvc) {
+    for (item, placed) in release::volumes(&run.deed) {
+        let Some(claim) = v.claims()?.get(&item.pvc).filter(|claim| !claim.leaving) else { continue };
+        if own::was(item, claim) || own::is_ours(v, run, item, claim)? {
+            continue;
+        }
         if let Some(volume) = find(v, &run.deed, item, placed)? {
             batch.extend(ending::free(v, &run.deed, item, placed, volume));
         }
     }
-    if !batch.is_empty() {
-        return Ok(Place::Taken(batch));
-    }
+    Ok(batch)
+}
+
+fn foreign(item: &Item) -> Place {
     let message = format!("claim {} was made or taken over by somebody else during the restore", item.pvc);
-    Ok(Place::Fail(Refusal::new(Reason::Foreign, message)))
+    Place::Fail(Refusal::new(Reason::Foreign, message))
 }
 
 fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
@@ -115,7 +122,7 @@ fn place(v: &View, run: &Run, item: &Item) -> Result<Place, Read> {
         return Ok(Place::Leaving(since));
     }
     if !own::was(item, claim) && !own::is_ours(v, run, item, claim)? {
-        return foreign(v, run, item);
+        return Ok(foreign(item));
     }
     let stands = match (run.goal, wanted) {
         (_, Some(wanted)) => claim.asked.as_ref() == Some(&wanted.pv),
