@@ -108,7 +108,7 @@ fn request(line: &str) -> Option<Request> {
     })
 }
 
-/// When each namespace began to go: what is left of the accounts' rights then is chance.
+/// When each namespace began to go, for the first time: what is left of the accounts' rights then is chance.
 fn ends(line: &str) -> Option<(String, String)> {
     if !line.contains(r#""verb":"delete""#) || !line.contains(r#""resource":"namespaces""#) {
         return None;
@@ -190,12 +190,15 @@ fn logs(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn read(folder: &Path) -> (Vec<Request>, BTreeMap<String, String>) {
-    let (mut all, mut gone) = (vec![], BTreeMap::new());
+    let (mut all, mut gone) = (vec![], BTreeMap::<String, String>::new());
     for path in logs(folder) {
         for line in BufReader::new(File::open(path).unwrap()).lines() {
             let line = line.unwrap();
             all.extend(request(&line));
-            gone.extend(ends(&line));
+            if let Some((namespace, end)) = ends(&line) {
+                let first = gone.entry(namespace).or_insert_with(|| end.clone());
+                *first = end.min(first.clone());
+            }
         }
     }
     (all, gone)
