@@ -23,6 +23,7 @@ mod postgres;
 mod refusal;
 mod restore;
 mod retention;
+mod rights;
 mod schedule;
 mod show;
 mod situations;

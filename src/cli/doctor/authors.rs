@@ -88,16 +88,16 @@ impl Who {
 
 /// What the cluster's roles and bindings say.
 #[derive(Debug, Default)]
-pub struct Roles {
+pub struct Authority {
     pub cluster_roles: Vec<ClusterRole>,
     pub roles: Vec<Role>,
     pub cluster_bindings: Vec<ClusterRoleBinding>,
     pub bindings: Vec<RoleBinding>,
 }
 
-impl Roles {
-    async fn read(client: &Client) -> Result<Roles> {
-        Ok(Roles {
+impl Authority {
+    async fn read(client: &Client) -> Result<Authority> {
+        Ok(Authority {
             cluster_roles: list(client).await?,
             roles: list(client).await?,
             cluster_bindings: list(client).await?,
@@ -158,7 +158,7 @@ pub async fn lacking(client: &Client, needs: &[Need]) -> Result<Vec<Line>> {
     let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
     let mut known: BTreeMap<(Who, Right, Option<String>), bool> = BTreeMap::new();
     let mut lacks: BTreeMap<(Who, Right, Option<String>), BTreeSet<String>> = BTreeMap::new();
-    for (author, need) in asked(&Roles::read(client).await?, needs) {
+    for (author, need) in asked(&Authority::read(client).await?, needs) {
         let key = (author.who.clone(), need.right, need.place.clone());
         if !known.contains_key(&key) {
             let review = author.who.review(need.right, need.place.as_ref());
@@ -174,7 +174,7 @@ pub async fn lacking(client: &Client, needs: &[Need]) -> Result<Vec<Line>> {
 }
 
 /// Which author is to be asked for which need.
-pub fn asked<'a>(roles: &Roles, needs: &'a [Need]) -> Vec<(Author, &'a Need)> {
+pub fn asked<'a>(roles: &Authority, needs: &'a [Need]) -> Vec<(Author, &'a Need)> {
     let fits = |author: &Author, need: &Need| {
         author.kind == need.kind && author.namespace.as_ref().is_none_or(|namespace| *namespace == need.namespace)
     };

@@ -159,11 +159,10 @@ fn line_of(name: &str, guard: &Guard) -> Line {
         return Line::new(Level::Ok, format!("ValidatingAdmissionPolicy {name}"), "stands and denies", None);
     };
     let on_trial = guard.actions.as_ref().is_some_and(|actions| !actions.is_empty()) && guard.fails == Some(true);
-    match on_trial && !guard.outdated {
-        true => {
-            Line::warning(about, what, "when no warning below is left: helm upgrade --set policies.actions='{Deny}'")
-        }
-        false => Line::new(Level::Problem, about, what, Some(INSTALL)),
+    if on_trial && !guard.outdated {
+        Line::warning(about, what, "when no warning below is left: helm upgrade --set policies.actions='{Deny}'")
+    } else {
+        Line::new(Level::Problem, about, what, Some(INSTALL))
     }
 }
 

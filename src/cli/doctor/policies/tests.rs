@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::doctor::authors::{self, Author, Roles, Who};
+use crate::cli::doctor::authors::{self, Author, Authority, Who};
 use crate::cli::doctor::needs::Kind;
 
 fn read<T: DeserializeOwned>(object: Value) -> T {
@@ -66,7 +66,7 @@ fn what_is_refused_whoever_sends_it_is_told() {
     );
 }
 
-fn roles() -> Roles {
+fn roles() -> Authority {
     let allow = |resources: &[&str], verbs: &[&str]| json!({ "apiGroups": ["backup.sts-backup.io"], "resources": resources, "verbs": verbs });
     let role = |kind: &str, name: &str, namespace: Option<&str>, rules: Vec<Value>| json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": { "name": name, "namespace": namespace }, "rules": rules });
     let binding = |kind: &str, of: &str, name: &str, namespace: Option<&str>, subjects: Value| {
@@ -76,7 +76,7 @@ fn roles() -> Roles {
     let user = |name: &str| json!([{ "kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name }]);
     let account = |name: &str, namespace: Option<&str>| json!([{ "kind": "ServiceAccount", "name": name, "namespace": namespace }]);
     let everything = json!({ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] });
-    Roles {
+    Authority {
         cluster_roles: vec![
             read(role("ClusterRole", "edit", None, vec![allow(&["statefulsetbackups"], &["get", "create"])])),
             read(role("ClusterRole", "look", None, vec![allow(&["statefulsetbackups"], &["get", "list", "delete"])])),

@@ -152,7 +152,9 @@ fn fill(index: &mut Index, namespaces: &[&str], each: u128, time: &str) {
         });
         loop {
             let made = jobs(index, time);
-            made.iter().for_each(|n| begin(index, *n, 1, Stage::Other));
+            for n in &made {
+                begin(index, *n, 1, Stage::Other);
+            }
             if made.is_empty() {
                 break;
             }
@@ -178,7 +180,9 @@ fn hooks_that_last_for_days_take_places_for_five_minutes_only_from_those_who_hav
         made.extend(jobs(&mut index, "2026-03-03T06:05:00Z"));
         made.sort_unstable();
         assert_eq!(made, [901, 903, 904], "one each, and none for the tenants");
-        made.iter().for_each(|n| begin(&mut index, *n, 1, Stage::Other));
+        for n in &made {
+            begin(&mut index, *n, 1, Stage::Other);
+        }
         assert_eq!(jobs(&mut index, "2026-03-03T06:30:00Z"), [] as [u128; 0]);
         index.forget(Uid(901));
         assert_eq!(jobs(&mut index, "2026-03-03T06:30:01Z"), [902]);
