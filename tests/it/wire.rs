@@ -131,7 +131,7 @@ pub fn world(case: &Case) -> (ApiServer, Clock) {
         }
         state.faults.deeds = case.deeds.iter().copied().collect();
         state.faults.sigterm_at = case.sigterm;
-        state.faults.spell = case.spell.clone();
+        state.faults.spell.clone_from(&case.spell);
         state.faults.blind = case.blind;
     });
     (server, clock)
