@@ -75,10 +75,9 @@ fn an_empty_namespace_means_that_of_the_object() {
 fn journal(id: &Value, phase: &str, field: &str, value: &Value) -> Value {
     let mut run = json!({ "id": id, "slot": "odd", "attempt": 1, "holder": "backup/shop/nightly/x",
         "intent": { "phase": phase, "epoch": 1, "since": "2027-01-01T00:00:00Z", "size": 4, "consistency": "CrashPerVolume" } });
-    if field.starts_with("run.") {
-        run[&field[4..]] = value.clone();
-    } else {
-        run["intent"][field] = value.clone();
+    match field.strip_prefix("run.") {
+        Some(field) => run[field] = value.clone(),
+        None => run["intent"][field] = value.clone(),
     }
     run
 }

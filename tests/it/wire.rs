@@ -144,7 +144,7 @@ pub fn world(case: &Case) -> (ApiServer, Clock) {
         }
         state.faults.deeds = case.deeds.iter().copied().collect();
         state.faults.sigterm_at = case.sigterm;
-        state.faults.spell = case.spell.clone();
+        state.faults.spell.clone_from(&case.spell);
         state.faults.blind = case.blind;
         if case.standing != Standing::Guarded {
             shop::unguard(&mut state.store);
