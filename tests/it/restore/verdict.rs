@@ -128,5 +128,5 @@ fn is_leaked(world: &World, blows: &Blows, name: &String, volume: &Volume) -> bo
     let kept = status.undo_deadline.is_some() || blows.iter().any(|(_, blow)| *blow == Blow::Deleted);
     let told = status.message.as_ref().is_some_and(|told| told.contains(&format!("{name} stays")));
     let forsaken = world.is_excused(Wrong::Stored(Promise::Mark), name);
-    !under && !(known && marked && kept) && !told && !forsaken
+    !(under || told || forsaken || known && marked && kept)
 }

@@ -123,7 +123,7 @@ fn closed(
     check(loose < wanted && !excuse.hard && !excuse.deleted, "a volume that was set aside is gone");
     let marks = |claim: &Value| {
         let bears = |part: &str, key: &str| !claim["metadata"][part][key].is_null();
-        let managed = &claim["metadata"]["labels"][label::MANAGED_BY] == label::MANAGED_BY_VALUE;
+        let managed = claim["metadata"]["labels"][label::MANAGED_BY] == label::MANAGED_BY_VALUE;
         bears("labels", label::RESTORE) || bears("annotations", annotation::RESTORED_BY) || managed
     };
     let marked = store.all("persistentvolumeclaims").any(|(_, claim)| marks(claim));

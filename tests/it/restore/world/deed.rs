@@ -124,16 +124,7 @@ impl World {
                     instance.gone_at = Some(now + second(1));
                 }
             }
-            Blow::DeleteClaim => {
-                self.forsake(&pvc);
-                self.claim_is_deleted(&pvc);
-                if let Some(claim) = self.claims.get_mut(&pvc) {
-                    claim.leaving = true;
-                    claim.leaving_since.get_or_insert(now);
-                    self.hit = Some(pvc);
-                    self.uids += 1;
-                }
-            }
+            Blow::DeleteClaim => self.delete_claim(pvc, now),
             Blow::ReplaceObject if !self.replaced => self.replace_object(),
             // One that is in use does not go.
             Blow::ReplaceClaim if !self.pods.values().any(|instance| instance.pod.claims.contains(&pvc)) => {
@@ -147,6 +138,17 @@ impl World {
         }
         if !matches!(blow, Blow::Deleted | Blow::AskUndo) {
             self.note(|| format!("       -- somebody: {blow:?}"));
+        }
+    }
+
+    fn delete_claim(&mut self, pvc: String, now: Timestamp) {
+        self.forsake(&pvc);
+        self.claim_is_deleted(&pvc);
+        if let Some(claim) = self.claims.get_mut(&pvc) {
+            claim.leaving = true;
+            claim.leaving_since.get_or_insert(now);
+            self.hit = Some(pvc);
+            self.uids += 1;
         }
     }
 
