@@ -213,16 +213,21 @@ impl Index {
                 return None;
             }
         };
-        if let What::Launch { run, note } = &what {
+        self.begun(uid, entry, &what, now);
+        Some(what)
+    }
+
+    /// It is being done from now on; and what is to be told of it.
+    fn begun(&mut self, uid: Uid, entry: &mut Entry, what: &What, now: Now) {
+        if let What::Launch { run, note } = what {
             entry.making = Some((run.kind, Mark::of(run.kind, &run.slot)));
             self.notes.extend(note.clone().map(|note| Act { uid, what: What::Tell(note) }));
         }
-        if matches!(&what, What::Status(owned) if owned.last != entry.object.owned().last) {
+        if matches!(what, What::Status(owned) if owned.last != entry.object.owned().last) {
             let note = doubt::doubted(&entry.object, now.wall);
             self.notes.extend(note.map(|note| Act { uid, what: What::Tell(note) }));
         }
         entry.busy = true;
-        Some(what)
     }
 
     fn choose(&self, uid: Uid, entry: &mut Entry, now: Now) -> Choice {
