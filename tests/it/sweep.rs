@@ -93,7 +93,7 @@ pub fn want(world: &World, process: usize) -> Want {
 
 /// Process after process, until one ends the run; then what must hold is looked at.
 pub async fn case(blows: &Blows, kind: Kind, next: Planner<Backup>) -> World {
-    live(World::new(blows, kind), blows, next).await
+    Box::pin(live(World::new(blows, kind), blows, next)).await
 }
 
 pub async fn live(world: World, blows: &Blows, next: Planner<Backup>) -> World {

@@ -162,12 +162,12 @@ async fn uncovered(s: &Scene) -> Row {
 }
 
 async fn turned_back(s: &Scene) -> Row {
-    asked(s, "unready", "picky", json!({ "readyTimeoutSeconds": 10 })).await;
+    asked(s, "unready", "picky", json!({ "readyTimeoutSeconds": 40 })).await;
     seen(s, "the pods are not ready on the restored volumes", Restore("unready"), "ReadyTimeout", "RolledBack").await
 }
 
 async fn held(s: &Scene) -> Vec<Row> {
-    asked(s, "hold", "held", json!({ "readyTimeoutSeconds": 10, "onFailure": "Hold" })).await;
+    asked(s, "hold", "held", json!({ "readyTimeoutSeconds": 40, "onFailure": "Hold" })).await;
     vec![seen(s, "the same with `onFailure: Hold`", Restore("hold"), "Held", "RestoreFailed").await]
 }
 
