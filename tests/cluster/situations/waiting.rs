@@ -23,7 +23,7 @@ pub async fn all(s: &Scene, release: &Release<'_>) -> Vec<Row> {
     release.set("upgrade", &["maxConcurrentRuns=1"]).await;
     alone(release).await;
     let busy =
-        json!({ "preBackupHook": { "command": ["sleep", "120"], "timeoutSeconds": 300 }, "maxFreezeSeconds": 300 });
+        json!({ "preBackupHook": { "command": ["sleep", "75"], "timeoutSeconds": 300 }, "maxFreezeSeconds": 300 });
     s.policy("busy", "long", &busy).await;
     until("a run to hold the only place", 120, async || {
         let run = s.get("busy").await.status.and_then(|status| status.run);
@@ -32,6 +32,11 @@ pub async fn all(s: &Scene, release: &Release<'_>) -> Vec<Row> {
     .await;
     annotated(s, "wait", "now").await;
     rows.push(seen(s, "other runs have all places", Backup("wait"), "NoPlace", "").await);
+    until("the end of it", 300, async || {
+        let run = s.get("busy").await.status.and_then(|status| status.run);
+        if run.is_none() { Ok(()) } else { Err("it is open".into()) }
+    })
+    .await;
     rows
 }
 
