@@ -86,6 +86,9 @@ impl Feeds {
         let mut open = self.open.lock().await;
         // Whoever is not asked for a cut any more has told of it: its connection is another's.
         open.retain(|feed, _| !matches!(feed, Feed::Cut(_)) || on.contains(feed));
+        // In a pause nobody listens. What a watch has told by then would come late, one at a time, and older than what is
+        // read after the pause: so it is opened anew, with a list.
+        open.retain(|feed, _| !on.is_empty() || matches!(feed, Feed::Hook(..)));
         for feed in on {
             open.entry(feed.clone()).or_insert_with(|| start(c, feed));
         }

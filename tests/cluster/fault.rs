@@ -64,7 +64,8 @@ async fn a_driver_that_heals_costs_no_run() {
 async fn a_driver_that_fails_for_good_fails_the_run_and_leaves_nothing_partial() {
     on_a_faulty_driver("fails", json!({}), async |s| {
         s.drivers()[0].control(&json!({ "failCreateSnapshot": 10_000 }));
-        s.policy("nightly", "web", &json!({ "maxFreezeSeconds": 6 })).await;
+        // Without hooks nobody stands still meanwhile: the driver may heal for as long as a snapshot may take.
+        s.policy("nightly", "web", &json!({ "maxFreezeSeconds": 6, "snapshotReadyTimeoutSeconds": 20 })).await;
         let ended = s.backup("nightly", &[]).await.expect(10);
         assert!(ended.stderr.contains("control.json asks for it"), "the driver's own words: {}", ended.stderr);
         failed(s, Reason::SnapshotFailed).await;

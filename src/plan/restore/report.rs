@@ -315,7 +315,8 @@ impl<'a> Scribe<'a> {
             End::Completed => {
                 let count = run.map_or(0, |run| run.deed.plan.items.len());
                 let of = run.and_then(|run| run.deed.plan.run).map(|id| format!(" of run {id}")).unwrap_or_default();
-                let mut message = format!("{count} claims stand on volumes made from the snapshots{of}");
+                let what = if count == 1 { "claim stands" } else { "claims stand" };
+                let mut message = format!("{count} {what} on volumes made from the snapshots{of}");
                 if self.v.target()?.is_none() {
                     message += "; the StatefulSet does not exist, its claims are made for it";
                 }

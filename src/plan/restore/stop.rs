@@ -149,7 +149,7 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
     if let Some(target) = target.filter(|target| target.pods > 0) {
         let its = v.roster()?.iter().filter(|(_, pod)| pod.owner.as_ref() == Some(&target.uid));
         let names = its.map(|(name, pod)| format!("{name}{}", kept(pod))).collect::<Vec<_>>().join(", ");
-        return Ok(Some(late(v, run, by, now, &format!("{} pods are left ({names})", target.pods))));
+        return Ok(Some(late(v, run, by, now, &format!("pods are left ({names})"))));
     }
     if v.want.restore.strategy == Strategy::InPlace || run.goal == Goal::Old {
         let mut volumes =
@@ -165,7 +165,7 @@ pub fn stop(v: &View, run: &Run, now: Timestamp) -> Holds {
 /// What keeps a pod there that has been told to go.
 fn kept(pod: &Pod) -> String {
     let kept = pod.leaving && !pod.finalizers.is_empty();
-    if kept { format!(", which has finalizers of others ({}),", pod.finalizers.join(", ")) } else { String::new() }
+    if kept { format!(" with finalizers of others: {}", pod.finalizers.join(", ")) } else { String::new() }
 }
 
 /// Without the fence's policy a StatefulSet can be deleted at any time.
