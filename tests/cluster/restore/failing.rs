@@ -40,7 +40,7 @@ async fn pods_that_never_become_ready_turn_it_back_or_are_held() {
     scene("notready", &[With::Healthy(SIM)], async |s| {
         picky(s).await;
         let before = s.claims().await;
-        let said = failed(s, "back", json!({ "readyTimeoutSeconds": 5 }), "ReadyTimeout").await;
+        let said = failed(s, "back", json!({ "readyTimeoutSeconds": 20 }), "ReadyTimeout").await;
         assert!(said.contains("web-0") && said.contains("spec.readyTimeoutSeconds"), "{said}");
         s.ready("web").await;
         s.all_say("web", "new").await;
@@ -52,7 +52,7 @@ async fn pods_that_never_become_ready_turn_it_back_or_are_held() {
         let events = s.events("StatefulSetRestore", "back").await;
         assert_eq!(events.last().unwrap().0, "RolledBack");
 
-        let more = json!({ "readyTimeoutSeconds": 5, "onFailure": "Hold" });
+        let more = json!({ "readyTimeoutSeconds": 20, "onFailure": "Hold" });
         let said = failed(s, "held", more, "Held").await;
         assert!(said.contains(&format!("sts-backup undo {}/held", s.namespace)), "the exact command: {said}");
         // Whoever asks for another run meanwhile is told who bars it.
