@@ -298,15 +298,33 @@ async fn classes_that_do_not_fit_are_refused() {
         let before = Before::of(s).await;
         let classes: Api<StorageClass> = Api::all(s.client.clone());
         classes.delete(&class, &DeleteParams::default()).await.unwrap();
-        before.refused(s, "the StorageClass is gone", "PreflightRefused", &json!({})).await;
-        own_class(s, &class, TWO.name, &json!({})).await;
-        before.refused(s, "the class is of another driver", "PreflightRefused", &json!({})).await;
-        classes.delete(&class, &DeleteParams::default()).await.unwrap();
         own_class(s, &class, SIM.name, &json!({ "csi.storage.k8s.io/provisioner-secret-name": "${pvc.name}" })).await;
         before.refused(s, "a parameter with the claim's name", "PreflightRefused", &json!({})).await;
-        classes.delete(&class, &DeleteParams::default()).await.unwrap();
         let said = before.said.take().replace(&class, "CLASS");
         assert_snapshot("restore-classes", &said.replace("NS-own", "CLASS"));
+        // Gone, or of another driver: the snapshot's driver has other classes.
+        s.paint("web", "good").await;
+        s.backup("nightly", &[]).await.expect(0);
+        for (name, other) in [("gone", None), ("other", Some(TWO.name))] {
+            classes.delete(&class, &DeleteParams::default()).await.unwrap();
+            if let Some(driver) = other {
+                own_class(s, &class, driver, &json!({})).await;
+            }
+            s.paint("web", "bad").await;
+            s.restore(name, "web", &json!({})).await.expect(0);
+            s.all_say("web", "good").await;
+            let warnings = s.restored(name).await.warnings;
+            assert!(warnings.iter().any(|one| one.starts_with("ClassReplaced: ")), "{name}: {warnings:?}");
+            let claim = s.api::<PersistentVolumeClaim>().get("a-web-0").await.unwrap();
+            let under = claim.spec.and_then(|spec| spec.storage_class_name).unwrap();
+            assert_eq!(classes.get(&under).await.unwrap().provisioner, SIM.name, "{name}: {under}");
+            if other.is_none() {
+                s.carry_out("undo", name).await.expect(0);
+                s.all_say("web", "bad").await;
+                own_class(s, &class, SIM.name, &json!({})).await;
+            }
+        }
+        classes.delete(&class, &DeleteParams::default()).await.unwrap();
     })
     .await;
 }
