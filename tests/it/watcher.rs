@@ -178,6 +178,18 @@ async fn meanwhile(server: ApiServer, case: Case) {
     tokio::join!(ask, leave);
 }
 
+/// The world as it is at first, with nobody at work yet but its controllers.
+fn undisturbed() -> (ApiServer, Clock) {
+    let clock = clock();
+    (world(&Case::default(), clock), clock)
+}
+
+/// From now on its Jobs are run, and one watcher is at work.
+fn at_work(server: &ApiServer, clock: Clock) {
+    spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
+    spawn_local(watcher(server.clone(), wall(&Case::default(), clock), false));
+}
+
 /// The clock of the watchers: the world's, but for those minutes in which it is set wrong.
 fn wall(case: &Case, clock: Clock) -> watch::Wall {
     let (begun, set) = (clock.now(), case.set);

@@ -3,6 +3,7 @@
 mod denied;
 mod forged;
 mod held;
+mod lists;
 mod passed;
 mod places;
 mod told;
@@ -128,65 +129,6 @@ fn launched(what: &[What]) -> Option<&Run> {
 fn made(index: &mut Index, time: &str) -> Option<(Kind, String, u32, Trigger)> {
     let what = plan(index, time);
     launched(&what).map(|run| (run.kind, run.slot.clone(), run.attempt, run.trigger))
-}
-
-#[test]
-fn nothing_is_decided_before_all_lists_are_seen() {
-    let feeds = Feed::of(&[]);
-    let context = Context {
-        places: 1,
-        restore_places: 1,
-        jitter_seconds: 0,
-        started: at("2026-03-01T00:00:00Z"),
-        feeds: feeds.clone(),
-    };
-    let mut index = Index::new(context);
-    index.see(UID, object(Subject::Backup(Box::new(daily()))));
-    for feed in &feeds {
-        assert_eq!(index.plan(now("2026-03-02T12:00:01Z")), []);
-        index.list(feed);
-        index.see(UID, object(Subject::Backup(Box::new(daily()))));
-        index.listed(feed);
-    }
-    assert_eq!(index.plan(now("2026-03-02T12:00:01Z")).len(), 1);
-}
-
-/// A namespace that was deleted took the rights in it along; what lies in others goes on.
-#[test]
-fn a_namespace_that_may_not_be_listed_holds_up_no_other() {
-    let feeds = Feed::of(&["shop".into(), "gone".into()]);
-    let (in_gone, others): (Vec<_>, Vec<_>) =
-        feeds.into_iter().partition(|feed| feed.namespace.as_deref() == Some("gone"));
-    let feeds = [in_gone.clone(), others.clone()].concat();
-    let started = at("2026-03-01T00:00:00Z");
-    let mut index = Index::new(Context { places: 1, restore_places: 1, jitter_seconds: 0, started, feeds });
-    for feed in &others {
-        index.list(feed);
-        index.see(UID, object(Subject::Backup(Box::new(daily()))));
-        index.listed(feed);
-    }
-    assert_eq!(index.plan(now("2026-03-02T12:00:01Z")), [], "nobody has said that it may not be listed");
-    for feed in &in_gone {
-        index.barred(feed);
-    }
-    assert_eq!(index.plan(now("2026-03-02T12:00:01Z")).len(), 1);
-}
-
-/// Without the Jobs it is not known what runs, and without a list of all namespaces nothing is known at all.
-#[test]
-fn who_may_list_nothing_decides_nothing() {
-    for namespaces in [vec![], vec!["shop".to_owned()]] {
-        let feeds = Feed::of(&namespaces);
-        let started = at("2026-03-01T00:00:00Z");
-        let context = Context { places: 1, restore_places: 1, jitter_seconds: 0, started, feeds: feeds.clone() };
-        let mut index = Index::new(context);
-        index.see(UID, object(Subject::Backup(Box::new(daily()))));
-        for feed in &feeds {
-            index.barred(feed);
-        }
-        assert!(!index.is_complete());
-        assert_eq!(index.plan(now("2026-03-02T12:00:01Z")), []);
-    }
 }
 
 #[test]

@@ -273,7 +273,6 @@ pub fn barred(v: &View, open: &Open) -> Refusal {
 mod tests {
     use super::super::next;
     use super::*;
-    use crate::api::restore::StatefulSetRestoreStatus;
     use crate::plan::flow::Next;
     use crate::plan::noun::{Outcome, Want};
     use crate::plan::restore::sight::Sight;
@@ -283,16 +282,7 @@ mod tests {
     fn barred(journal: Journal) -> Plan<Restore> {
         let want = Want { namespace: "ops".into(), statefulset_namespace: "shop".into(), ..Want::default() };
         let mut v = View::new(want);
-        v.fold(Fact::Restore(Box::new(Sight::Record(Box::new(Record {
-            version: "1".into(),
-            uid: "uid".into(),
-            leaving: false,
-            created: Timestamp::UNIX_EPOCH,
-            finalizers: vec![],
-            undo: None,
-            status: StatefulSetRestoreStatus::default(),
-            journal,
-        })))));
+        v.fold(Fact::Restore(Box::new(Sight::Record(Box::new(Record::of(journal))))));
         v.fold(Fact::Refused(Refusal::new(Reason::Forbidden, "no")));
         next(&v, Timestamp::UNIX_EPOCH)
     }

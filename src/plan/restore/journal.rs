@@ -44,6 +44,23 @@ impl Record {
     }
 }
 
+#[cfg(test)]
+impl Record {
+    /// Of an object of which nothing is known but its journal.
+    pub fn of(journal: Journal) -> Record {
+        Record {
+            version: "1".into(),
+            uid: "uid".into(),
+            leaving: false,
+            created: Timestamp::UNIX_EPOCH,
+            finalizers: vec![],
+            undo: None,
+            status: StatefulSetRestoreStatus::default(),
+            journal,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Journal {
     /// Nothing is planned, nothing is changed.

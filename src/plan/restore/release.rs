@@ -270,14 +270,9 @@ mod tests {
         let phase = Some(RestorePhase::Completed);
         let status = StatefulSetRestoreStatus { phase, undo_deadline, ..StatefulSetRestoreStatus::default() };
         let mut record = Record {
-            version: "1".into(),
-            uid: "uid".into(),
-            leaving: false,
-            created: Timestamp::UNIX_EPOCH,
             finalizers: vec![crate::api::FINALIZER.to_owned()],
-            undo: None,
             status,
-            journal: Journal::Ended(End::Completed, Some(Box::default())),
+            ..Record::of(Journal::Ended(End::Completed, Some(Box::default())))
         };
         change(&mut record);
         let (namespace, statefulset_namespace) = (namespace.to_owned(), theirs.to_owned());

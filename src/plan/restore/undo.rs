@@ -248,14 +248,9 @@ mod tests {
             let status =
                 StatefulSetRestoreStatus { last_request: Some(last.into()), ..StatefulSetRestoreStatus::default() };
             v.fold(Fact::Restore(Box::new(Sight::Record(Box::new(Record {
-                version: "1".into(),
-                uid: "uid".into(),
-                leaving: false,
-                created: Timestamp::UNIX_EPOCH,
-                finalizers: vec![],
                 undo: Some("refused".into()),
                 status,
-                journal,
+                ..Record::of(journal)
             })))));
             v.fold(Fact::Lease(Seen::Known(None)));
             next(&v, Timestamp::UNIX_EPOCH).unwrap()

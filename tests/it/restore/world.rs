@@ -5,6 +5,7 @@ mod blow;
 mod deed;
 mod excuse;
 mod nature;
+mod setting;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,33 +27,7 @@ pub use blow::Blow;
 use deed::Other;
 pub use excuse::Wrong;
 pub use nature::PULL;
-
-/// What kind of cluster it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Odd {
-    #[default]
-    Nothing,
-    /// Pod 1 is not Ready on the content that it has before the restore.
-    Sick,
-    /// No pod becomes Ready on restored content.
-    Broken,
-    /// Somebody writes the replicas back, again and again.
-    Rival,
-    /// whenScaled: Delete.
-    Scaled,
-    /// The first node that is tried cannot serve.
-    Far,
-    /// Of the pods on restored content one becomes Ready and another does not.
-    Half,
-    /// Somebody restores with rights of their own, and there are no policies: the fence fences nobody.
-    ByHand,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Setting {
-    pub strategy: Strategy,
-    pub odd: Odd,
-}
+pub use setting::{Odd, Setting};
 
 pub const PODS: u32 = 2;
 pub const TEMPLATES: [&str; 2] = ["data", "wal"];

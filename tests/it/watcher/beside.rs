@@ -26,8 +26,7 @@ fn events(server: &ApiServer) -> Vec<String> {
 
 /// With that Lease of the other installation, if it has one.
 fn start(lease: Option<&str>) -> ApiServer {
-    let (clock, case) = (clock(), Case::default());
-    let server = world(&case, clock);
+    let (server, clock) = undisturbed();
     server.act(|state| {
         state.store.create(&Key::new("namespaces", "", "old"), json!({ "metadata": {} }), false).unwrap();
         state.store.change(&shop::object(NAME), true, |object| object["status"] = json!({ "managedBy": OLD }));
@@ -36,8 +35,7 @@ fn start(lease: Option<&str>) -> ApiServer {
             state.store.create(&leader(), json!({ "metadata": {}, "spec": spec }), false).unwrap();
         }
     });
-    spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
-    spawn_local(watcher(server.clone(), wall(&case, clock), false));
+    at_work(&server, clock);
     server
 }
 

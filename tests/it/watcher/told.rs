@@ -20,10 +20,8 @@ fn a_spec_that_cannot_be_acted_on_says_so_until_it_is_mended() {
     const NAME: &str = "other";
     let rt = runtime();
     LocalSet::new().block_on(&rt, async {
-        let (clock, case) = (clock(), Case::default());
-        let server = world(&case, clock);
-        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
-        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        let (server, clock) = undisturbed();
+        at_work(&server, clock);
         let look = |schedule: Option<&str>| {
             server.act(|state| {
                 if let Some(schedule) = schedule {
@@ -72,10 +70,8 @@ fn a_last_schedule_time_that_cannot_be_true_is_not_gone_by() {
     const NAME: &str = "other";
     let rt = runtime();
     LocalSet::new().block_on(&rt, async {
-        let (clock, case) = (clock(), Case::default());
-        let server = world(&case, clock);
-        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
-        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        let (server, clock) = undisturbed();
+        at_work(&server, clock);
         for far in ["2099-01-01T00:00:00Z", "1999-01-01T00:00:00Z"] {
             sleep(Duration::from_secs(30)).await;
             let last = |store: &Store| text(&status(store, NAME), "/lastRun/slot").to_owned();
@@ -104,10 +100,8 @@ fn a_last_schedule_time_that_cannot_be_true_is_not_gone_by() {
 #[test]
 fn events_on_the_statefulset_bear_its_uid() {
     LocalSet::new().block_on(&runtime(), async {
-        let (clock, case) = (clock(), Case::default());
-        let server = world(&case, clock);
-        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
-        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        let (server, clock) = undisturbed();
+        at_work(&server, clock);
         sleep(Duration::from_secs(30)).await;
         let state = server.look();
         let set = state.store.get(&Key::new("statefulsets", shop::NAMESPACE, shop::SET)).unwrap();
@@ -128,10 +122,8 @@ fn waiting(server: &ApiServer, name: &str) -> (String, String) {
 fn what_is_suspended_says_so_while_it_is() {
     const NAME: &str = "other";
     LocalSet::new().block_on(&runtime(), async {
-        let (clock, case) = (clock(), Case::default());
-        let server = world(&case, clock);
-        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
-        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        let (server, clock) = undisturbed();
+        at_work(&server, clock);
         let suspend = |on: bool| {
             server.act(|state| {
                 state.store.change(&shop::object(NAME), false, |object| object["spec"]["suspend"] = on.into());
@@ -156,8 +148,7 @@ fn what_is_suspended_says_so_while_it_is() {
 #[test]
 fn a_job_that_waits_for_the_lock_names_who_holds_it() {
     LocalSet::new().block_on(&runtime(), async {
-        let (clock, case) = (clock(), Case::default());
-        let server = world(&case, clock);
+        let (server, clock) = undisturbed();
         let holder = "backup/shop/by-hand/laptop";
         let renewed = move |server: &ApiServer| {
             let now = format!("{:.6}", server.look().store.clock.now());
@@ -179,8 +170,7 @@ fn a_job_that_waits_for_the_lock_names_who_holds_it() {
                 renewed(&keeps);
             }
         });
-        spawn_local(Jobs::new(server.clone(), clock, BTreeMap::new()).control());
-        spawn_local(watcher(server.clone(), wall(&case, clock), false));
+        at_work(&server, clock);
         sleep(Duration::from_secs(40)).await;
         for (name, _) in SCHEDULES {
             assert_eq!(waiting(&server, name), ("True".into(), "LockHeld".into()), "{name}");
