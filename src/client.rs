@@ -4,9 +4,12 @@ mod proxy;
 
 use std::path::PathBuf;
 
+use kube::api::ListParams;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Client, Config};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Config, Resource};
+use serde::de::DeserializeOwned;
 use tower::util::MapResponseLayer;
 
 use crate::error::{Error, Result};
@@ -37,6 +40,26 @@ impl std::fmt::Debug for Connection {
             .field("in_pod", &self.in_pod)
             .finish_non_exhaustive()
     }
+}
+
+/// The objects of that namespace, or of all.
+pub fn within<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    namespace.map_or_else(|| Api::all(client.clone()), |name| Api::namespaced(client.clone(), name))
+}
+
+/// All of them that bear these labels.
+///
+/// # Errors
+/// What the API server says instead.
+pub async fn all<K>(api: Api<K>, labels: &str) -> Result<Vec<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let list = api.list(&ListParams::default().labels(labels)).await;
+    Ok(list.map_err(|error| Error::api("list", K::plural(&()), error))?.items)
 }
 
 /// A kubeconfig that is named wins over the pod's account, which wins over `~/.kube/config`.

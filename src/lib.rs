@@ -45,7 +45,7 @@
 //! | [`plan::catalog`] | runs as their snapshots tell them, for lists |
 //! | [`plan::restore`] | the story of a restore, its undo and its release: the rows with their requests, phases and stages; its journal, what only it looks at, and what holds in every stored state |
 //! | [`plan::restore::own`] | whose a claim or a volume is, where labels, names and even our status may be written by others |
-//! | `plan/restore/retry.rs`, `plan/restore/ending.rs` | what is Held because it was denied goes on; what is reserved in a namespace that goes is freed |
+//! | `plan/restore/retry.rs`, `plan/restore/ending.rs`, `plan/restore/close.rs` | what is Held because it was denied goes on; what is reserved in a namespace that goes is freed; what is over gives back marks, finalizer and lock |
 //! | [`plan::restore::lift`], [`run::lift`] | `doctor --lift-fence`: a Held restore ended as it stands, marks without an object taken off |
 //! | [`plan::restore::preview`] | the same before it is asked for: what would be done, and all that speaks against it |
 //! | [`plan::choose`], [`plan::preflight`] | which run is restored; every reason to refuse or to warn, all at once: a file each for the claims, the snapshots and their classes, class parameters, the StatefulSet's templates, the cluster |
@@ -75,7 +75,7 @@
 //! | `step/claim.rs`, `step/volume.rs`, `step/fence.rs` | what a restore does to claims, to volumes, to the StatefulSet and its pods: one idempotent effect each |
 //! | [`step::tell`] | Events, best effort |
 //! | `step/lock.rs`, `step/sign.rs`, [`step::record`], [`step::snapshot`] | one idempotent effect each, through [`step::call`], which audits it |
-//! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end; in `step/quiesce/answer.rs` what an answer tells of its beginning |
+//! | [`step::quiesce`] | the one that is not idempotent: a hook in a container, and what its connection tells of its end; in `step/quiesce/answer.rs` what an answer, or the last word of a connection, tells of it |
 //! | [`run`], [`run::file`], [`run::restore`] | the run-once role: find the object (or the file that stands for it), say who we are, drive the flow to its end |
 //! | [`run::handover`] | `doctor --take-over`: the proof that an installation is gone, and its objects given free |
 //! | [`watch`] | the resident role: lean watches ([`api::slim`]) → index → Jobs; leader election, metrics and health |

@@ -53,10 +53,7 @@ struct Scope {
 
 impl Scope {
     fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
-        match &self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        }
+        client::within(&self.client, self.namespace.as_deref())
     }
 
     async fn all<K>(&self) -> Result<Vec<K>>

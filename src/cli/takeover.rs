@@ -34,13 +34,14 @@ pub async fn report(global: &Global, client: &Client) -> Result<ExitCode> {
     let installs = handover::installs(client, global.namespace.as_deref()).await?;
     let proofs = prove(client, &installs).await?;
     let mut rows = vec![["INSTALLATION", "BACKUPS", "RESTORES", "WATCHER"].map(str::to_owned).to_vec()];
+    let place = global.namespace.as_ref().map(|namespace| format!(" -n {namespace}")).unwrap_or_default();
     let count = |all: &[Managed], kind: &str| all.iter().filter(|one| one.kind == kind).count().to_string();
     for (install, all) in &installs {
         let proof = install.as_ref().and_then(|install| proofs.iter().find(|(name, _)| name == install));
         let watcher = match proof {
             None => "none has seen them yet".to_owned(),
             Some((_, Proof::Lives(_))) => "runs".to_owned(),
-            Some((install, Proof::Gone)) => format!("gone: sts-backup doctor --take-over --install {install}"),
+            Some((install, Proof::Gone)) => format!("gone: sts-backup doctor{place} --take-over --install {install}"),
             Some((_, Proof::Hidden(why))) => format!("unknown: {why}"),
         };
         let name = install.clone().unwrap_or_else(|| "-".into());

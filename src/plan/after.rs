@@ -11,12 +11,9 @@ use super::noun::{Outcome, Refusal, Snap};
 use super::prune;
 use super::report;
 use super::roll::of_cut;
-use super::text::{escape, head};
+use super::text::said;
 use super::view::{Read, View};
 use crate::api::condition::Reason;
-
-/// Of what a driver says so many bytes in status.
-const SAID: usize = 1024;
 
 /// So many contents are watched at once: each watch is a connection. As one is heard of, the next has its place.
 const WATCHED: usize = 16;
@@ -57,7 +54,7 @@ pub fn complaint<'a>(
         if v.record()?.status.message.as_ref().is_some_and(is_told) {
             break;
         }
-        let error = escape(&head(error, SAID)).into_owned();
+        let error = said(error);
         let message =
             format!("{begins}{name}{goes_on}{error}. The driver may heal it yet: it is waited for until {by:.0}");
         return Ok(Ok(Backup::Write(Box::new(report::complains(v, message, now)?))));

@@ -225,7 +225,7 @@ pub fn is_same(pod: Option<&super::noun::Pod>, place: Option<&Place>) -> bool {
 fn execs<'a>(v: &'a View, f: &'a Freeze, which: Which) -> impl Iterator<Item = (Exec, &'a HookSpec)> {
     let hook = inherit::hooks(v, f).and_then(|hooks| hooks.get(which));
     let place = move |ordinal| match which {
-        Which::Pre => f.pods.iter().find(|place| place.ordinal == ordinal).cloned(),
+        Which::Pre => place::meant(f, ordinal).cloned(),
         Which::Post => place::thawed(v, f, ordinal),
     };
     let ordinals: std::collections::BTreeSet<u32> = f.pods.iter().map(|place| place.ordinal).collect();

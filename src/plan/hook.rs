@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::flow::{Lost, When};
 use super::name::{RunId, hex};
+use super::noun::Pod;
 
 /// Between two thaws of a pod whose pre hook may still be at work.
 const AGAIN: SignedDuration = SignedDuration::from_secs(10);
@@ -98,6 +99,15 @@ pub struct Place {
     pub container: String,
     pub container_id: String,
     pub restarts: i32,
+}
+
+impl Place {
+    /// The container of this name as it is in that pod now; none: it is not there, or has never been started.
+    pub fn in_pod(&self, pod: &Pod) -> Option<Place> {
+        let container = pod.containers.iter().find(|container| container.name == self.container)?;
+        let (container_id, restarts) = (container.id.clone()?, container.restarts);
+        Some(Place { uid: pod.uid.clone(), container_id, restarts, ..self.clone() })
+    }
 }
 
 /// One hook in one container.

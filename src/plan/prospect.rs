@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::journal::FREEZES;
 use super::name::RunId;
 use super::noun::Refusal;
 use super::prune;
@@ -41,7 +40,6 @@ struct Balk {
     run: RunId,
     /// Since the first one.
     since: Timestamp,
-    freezes: usize,
     refusal: Refusal,
 }
 
@@ -59,10 +57,8 @@ impl Prospect {
 
     /// Denied in the freeze of this run.
     pub fn balk(&mut self, run: RunId, at: Timestamp, refusal: Refusal) {
-        let before = self.balk.take();
-        let (since, freezes) = before.as_ref().map_or((at, 0), |before| (before.since, before.freezes));
-        let same = before.is_some_and(|before| before.run == run);
-        self.balk = Some(Balk { run, since, freezes: freezes + usize::from(!same), refusal });
+        let since = self.balk.as_ref().map_or(at, |before| before.since);
+        self.balk = Some(Balk { run, since, refusal });
         self.rights = Seen::Unknown;
     }
 
@@ -104,9 +100,6 @@ pub fn against(v: &View, covered: &[Covered], now: Timestamp) -> Result<Option<A
 /// What was denied in a freeze: it is not begun again before it is allowed.
 fn denied(v: &View, now: Timestamp) -> Result<Option<Against>, Read> {
     let Some(balk) = &v.prospect.balk else { return Ok(None) };
-    if balk.freezes >= FREEZES {
-        return Ok(Some(Against::For(balk.refusal.clone())));
-    }
     let (at, missing) = v.prospect.rights.get(Read::Rights)?;
     if missing.is_empty() {
         return Ok(None);

@@ -163,10 +163,10 @@ impl Scribe<'_> {
         let id = void.id;
         let message = match (&void.why, void.within(void.pause(), self.now)) {
             (Void::Interrupted(why), Some(until)) => {
-                let (pause, until) = (void.pause().as_secs(), until.strftime("%Y-%m-%dT%H:%M:%SZ"));
+                let pause = void.pause().as_secs();
                 let next = void.count.saturating_add(1);
                 format!(
-                    "Run {id} is void: {why}. Nothing is frozen now; its snapshots are deleted, and at {until}, after a \
+                    "Run {id} is void: {why}. Nothing is frozen now; its snapshots are deleted, and at {until:.0}, after a \
                      pause of {pause} s, the run begins again (try {next} of {FREEZES})"
                 )
             }

@@ -218,7 +218,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         }
         Journal::Idle if let Some(refusal) = breach(&v.want.restore.flaws) => close(v, End::Failed(refusal), now),
         // Who may not even look at the lock ends all the same.
-        _ if v.refused.is_some() && v.held.is_none() || v.mine()?.is_none() => begin::queue(v, record, now),
+        _ if v.refused.is_some() && v.to_release()?.is_none() || v.mine()?.is_none() => begin::queue(v, record, now),
         Journal::Held(run, refusal) if !record.leaving => retry::take_up(v, run, refusal, now),
         Journal::Idle => begin::begin(v, record, now),
         Journal::Open(run) | Journal::Held(run, _) => proceed(v, record, run, now),

@@ -54,6 +54,14 @@ fn escape_written(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|c| if bad(c) { escape(c) } else { c.to_string() }).collect())
 }
 
+/// Of what others say so many bytes, in status or in memory.
+pub const SAID: usize = 1024;
+
+/// What others said, bounded, as a sentence of ours may show it.
+pub fn said(text: &str) -> String {
+    escape(&head(text, SAID)).into_owned()
+}
+
 /// Its beginning, of at most so many bytes, with a sign that something is left out.
 pub fn head(text: &str, most: usize) -> Cow<'_, str> {
     const MORE: &str = "...";

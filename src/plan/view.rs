@@ -48,7 +48,7 @@ pub struct View {
     pub record: Seen<Record>,
     pub lease: Seen<Option<Lease>>,
     /// The epoch at which we held the Lease: what is known was seen under it.
-    pub(in crate::plan) held: Option<i64>,
+    held: Option<i64>,
     marked: Option<(String, Option<String>)>,
     target: Seen<Option<Target>>,
     grant: Seen<Vec<String>>,

@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::backup::StatefulSetBackup;
 use crate::api::restore::StatefulSetRestore;
-use crate::error::{Error, Result, or_absent, sentence};
+use crate::client::within;
+use crate::error::{Error, Result, or_absent};
 use crate::plan::launch::rival::{self, SILENT};
 use crate::step::record;
 
@@ -52,39 +53,46 @@ pub enum Proof {
 /// Where they cannot be listed.
 pub async fn installs(client: &Client, namespace: Option<&str>) -> Result<Installs> {
     let mut all = Installs::new();
-    list::<StatefulSetBackup>(client, namespace, &mut all, |object| object.status.as_ref()?.managed_by.clone()).await?;
-    list::<StatefulSetRestore>(client, namespace, &mut all, |object| object.status.as_ref()?.managed_by.clone())
-        .await?;
+    list::<StatefulSetBackup>(client, namespace, &mut all).await?;
+    list::<StatefulSetRestore>(client, namespace, &mut all).await?;
     Ok(all)
 }
 
-async fn list<K>(
-    client: &Client,
-    namespace: Option<&str>,
-    all: &mut Installs,
-    by: impl Fn(&K) -> Option<String>,
-) -> Result<()>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-{
-    let api: Api<K> = namespace.map_or_else(|| Api::all(client.clone()), |name| Api::namespaced(client.clone(), name));
+/// A kind whose objects a watcher takes.
+trait Taken: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug {
+    const KIND: &str;
+    /// status.managedBy, where it says something.
+    fn by(&self) -> Option<&String>;
+}
+
+impl Taken for StatefulSetBackup {
+    const KIND: &str = "StatefulSetBackup";
+    fn by(&self) -> Option<&String> {
+        self.status.as_ref()?.managed_by.as_ref().filter(|by| !by.is_empty())
+    }
+}
+
+impl Taken for StatefulSetRestore {
+    const KIND: &str = "StatefulSetRestore";
+    fn by(&self) -> Option<&String> {
+        self.status.as_ref()?.managed_by.as_ref().filter(|by| !by.is_empty())
+    }
+}
+
+async fn list<K: Taken>(client: &Client, namespace: Option<&str>, all: &mut Installs) -> Result<()> {
+    let api: Api<K> = within(client, namespace);
     let mut page = ListParams::default().limit(PAGE);
     loop {
         let found = api.list(&page).await.map_err(|error| Error::api("list", K::plural(&()).into_owned(), error))?;
         for object in &found.items {
             let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-            let by = by(object).filter(|by| !by.is_empty());
-            all.entry(by).or_default().push(Managed { kind: word::<K>(), namespace, name });
+            all.entry(object.by().cloned()).or_default().push(Managed { kind: K::KIND, namespace, name });
         }
         match found.metadata.continue_.filter(|more| !more.is_empty()) {
             Some(more) => page = page.continue_token(&more),
             None => return Ok(()),
         }
     }
-}
-
-fn word<K: Resource<DynamicType = ()>>() -> &'static str {
-    if K::kind(&()) == "StatefulSetBackup" { "StatefulSetBackup" } else { "StatefulSetRestore" }
 }
 
 /// Watches the Lease of the installation's watchers for as long as one may keep silent, and looks for its Deployment.
@@ -108,10 +116,8 @@ pub async fn prove(client: &Client, install: &str) -> Result<Proof> {
         match see(&api, &lease, &path).await? {
             Ok(seen) if seen == last => {}
             Ok(seen) if is_held(seen.as_ref()) => {
-                let how = format!("its watcher has just renewed {path}");
-                return Ok(Proof::Lives(format!(
-                    "{how}: uninstall it, or kubectl -n {namespace} scale deployment {deployment} --replicas=0"
-                )));
+                let first = first_stop(namespace, deployment);
+                return Ok(Proof::Lives(format!("its watcher has just renewed {path}: {first}")));
             }
             Ok(seen) => last = seen,
             Err(hidden) => return Ok(hidden),
@@ -140,6 +146,10 @@ fn is_held(seen: Option<&(Option<String>, Option<String>)>) -> bool {
     seen.is_some_and(|(holder, _)| holder.is_some())
 }
 
+fn first_stop(namespace: &str, deployment: &str) -> String {
+    format!("uninstall it, or kubectl -n {namespace} scale deployment {deployment} --replicas=0")
+}
+
 /// Nobody renews the Lease; whether somebody is still meant to.
 async fn wanted(client: &Client, (namespace, name): (&str, &str), leased: bool) -> Result<Proof> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
@@ -147,7 +157,7 @@ async fn wanted(client: &Client, (namespace, name): (&str, &str), leased: bool) 
         Ok(Some(found)) => {
             let replicas = found.spec.replicas.unwrap_or(1);
             let how = format!("Deployment {namespace}/{name} is there and wants {replicas} replicas");
-            let first = format!("uninstall it, or kubectl -n {namespace} scale deployment {name} --replicas=0");
+            let first = first_stop(namespace, name);
             Ok(if replicas > 0 { Proof::Lives(format!("{how}: {first}")) } else { Proof::Gone })
         }
         Ok(None) => Ok(Proof::Gone),
@@ -167,31 +177,23 @@ async fn wanted(client: &Client, (namespace, name): (&str, &str), leased: bool) 
 /// # Errors
 /// Where the write is refused, or comes too late each time.
 pub async fn release(client: &Client, install: &str, object: &Managed) -> Result<bool> {
-    if object.kind == "StatefulSetBackup" {
-        let by = |object: &StatefulSetBackup| object.status.as_ref()?.managed_by.clone();
-        return take(client, install, object, by).await;
+    if object.kind == StatefulSetBackup::KIND {
+        return take::<StatefulSetBackup>(client, install, object).await;
     }
-    let by = |object: &StatefulSetRestore| object.status.as_ref()?.managed_by.clone();
-    take(client, install, object, by).await
+    take::<StatefulSetRestore>(client, install, object).await
 }
 
-async fn take<K>(client: &Client, install: &str, object: &Managed, by: impl Fn(&K) -> Option<String>) -> Result<bool>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-{
+async fn take<K: Taken>(client: &Client, install: &str, object: &Managed) -> Result<bool> {
     let Managed { kind, namespace, name } = object;
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let path = format!("{kind} {namespace}/{name}");
     for _ in 0..TRIES {
         let found = or_absent(api.get(name).await).map_err(|error| Error::api("get", path.clone(), error))?;
-        let Some(found) = found.filter(|found| by(found).as_deref() == Some(install)) else { return Ok(false) };
+        let Some(found) = found.filter(|found| found.by().is_some_and(|by| by == install)) else { return Ok(false) };
         match record::unmanage(&api, &found).await {
             Ok(()) => return Ok(true),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => {
-                tracing::warn!(message = format!("{path}: {}", sentence(&error)));
-                return Err(Error::api("patch the status of", path, error));
-            }
+            Err(error) => return Err(Error::api("patch the status of", path, error)),
         }
     }
     Err(Error::Unanswered(format!("{path} was changed by others each time: try again")))

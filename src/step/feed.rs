@@ -1,5 +1,5 @@
-//! Watches that deliver facts while the planner waits. Each is opened when first waited on and kept, so nothing
-//! that happens between two waits is missed. A watch that fails is opened again; the planner's deadline bounds it. One
+//! Watches that deliver facts while the planner waits. Each is opened when first waited on and kept until a cut has told
+//! of itself, or until a pause in which nothing is waited on: so nothing that happens between two waits is missed. A watch that fails is opened again; the planner's deadline bounds it. One
 //! that is accepted and says nothing cannot be told from one with nothing to say: so now and then, but never in a freeze,
 //! we look for ourselves.
 
@@ -84,11 +84,14 @@ impl Feeds {
 
     async fn speak(&self, c: &Cluster, on: &[Feed]) -> Vec<Fact> {
         let mut open = self.open.lock().await;
-        // Whoever is not asked for a cut any more has told of it: its connection is another's.
-        open.retain(|feed, _| !matches!(feed, Feed::Cut(_)) || on.contains(feed));
-        // In a pause nobody listens. What a watch has told by then would come late, one at a time, and older than what is
-        // read after the pause: so it is opened anew, with a list.
-        open.retain(|feed, _| !on.is_empty() || matches!(feed, Feed::Hook(..)));
+        open.retain(|feed, _| match feed {
+            Feed::Hook(..) => true,
+            // Whoever is not asked for a cut any more has told of it: its connection is another's.
+            Feed::Cut(_) => on.contains(feed),
+            // In a pause nobody listens. What a watch has told by then would come late, one at a time, and older than what
+            // is read after the pause: so it is opened anew, with a list.
+            _ => !on.is_empty(),
+        });
         for feed in on {
             open.entry(feed.clone()).or_insert_with(|| start(c, feed));
         }

@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::cluster::Cluster;
 use super::lens::{quota, storage_class};
-use super::observe::{SAID, answered, get};
+use super::observe::{answered, get};
 use super::page::list;
 use super::source::{content, recorded, snapshot_class};
 use super::trim::{self, Keep};
@@ -28,7 +28,7 @@ use crate::plan::flow::{Step, Verb};
 use crate::plan::noun::{Denial, Refusal};
 use crate::plan::restore::Restore;
 use crate::plan::restore::sight::{Look, Peer, Quota, Sight};
-use crate::plan::text::head;
+use crate::plan::text::{SAID, head};
 use crate::plan::topology::Node;
 use crate::plan::view::Fact;
 
@@ -203,6 +203,19 @@ pub(super) async fn missing(c: &Cluster, verbs: BTreeSet<Verb>) -> Result<Vec<St
     Ok(missing?.into_iter().flatten().collect())
 }
 
+/// As the API server is asked whether somebody may do it. `namespace`: none for what lies in no namespace.
+pub fn attributes((group, resource, verb): Verb, namespace: Option<String>) -> ResourceAttributes {
+    let (kind, subresource) = resource.split_once('/').map_or((resource, None), |(kind, sub)| (kind, Some(sub)));
+    ResourceAttributes {
+        group: Some(group.to_owned()),
+        resource: Some(kind.to_owned()),
+        subresource: subresource.map(ToOwned::to_owned),
+        verb: Some(verb.to_owned()),
+        namespace,
+        ..ResourceAttributes::default()
+    }
+}
+
 /// None: we may.
 async fn may(c: &Cluster, (group, resource, verb): Verb) -> Result<Option<String>, Fault> {
     let namespace = match group {
@@ -210,17 +223,9 @@ async fn may(c: &Cluster, (group, resource, verb): Verb) -> Result<Option<String
         _ if ["persistentvolumes", "volumeattachments"].contains(&resource) => None,
         _ => Some(c.want.statefulset_namespace.clone()),
     };
-    let (kind, subresource) = resource.split_once('/').map_or((resource, None), |(kind, sub)| (kind, Some(sub)));
     let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(ResourceAttributes {
-                group: Some(group.to_owned()),
-                resource: Some(kind.to_owned()),
-                subresource: subresource.map(ToOwned::to_owned),
-                verb: Some(verb.to_owned()),
-                namespace: namespace.clone(),
-                ..ResourceAttributes::default()
-            }),
+            resource_attributes: Some(attributes((group, resource, verb), namespace.clone())),
             ..SelfSubjectAccessReviewSpec::default()
         },
         ..SelfSubjectAccessReview::default()

@@ -30,13 +30,11 @@ use crate::plan::guard::Guard;
 use crate::plan::member::{self, Standing};
 use crate::plan::noun::{Class, Pod, RETAIN, Snap, Want};
 use crate::plan::restore::sight::Quota;
-use crate::plan::text::head;
+use crate::plan::text::{SAID, head};
 use crate::plan::view::{Fact, Read, Seen};
 
 /// No token of ours has more characters.
 const TOKEN_MAX: usize = 64;
-/// Of what a driver says so many bytes.
-pub(super) const SAID: usize = 1024;
 
 /// What reading needs of a role.
 pub const VERBS: &[Verb] = &[

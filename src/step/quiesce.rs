@@ -243,10 +243,7 @@ async fn entered(api: &Api<Pod>, exec: &Exec, session: &Session) -> Option<Place
     if is_in(exec, Some(&pod), now) {
         return None;
     }
-    let pod = lens::pod(&pod, now);
-    let container = pod.containers.into_iter().find(|container| container.name == exec.place.container)?;
-    let (container_id, restarts) = (container.id?, container.restarts);
-    Some(Place { uid: pod.uid, container_id, restarts, ..exec.place.clone() })
+    exec.place.in_pod(&lens::pod(&pod, now))
 }
 
 /// Exec has no precondition: so the container is looked at right before.

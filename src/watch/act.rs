@@ -140,11 +140,11 @@ enum Fields<'a> {
 }
 
 impl Fields<'_> {
-    async fn write<K>(&self, state: &State, object: &Object, kind: &'static str) -> kube::Result<K>
+    async fn write<K>(&self, state: &State, object: &Object) -> kube::Result<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
-        let client = state.client.clone();
+        let (client, kind) = (state.client.clone(), object.kind());
         let path = format!("{}/{}/{}", kind.to_lowercase(), object.namespace, object.name);
         match self {
             Fields::Watched(fields) => {
@@ -161,12 +161,8 @@ impl Fields<'_> {
 async fn status(state: &State, object: &Object, fields: &Fields<'_>) -> Answer {
     let install = &state.settings.install;
     let reply = match &object.subject {
-        Subject::Backup(_) => {
-            fields.write(state, object, "StatefulSetBackup").await.map(|o| decode::backup(install, o))
-        }
-        Subject::Restore(_) => {
-            fields.write(state, object, "StatefulSetRestore").await.map(|o| decode::restore(install, o))
-        }
+        Subject::Backup(_) => fields.write(state, object).await.map(|o| decode::backup(install, o)),
+        Subject::Restore(_) => fields.write(state, object).await.map(|o| decode::restore(install, o)),
     };
     let found = match reply {
         Ok(found) => found.map(|(_, object)| Box::new(object)),

@@ -187,11 +187,9 @@ fn labels(object: &Object) -> String {
 
 /// Failed runs, by object and reason.
 fn failures(index: &Index) -> Vec<(String, String)> {
-    let of = |(uid, reason, count): (Uid, _, u64)| {
-        let entry = index.get(uid)?;
-        Some((format!("{{{},reason=\"{reason}\"}}", labels(&entry.object)), count.to_string()))
-    };
-    index.failures().filter_map(of).collect()
+    let known = index.failures().iter().filter_map(|(uid, all)| Some((labels(&index.get(*uid)?.object), all)));
+    let line = |of: &str, reason, count: &u64| (format!("{{{of},reason=\"{reason}\"}}"), count.to_string());
+    known.flat_map(|(of, all)| all.iter().map(move |(reason, count)| line(&of, reason, count))).collect()
 }
 
 fn common(state: &State) -> String {

@@ -3,16 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
-use kube::api::{ListParams, PostParams};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::api::PostParams;
+use kube::{Api, Client, ResourceExt};
 
-use super::needs::{Kind, Need, Right};
+use super::needs::{Kind, Need};
 use super::policies::{Line, some};
 use crate::api::GROUP;
+use crate::client::all;
 use crate::error::{Error, Result};
+use crate::plan::flow::Verb;
+use crate::step::look;
 
 /// An account or a group, and where it may change objects of which kinds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,9 +58,7 @@ impl Who {
         }
     }
 
-    fn review(&self, right: Right, place: Option<&String>) -> SubjectAccessReview {
-        let (group, resource, verb) = right;
-        let (resource, part) = resource.split_once('/').map_or((resource, None), |(all, part)| (all, Some(part)));
+    fn review(&self, right: Verb, place: Option<&String>) -> SubjectAccessReview {
         let (user, groups) = match self {
             Who::User(name) => (Some(name.clone()), vec!["system:authenticated".to_owned()]),
             Who::Group(name) => (None, vec![name.clone(), "system:authenticated".to_owned()]),
@@ -68,18 +68,10 @@ impl Who {
                 (Some(format!("system:serviceaccount:{namespace}:{name}")), groups)
             }
         };
-        let attributes = ResourceAttributes {
-            group: Some(group.into()),
-            resource: Some(resource.into()),
-            subresource: part.map(Into::into),
-            verb: Some(verb.into()),
-            namespace: place.cloned(),
-            ..ResourceAttributes::default()
-        };
         let spec = SubjectAccessReviewSpec {
             user,
             groups: Some(groups),
-            resource_attributes: Some(attributes),
+            resource_attributes: Some(look::attributes(right, place.cloned())),
             ..SubjectAccessReviewSpec::default()
         };
         SubjectAccessReview { spec, ..SubjectAccessReview::default() }
@@ -98,10 +90,10 @@ pub struct Authority {
 impl Authority {
     async fn read(client: &Client) -> Result<Authority> {
         Ok(Authority {
-            cluster_roles: list(client).await?,
-            roles: list(client).await?,
-            cluster_bindings: list(client).await?,
-            bindings: list(client).await?,
+            cluster_roles: all(Api::all(client.clone()), "").await?,
+            roles: all(Api::all(client.clone()), "").await?,
+            cluster_bindings: all(Api::all(client.clone()), "").await?,
+            bindings: all(Api::all(client.clone()), "").await?,
         })
     }
 
@@ -145,19 +137,11 @@ fn may_change(rules: &[PolicyRule], kind: Kind) -> bool {
     !is_trusted && ours.any(|rule| has(&rule.resources, &[kind.resource(), "*"]))
 }
 
-async fn list<K>(client: &Client) -> Result<Vec<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let list = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
-    Ok(list.map_err(|error| Error::api("list", K::plural(&()), error))?.items)
-}
-
 /// A line for each author and each right that he lacks.
 pub async fn lacking(client: &Client, needs: &[Need]) -> Result<Vec<Line>> {
     let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    let mut known: BTreeMap<(Who, Right, Option<String>), bool> = BTreeMap::new();
-    let mut lacks: BTreeMap<(Who, Right, Option<String>), BTreeSet<String>> = BTreeMap::new();
+    let mut known: BTreeMap<(Who, Verb, Option<String>), bool> = BTreeMap::new();
+    let mut lacks: BTreeMap<(Who, Verb, Option<String>), BTreeSet<String>> = BTreeMap::new();
     for (author, need) in asked(&Authority::read(client).await?, needs) {
         let key = (author.who.clone(), need.right, need.place.clone());
         if !known.contains_key(&key) {
@@ -185,7 +169,7 @@ pub fn asked<'a>(roles: &Authority, needs: &'a [Need]) -> Vec<(Author, &'a Need)
         .collect()
 }
 
-pub fn line(who: &Who, right: Right, place: Option<&str>, objects: &BTreeSet<String>) -> Line {
+pub fn line(who: &Who, right: Verb, place: Option<&str>, objects: &BTreeSet<String>) -> Line {
     let (_, resource, verb) = right;
     let place = place.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
     let (what, remedy) = (format!("{verb} {resource}{place}"), "grant it, or leave such changes to those who have it");

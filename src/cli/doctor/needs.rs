@@ -6,16 +6,15 @@ use super::policies::Line;
 use crate::api::annotation;
 use crate::api::backup::{DeletionPolicy, StatefulSetBackup};
 use crate::api::restore::StatefulSetRestore;
+use crate::api::shared::StatefulSetRef;
+use crate::plan::flow::Verb;
 
-/// A right: API group, resource (with its part), verb.
-pub type Right = (&'static str, &'static str, &'static str);
-
-const CREATE_SNAPSHOTS: Right = ("snapshot.storage.k8s.io", "volumesnapshots", "create");
-const DELETE_SNAPSHOTS: Right = ("snapshot.storage.k8s.io", "volumesnapshots", "delete");
-const PATCH_CONTENTS: Right = ("snapshot.storage.k8s.io", "volumesnapshotcontents", "patch");
-const EXEC: Right = ("", "pods/exec", "create");
-const DELETE_CLAIMS: Right = ("", "persistentvolumeclaims", "delete");
-const SCALE: Right = ("apps", "statefulsets/scale", "update");
+const CREATE_SNAPSHOTS: Verb = ("snapshot.storage.k8s.io", "volumesnapshots", "create");
+const DELETE_SNAPSHOTS: Verb = ("snapshot.storage.k8s.io", "volumesnapshots", "delete");
+const PATCH_CONTENTS: Verb = ("snapshot.storage.k8s.io", "volumesnapshotcontents", "patch");
+const EXEC: Verb = ("", "pods/exec", "create");
+const DELETE_CLAIMS: Verb = ("", "persistentvolumeclaims", "delete");
+const SCALE: Verb = ("apps", "statefulsets/scale", "update");
 
 /// Whose authors are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +39,7 @@ pub struct Need {
     /// Namespace and name of the object.
     pub namespace: String,
     pub name: String,
-    pub right: Right,
+    pub right: Verb,
     /// Where: the namespace of the StatefulSet; none for what lies in no namespace.
     pub place: Option<String>,
 }
@@ -53,24 +52,27 @@ pub fn of_backup(object: &StatefulSetBackup) -> Vec<Need> {
         || object.annotations().contains_key(annotation::ADOPT);
     let purges = spec.retention_policy.as_ref().is_some_and(|policy| policy.purge_retained == Some(true));
     let asked = [(true, CREATE_SNAPSHOTS), (hooks, EXEC), (deletes, DELETE_SNAPSHOTS), (purges, PATCH_CONTENTS)];
-    let target = spec.stateful_set_ref.namespace.clone().filter(|namespace| !namespace.is_empty());
-    needs(Kind::Backup, object, target, asked.into_iter().filter(|(asks, _)| *asks).map(|(_, right)| right))
+    needs(
+        Kind::Backup,
+        object,
+        &spec.stateful_set_ref,
+        asked.into_iter().filter(|(asks, _)| *asks).map(|(_, right)| right),
+    )
 }
 
 pub fn of_restore(object: &StatefulSetRestore) -> Vec<Need> {
-    let target = object.spec.stateful_set_ref.namespace.clone().filter(|namespace| !namespace.is_empty());
-    needs(Kind::Restore, object, target, [DELETE_CLAIMS, SCALE])
+    needs(Kind::Restore, object, &object.spec.stateful_set_ref, [DELETE_CLAIMS, SCALE])
 }
 
 fn needs(
     kind: Kind,
     object: &impl ResourceExt,
-    target: Option<String>,
-    rights: impl IntoIterator<Item = Right>,
+    of: &StatefulSetRef,
+    rights: impl IntoIterator<Item = Verb>,
 ) -> Vec<Need> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let target = target.unwrap_or_else(|| namespace.clone());
-    let need = |right: Right| Need {
+    let target = of.namespace_or(&namespace).to_owned();
+    let need = |right: Verb| Need {
         kind,
         namespace: namespace.clone(),
         name: name.clone(),
@@ -83,7 +85,7 @@ fn needs(
 /// What is refused of this object whoever sends it.
 pub fn refused(object: &StatefulSetBackup) -> Vec<Line> {
     let own = object.namespace().unwrap_or_default();
-    let foreign = object.spec.stateful_set_ref.namespace.as_ref().is_some_and(|ns| !ns.is_empty() && *ns != own);
+    let foreign = object.spec.stateful_set_ref.namespace_or(&own) != own;
     let deletes = foreign && object.spec.deletion_policy() == DeletionPolicy::Delete;
     let about = || format!("StatefulSetBackup {own}/{}", object.name_any());
     let crossing = deletes.then(|| {

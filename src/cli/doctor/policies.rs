@@ -8,10 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::authors;
 use super::needs::{self, Need};
@@ -20,9 +18,10 @@ use crate::api::restore::StatefulSetRestore;
 use crate::api::snapshot::VolumeSnapshot;
 use crate::api::{BACKUP_POLICY, FENCE_POLICY, LOCK_POLICY, MARKS_POLICY, RESTORE_POLICY, label};
 use crate::cli::output::{self, Output};
-use crate::client::Connection;
+use crate::client::{Connection, all, within};
 use crate::error::{Error, Result, or_absent, sentence};
 use crate::plan::guard::Guard;
+use crate::plan::member::Odd;
 use crate::plan::name;
 use crate::plan::noun::Want;
 use crate::plan::roll::Roll;
@@ -33,6 +32,8 @@ const POLICIES: [&str; 5] = [BACKUP_POLICY, RESTORE_POLICY, FENCE_POLICY, LOCK_P
 /// Those of an installation, which bear its name in front.
 const ACCOUNTS: [&str; 2] = ["volumes.backup.sts-backup.io", "jobs.backup.sts-backup.io"];
 const INSTALL: &str = "sts-backup generate policies | kubectl apply --server-side -f -, or helm upgrade";
+const INSTALL_OWN: &str =
+    "install the chart or manifests/install.yaml of this version, unless runs are made by hand only";
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -98,8 +99,8 @@ fn table(lines: &[Line]) -> String {
 /// Our own objects cannot be listed.
 pub async fn look(client: &Client, namespace: Option<&str>) -> Result<Vec<Line>> {
     let mut lines = standing(client).await;
-    let backups: Vec<StatefulSetBackup> = all(client, namespace, "").await?;
-    let restores: Vec<StatefulSetRestore> = all(client, namespace, "").await?;
+    let backups: Vec<StatefulSetBackup> = all(within(client, namespace), "").await?;
+    let restores: Vec<StatefulSetRestore> = all(within(client, namespace), "").await?;
     lines.extend(backups.iter().flat_map(needs::refused));
     lines.extend(restores.iter().filter_map(|restore| needs::invalid(restore, &restore.problems())));
     let needs: Vec<Need> =
@@ -112,18 +113,6 @@ pub async fn look(client: &Client, namespace: Option<&str>) -> Result<Vec<Line>>
 fn unseen(what: &str, error: &Error) -> Vec<Line> {
     let message = format!("were not looked at: {error}");
     vec![Line::warning(what, message, "run it with the rights of cluster-admin")]
-}
-
-async fn all<K>(client: &Client, namespace: Option<&str>, labels: &str) -> Result<Vec<K>>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let api: Api<K> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let list = api.list(&ListParams::default().labels(labels)).await;
-    Ok(list.map_err(|error| Error::api("list", K::plural(&()), error))?.items)
 }
 
 /// A line for each policy.
@@ -139,22 +128,22 @@ async fn standing(client: &Client) -> Vec<Line> {
         let policy = policies.iter().find(|policy| policy.name_any() == name);
         observe::guard_of(name, policy, bindings.iter().find(|binding| binding.name_any() == name))
     };
-    let mut lines: Vec<_> = POLICIES.iter().map(|name| line_of(name, &guard(name))).collect();
+    let mut lines: Vec<_> = POLICIES.iter().map(|name| line_of(name, &guard(name), INSTALL)).collect();
     for suffix in ACCOUNTS {
         let names: Vec<_> = policies.iter().map(ResourceExt::name_any).filter(|name| name.ends_with(suffix)).collect();
         // They bear no format: whatever there is belongs to the installation that has made it.
-        lines.extend(names.iter().map(|name| line_of(name, &Guard { outdated: false, ..guard(name) })));
+        let undated = |name: &str| Guard { outdated: false, ..guard(name) };
+        lines.extend(names.iter().map(|name| line_of(name, &undated(name), INSTALL_OWN)));
         if names.is_empty() {
             let (about, message) = (format!("ValidatingAdmissionPolicy {suffix}"), "no installation has one");
-            let remedy =
-                "install the chart or manifests/install.yaml of this version, unless runs are made by hand only";
-            lines.push(Line::warning(about, message, remedy));
+            lines.push(Line::warning(about, message, INSTALL_OWN));
         }
     }
     lines
 }
 
-fn line_of(name: &str, guard: &Guard) -> Line {
+/// `install`: what installs it.
+fn line_of(name: &str, guard: &Guard, install: &str) -> Line {
     let Some((about, what)) = guard.gap(name) else {
         return Line::new(Level::Ok, format!("ValidatingAdmissionPolicy {name}"), "stands and denies", None);
     };
@@ -162,13 +151,13 @@ fn line_of(name: &str, guard: &Guard) -> Line {
     if on_trial && !guard.outdated {
         Line::warning(about, what, "when no warning below is left: helm upgrade --set policies.actions='{Deny}'")
     } else {
-        Line::new(Level::Problem, about, what, Some(INSTALL))
+        Line::new(Level::Problem, about, what, Some(install))
     }
 }
 
 /// What the snapshots of each StatefulSet say of runs, and its lock Lease does not.
 async fn runs(client: &Client, namespace: Option<&str>) -> Result<Vec<Line>> {
-    let objects: Vec<VolumeSnapshot> = all(client, namespace, label::STATEFULSET).await?;
+    let objects: Vec<VolumeSnapshot> = all(within(client, namespace), label::STATEFULSET).await?;
     let mut sets: BTreeMap<(String, String), Vec<VolumeSnapshot>> = BTreeMap::new();
     for object in objects {
         let set = object.labels().get(label::STATEFULSET).cloned().unwrap_or_default();
@@ -212,10 +201,16 @@ fn off_record(about: &str, stock: &Stock, roll: Option<&Roll>) -> Vec<Line> {
     let remedy = "retention counts none of them; see sts-backup list runs, and delete what nobody of yours has made";
     let mut lines: Vec<_> =
         found.iter().map(|(why, runs)| Line::warning(about, format!("{} {why}", some(runs)), remedy)).collect();
-    let strangers: BTreeSet<_> = stock::strangers(stock).map(|(name, _)| name.clone()).collect();
+    let is_copy = |odd: Odd| odd == Odd::Marks;
+    let strangers: BTreeSet<_> =
+        stock::strangers(stock).filter(|(_, odd)| is_copy(*odd)).map(|(name, _)| name.clone()).collect();
     if !strangers.is_empty() {
         let message = format!("{} bear the labels of runs that they do not belong to", some(&strangers));
         lines.push(Line::warning(about, message, "they count for nothing; delete them, or take the labels off"));
+    }
+    for (name, odd) in stock::strangers(stock).filter(|(_, odd)| !is_copy(*odd)) {
+        let remedy = "it counts for nothing, and is restored only by its name";
+        lines.push(Line::warning(about, format!("VolumeSnapshot {name} {odd}"), remedy));
     }
     lines
 }

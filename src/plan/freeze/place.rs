@@ -6,16 +6,20 @@ use crate::plan::hook::{End, Place, Which};
 use crate::plan::journal::Freeze;
 use crate::plan::view::{Read, View};
 
-/// The container that the pre hook has frozen: the one that was meant, or the one that it strayed into.
+/// The container that the pre hook is meant for.
+pub fn meant(f: &Freeze, ordinal: u32) -> Option<&Place> {
+    f.pods.iter().find(|place| place.ordinal == ordinal)
+}
+
+/// The one that it has frozen: that which was meant, or the one that it strayed into.
 pub fn frozen<'a>(v: &'a View, f: &'a Freeze, ordinal: u32) -> Option<&'a Place> {
-    v.hooks.strayed(f.id, ordinal).or_else(|| f.pods.iter().find(|place| place.ordinal == ordinal))
+    v.hooks.strayed(f.id, ordinal).or_else(|| meant(f, ordinal))
 }
 
 /// The post hook's own container, where it is another one.
 fn other(f: &Freeze, ordinal: u32) -> Option<&Place> {
-    let mut of = f.pods.iter().filter(|place| place.ordinal == ordinal);
-    let first = of.next()?;
-    of.next_back().filter(|last| last.container != first.container)
+    let first = meant(f, ordinal)?;
+    f.pods.iter().rfind(|place| place.ordinal == ordinal).filter(|last| last.container != first.container)
 }
 
 /// The container that the post hook enters.
@@ -23,11 +27,7 @@ pub fn thawed(v: &View, f: &Freeze, ordinal: u32) -> Option<Place> {
     let frozen = frozen(v, f, ordinal)?;
     let Some(other) = other(f, ordinal) else { return Some(frozen.clone()) };
     let pod = v.proof(&other.pod).or_else(|_| v.pod(&other.pod)).ok().flatten();
-    let now = pod.filter(|pod| pod.uid == frozen.uid).and_then(|pod| {
-        let container = pod.containers.iter().find(|container| container.name == other.container)?;
-        let (container_id, restarts) = (container.id.clone()?, container.restarts);
-        Some(Place { uid: pod.uid.clone(), container_id, restarts, ..other.clone() })
-    });
+    let now = pod.filter(|pod| pod.uid == frozen.uid).and_then(|pod| other.in_pod(pod));
     Some(now.unwrap_or_else(|| other.clone()))
 }
 

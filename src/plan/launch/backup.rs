@@ -83,7 +83,7 @@ pub(super) fn decide(g: &Given, pace: &mut Pace, now: Now) -> Choice {
         return Choice::Act(What::Status(owned));
     }
     if let Some(open) = open {
-        let kin = format!("backup/{}/{}/", case.o.namespace, case.o.name);
+        let kin = case.o.kin();
         let question = case.question(&open, &kin);
         return Choice::turn(pace.take_over(&question, now.tick), || case.take_over(&open, g.wanting, now));
     }

@@ -70,6 +70,12 @@ impl Object {
         (self.statefulset_namespace.as_deref().unwrap_or(&self.namespace), &self.statefulset)
     }
 
+    /// What the name of each holder of a Lease that works for it begins with.
+    pub fn kin(&self) -> String {
+        let flow = if matches!(self.subject, Subject::Backup(_)) { "backup" } else { "restore" };
+        format!("{flow}/{}/{}/", self.namespace, self.name)
+    }
+
     pub fn kind(&self) -> &'static str {
         match self.subject {
             Subject::Backup(_) => "StatefulSetBackup",

@@ -77,7 +77,7 @@ impl Index {
             Some(known) => {
                 let failure = failure(&object).filter(|failed| self::failure(&known.object).as_ref() != Some(failed));
                 if let Some((_, _, reason)) = failure.filter(|_| self.is_complete()) {
-                    *self.failures.entry((uid, reason)).or_default() += 1;
+                    *self.failures.entry(uid).or_default().entry(reason).or_default() += 1;
                 }
                 news = leaves && known.object.leaving.is_none();
                 Entry { object, epoch: self.epoch, ..known }
@@ -122,7 +122,7 @@ impl Index {
         let (namespace, hold) = (entry.object.namespace.clone(), entry.hold);
         self.shares(&entry.object).pass(&namespace, hold, Hold::Nothing);
         self.touched.remove(&uid);
-        self.failures.retain(|(of, _), _| *of != uid);
+        self.failures.remove(&uid);
         self.going.remove(&(namespace.clone(), uid));
         self.rouse(&namespace);
         let (namespace, name) = entry.object.target();

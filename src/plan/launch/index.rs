@@ -50,7 +50,7 @@ pub struct Index {
     /// The epoch with which a feed's newest list began, and whether one has ended yet.
     pub(super) lists: BTreeMap<Feed, (u32, bool)>,
     pub(super) notes: Vec<Act>,
-    pub(super) failures: BTreeMap<(Uid, Reason), u64>,
+    pub(super) failures: BTreeMap<Uid, BTreeMap<Reason, u64>>,
 }
 
 /// What an object's turn is for.
@@ -292,8 +292,8 @@ impl Index {
     }
 
     /// Failed runs that this process has seen end.
-    pub fn failures(&self) -> impl Iterator<Item = (Uid, Reason, u64)> {
-        self.failures.iter().map(|((uid, reason), count)| (*uid, *reason, *count))
+    pub fn failures(&self) -> &BTreeMap<Uid, BTreeMap<Reason, u64>> {
+        &self.failures
     }
 }
 

@@ -36,7 +36,7 @@ impl Index {
         let why = match &entry.care.told {
             Some(told) => Some((told.why, told.message.to_string())),
             None if since.is_some_and(|since| now.tick >= since + TELL) => Some(self.why(&entry.object, barred)),
-            None => held(entry, now.tick).or_else(|| suspended(&entry.object)),
+            None => held(entry).or_else(|| suspended(&entry.object)),
         };
         let Some((why, message)) = why else {
             return told.map(|_| Box::new(Waiting { since: now.wall, why: None, message: "".into() }));
@@ -97,14 +97,14 @@ pub fn at_lock(entry: &mut Entry, choice: Choice, now: Now) -> Choice {
 impl Lock {
     /// It was looked at: a holder that works for the object itself is about to begin.
     pub fn saw(object: &Object, holder: Option<&str>, tick: Duration) -> Lock {
-        let kind = if matches!(object.subject, Subject::Backup(_)) { "backup" } else { "restore" };
-        let kin = format!("{kind}/{}/{}/", object.namespace, object.name);
+        let kin = object.kin();
         Lock { holder: holder.filter(|holder| !holder.starts_with(&kin)).map(Into::into), looked: Some(tick) }
     }
 }
 
-fn held(entry: &Entry, tick: Duration) -> Option<(Reason, String)> {
-    let holder = entry.lock.holder.as_ref().filter(|_| is_at_lock(entry, tick))?;
+/// [`at_lock`] has just forgotten the holder of a lock that is not waited for any more.
+fn held(entry: &Entry) -> Option<(Reason, String)> {
+    let holder = entry.lock.holder.as_ref()?;
     let (namespace, statefulset) = entry.object.target();
     let lock = format!("Lease {namespace}/{}", name::lease(statefulset));
     Some((Reason::LockHeld, format!("A run is due, and its Job waits for the lock, {lock}, which {holder} holds")))

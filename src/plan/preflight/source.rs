@@ -32,11 +32,7 @@ pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Re
         };
         state(source, &object, found);
         origin(v, key, source, &object, found);
-        let content = match &source.content {
-            Some(content) => v.restore.content(content)?,
-            None => None,
-        };
-        let Some(content) = content else {
+        let Some(content) = v.restore.content_of(name)? else {
             found.refuse(&object, "its VolumeSnapshotContent is gone", "choose another run");
             continue;
         };
@@ -128,8 +124,8 @@ fn size(v: &View, source: &Source, item: &Item, object: &str, found: &mut Findin
 /// The class is there, of the snapshot's driver, and makes the same volume under another claim name.
 fn class(v: &View, item: &Item, found: &mut Findings) -> Result<(), Read> {
     let object = format!("PersistentVolumeClaim {}/{}", v.want.statefulset_namespace, item.pvc);
-    let content = match item.snapshot.as_ref().and_then(|name| v.restore.sources().ok()?.get(name)?.content.as_ref()) {
-        Some(content) => v.restore.content(content)?,
+    let content = match &item.snapshot {
+        Some(snapshot) => v.restore.content_of(snapshot)?,
         None => None,
     };
     let name = item.manifest.storage_class_name.as_deref();
@@ -173,7 +169,7 @@ fn unclassed(name: Option<&str>) -> String {
 
 /// The new volume is made in another class than the claim has.
 fn another(v: &View, item: &Item, class: &StorageClass, object: &str, found: &mut Findings) -> Result<(), Read> {
-    let own = recorded(v, item)?.and_then(|claim| claim.storage_class_name.as_deref());
+    let own = recorded(v, &item.pvc, item.snapshot.as_ref())?.and_then(|claim| claim.storage_class_name.as_deref());
     if item.snapshot.is_none() || own == item.manifest.storage_class_name.as_deref() {
         return Ok(());
     }

@@ -15,11 +15,8 @@ use crate::plan::flow::{Exit, Feed, Next, Plan, end, wait};
 use crate::plan::name::{self, ClaimKey};
 use crate::plan::noun::{Open, Refusal};
 use crate::plan::preflight::{self, Finding, Severity, preflight};
-use crate::plan::text::{escape, head};
+use crate::plan::text::said;
 use crate::plan::view::{Read, View};
-
-/// Of what a Lease says of its holder so many bytes.
-const SAID: usize = 1024;
 
 pub fn begin(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
     let refuse = |refusal| close(v, End::Failed(refusal), now);
@@ -139,24 +136,19 @@ fn item(v: &View, key: &ClaimKey, snapshot: Option<&String>) -> Result<Item, Rea
     };
     let staged = snapshot.is_some() && v.want.restore.strategy != Strategy::InPlace;
     let staging = staged.then(|| staging(&v.want.uid, &pvc));
-    let item = Item { staging, manifest: RecordedClaim::default(), snapshot: snapshot.cloned(), old, pvc };
-    let manifest = recorded(v, &item)?.cloned().unwrap_or_default();
+    let manifest = recorded(v, &pvc, snapshot)?.cloned().unwrap_or_default();
     let manifest = match snapshot {
-        Some(name) => readable(v, &item.pvc, name, manifest)?,
+        Some(name) => readable(v, &pvc, name, manifest)?,
         None => manifest,
     };
-    Ok(Item { manifest, ..item })
+    Ok(Item { staging, manifest, snapshot: snapshot.cloned(), old, pvc })
 }
 
 /// In a class that can read the snapshot: of the driver that its content names. Where the claim's own is gone, or is of
 /// another driver by now, the first that can of those that the StatefulSet's template names, the default, and the others
 /// by name. Where none can the claim's own stays, and the preflight says so.
 fn readable(v: &View, pvc: &str, snapshot: &str, manifest: RecordedClaim) -> Result<RecordedClaim, Read> {
-    let content = match v.restore.sources()?.get(snapshot).and_then(|source| source.content.as_ref()) {
-        Some(content) => v.restore.content(content)?,
-        None => None,
-    };
-    let Some(content) = content else { return Ok(manifest) };
+    let Some(content) = v.restore.content_of(snapshot)? else { return Ok(manifest) };
     let reads = |class: &&StorageClass| class.provisioner == content.driver;
     if v.restore.storage_class(manifest.storage_class_name.as_deref())?.is_some_and(|class| reads(&class)) {
         return Ok(manifest);
@@ -168,8 +160,8 @@ fn readable(v: &View, pvc: &str, snapshot: &str, manifest: RecordedClaim) -> Res
 }
 
 /// The claim as it is, else as its snapshot records it.
-pub fn recorded<'a>(v: &'a View, item: &Item) -> Result<Option<&'a RecordedClaim>, Read> {
-    match (v.claims()?.get(&item.pvc), &item.snapshot) {
+pub fn recorded<'a>(v: &'a View, pvc: &str, snapshot: Option<&String>) -> Result<Option<&'a RecordedClaim>, Read> {
+    match (v.claims()?.get(pvc), snapshot) {
         (Some(claim), _) => Ok(Some(&claim.manifest)),
         (None, Some(name)) => v.restore.recorded(name),
         (None, None) => Ok(None),
@@ -225,7 +217,7 @@ fn waits_for(v: &View) -> Result<Option<String>, Read> {
     } else {
         return Ok(None);
     };
-    Ok(Some(escape(&head(&why, SAID)).into_owned()))
+    Ok(Some(said(&why)))
 }
 
 /// The lock is taken as soon as it is free and nobody's run is open.

@@ -34,15 +34,21 @@ pub fn free(v: &View, deed: &Deed, item: &Item, placed: &Placed, volume: &Volume
     })))
 }
 
-/// All that is reserved, of what the journal names.
-pub fn free_all(v: &View, deed: &Deed) -> Result<Vec<Restore>, Read> {
+/// What is reserved of these claims, of all that the journal names.
+pub fn free_of(v: &View, deed: &Deed, of: impl Fn(&Item) -> Result<bool, Read>) -> Result<Vec<Restore>, Read> {
     let mut batch = vec![];
     for (item, placed) in release::volumes(deed) {
-        if let Some(volume) = find(v, deed, item, placed)? {
+        if of(item)?
+            && let Some(volume) = find(v, deed, item, placed)?
+        {
             batch.extend(free(v, deed, item, placed, volume));
         }
     }
     Ok(batch)
+}
+
+pub fn free_all(v: &View, deed: &Deed) -> Result<Vec<Restore>, Read> {
+    free_of(v, deed, |_| Ok(true))
 }
 
 /// The swap comes to its end here: what is reserved is freed, and the rest is for whoever deletes the object. Where that

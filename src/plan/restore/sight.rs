@@ -317,6 +317,13 @@ impl Sights {
     pub fn content(&self, name: &str) -> Result<Option<&Content>, Read> {
         self.contents.get(name).map(Option::as_ref).ok_or_else(|| at(Look::Content(name.to_owned())))
     }
+    /// Of the snapshot of that name; none: neither is there, or has one.
+    pub fn content_of(&self, snapshot: &str) -> Result<Option<&Content>, Read> {
+        match self.sources()?.get(snapshot).and_then(|source| source.content.as_ref()) {
+            Some(content) => self.content(content),
+            None => Ok(None),
+        }
+    }
     /// Of all that will be asked for.
     pub fn handles(&self, asked: impl FnOnce() -> BTreeSet<String>) -> Result<&BTreeMap<String, usize>, Read> {
         match &self.handles {

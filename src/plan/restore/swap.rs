@@ -97,17 +97,13 @@ fn unbound(v: &View, item: &Item) -> Result<Refusal, Read> {
 /// Where somebody's claim has a name, what is reserved for that name is freed: it would bind to whatever claim comes after
 /// theirs.
 pub fn taken(v: &View, run: &Run) -> Result<Vec<Restore>, Read> {
-    let mut batch = vec![];
-    for (item, placed) in release::volumes(&run.deed) {
-        let Some(claim) = v.claims()?.get(&item.pvc).filter(|claim| !claim.leaving) else { continue };
-        if own::was(item, claim) || own::is_ours(v, run, item, claim)? {
-            continue;
-        }
-        if let Some(volume) = find(v, &run.deed, item, placed)? {
-            batch.extend(ending::free(v, &run.deed, item, placed, volume));
-        }
-    }
-    Ok(batch)
+    ending::free_of(v, &run.deed, |item| {
+        let claim = v.claims()?.get(&item.pvc).filter(|claim| !claim.leaving);
+        Ok(match claim {
+            Some(claim) => !own::was(item, claim) && !own::is_ours(v, run, item, claim)?,
+            None => false,
+        })
+    })
 }
 
 fn foreign(item: &Item) -> Place {

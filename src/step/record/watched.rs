@@ -1,5 +1,6 @@
-//! The watcher's two writes of a status, and the one by hand that lets another watcher have the object: what is due and what waits, which it owns throughout; and what it says of a spec
-//! that no run can begin with, which the runner's next status takes over.
+//! The watcher's two writes of a status: what is due and what waits, which it owns throughout; and what it says of a spec
+//! that no run can begin with, which the runner's next status takes over. Beside them the one by hand that lets another
+//! watcher have the object.
 
 use std::fmt::Debug;
 

@@ -183,12 +183,16 @@ async fn ready(hour: &Hour<'_>, shape: &Shape) {
     hour.until(&format!("the pods of {name}"), SETTLED, async || {
         let api = s.api::<k8s_openapi::api::apps::v1::StatefulSet>();
         let object = api.get(name).await.unwrap();
+        let strategy = object.spec.update_strategy.unwrap_or_default().rolling_update;
+        let partition = strategy.and_then(|strategy| strategy.partition).unwrap_or(0);
         let (wanted, status) = (object.spec.replicas, object.status.unwrap_or_default());
         if wanted != Some(replicas) && wanted != Some(0) {
             let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
             let _ = api.patch(name, &PatchParams::default(), &patch).await; // behind a fence it is refused
         }
-        let current = status.observed_generation == object.metadata.generation;
+        // While it is rolled out, a pod that is Ready may be the next to go.
+        let rolled = status.updated_replicas.unwrap_or(0) >= replicas - partition;
+        let current = rolled && status.observed_generation == object.metadata.generation;
         let pods = s.pods(name).await;
         let ready = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).count();
         let whole = current && wanted == Some(replicas) && ready == pods.len() && i32::try_from(ready) == Ok(replicas);

@@ -4,7 +4,7 @@ use super::*;
 use crate::cli::doctor::authors::{self, Author, Authority, Who};
 use crate::cli::doctor::needs::Kind;
 
-fn read<T: DeserializeOwned>(object: Value) -> T {
+fn read<T: serde::de::DeserializeOwned>(object: Value) -> T {
     serde_json::from_value(object).unwrap()
 }
 
@@ -129,7 +129,7 @@ fn policies(change: impl Fn(&mut Value)) -> Level {
     change(&mut both);
     let part = |part: &str| Some(both[part].clone()).filter(|part| !part.is_null());
     let (policy, binding) = (part("policy").map(read), part("binding").map(read));
-    line_of(name, &observe::guard_of(name, policy.as_ref(), binding.as_ref())).level
+    line_of(name, &observe::guard_of(name, policy.as_ref(), binding.as_ref()), INSTALL).level
 }
 
 #[test]
