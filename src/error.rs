@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::api::{LOCK_POLICY, MARKS_POLICY};
 use crate::plan::noun::Refusal;
 
 #[derive(Debug)]
@@ -52,13 +53,16 @@ pub fn is_definite(error: &kube::Error) -> bool {
 }
 
 /// A no that an API server says as well while it comes up, before it knows who may do what and which kinds there are:
-/// 401, 403, and a 404 that names no object. What admission or a quota has judged is none: they have understood it.
+/// 401, 403, and a 404 that names no object. What admission or a quota has judged is none: they have understood it. But
+/// the policies that ask for a right of whoever writes say no more than that the right is not there.
 pub fn may_pass(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
     let judged = ["denied the request", "denied request", "exceeded quota", "is being terminated"];
+    let asks = [LOCK_POLICY, MARKS_POLICY].map(|policy| format!("ValidatingAdmissionPolicy '{policy}'"));
+    let says = |say: &str| status.message.contains(say);
     match status.code {
         401 => true,
-        403 => !judged.iter().any(|say| status.message.contains(say)),
+        403 => !judged.iter().any(|say| says(say)) || asks.iter().any(|say| says(say)),
         404 => !is_absent(error),
         _ => false,
     }
@@ -144,6 +148,16 @@ mod tests {
             (of(404, "statefulsets.apps \"web\" not found", Some("web")), false, true),
             (of(403, "admission webhook \"x\" denied the request: no", None), false, false),
             (of(403, "ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no", None), false, false),
+            (
+                of(
+                    403,
+                    "ValidatingAdmissionPolicy 'marks.backup.sts-backup.io' with binding 'marks.backup.sts-backup.io' \
+                         denied request: its marks need the right to patch statefulsetrestores/status",
+                    None,
+                ),
+                true,
+                false,
+            ),
             (of(403, "exceeded quota: small, requested: 1, used: 1, limited: 1", None), false, false),
             (
                 of(403, "unable to create new content in namespace shop because it is being terminated", None),
