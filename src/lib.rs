@@ -55,7 +55,7 @@
 //! | [`plan::retention`] | which runs a policy keeps, and by which rules |
 //! | [`plan::member`] | which snapshots belong to a run: marks are claims, checked against name, source and age |
 //! | [`plan::roll`] | the record of sealed runs on the Lease, without which none lets another go |
-//! | [`plan::stock`] | the runs of a `StatefulSet` as their snapshots tell them: whose, and in which state |
+//! | [`plan::known`] | things of the cluster, each decoded once and judged once: `Snapshot`; `Run`, its state, and why it is not complete |
 //! | [`plan::prune`] | retention as the last part of a backup: what is deleted next, and what stands in the way |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
 //! | [`plan::job`] | the Job of a run, whole; its name is a function of what it is for |
@@ -70,7 +70,7 @@
 //! | [`step::observe`], `step/lens.rs`, [`step::feed`] | one read, one request, facts; what a core object says; watches that deliver facts while the planner waits |
 //! | [`step::clock`] | the wall clock, read once and carried on by the monotonic one |
 //! | [`step::stock`] | what retention reads |
-//! | [`step::look`], `step/source.rs` | what only a restore looks at: one look, facts; what snapshots say of themselves |
+//! | [`step::look`] | what only a restore looks at: one look, facts |
 //! | `step/page.rs`, `step/trim.rs`, `api/meta.rs` | lists, an object at a time, and what is kept of each: a run's memory does not grow with what others write into theirs |
 //! | `step/claim.rs`, `step/volume.rs`, `step/fence.rs` | what a restore does to claims, to volumes, to the StatefulSet and its pods: one idempotent effect each |
 //! | [`step::tell`] | Events, best effort |

@@ -20,7 +20,8 @@ use crate::api::restore::{RestorePhase, StatefulSetRestore};
 use crate::api::snapshot::VolumeSnapshot;
 use crate::client;
 use crate::error::{Error, Result};
-use crate::plan::catalog::{self, Maker, Origin, Run};
+use crate::plan::catalog::{self, Origin, Run};
+use crate::plan::known::Maker;
 
 #[derive(Args, Debug)]
 pub struct List {
@@ -284,8 +285,13 @@ pub fn runs(found: &Found, sight: &Sight) -> String {
         "KEPT BY",
     ];
     let odd = |run: &Run| {
-        let message = run.message.as_ref().filter(|_| run.origin == Some(Origin::Foreign))?;
-        Some(format!("VolumeSnapshot {}/{} {message}\n", run.namespace, run.snapshots.join(",")))
+        let (namespace, message) = (&run.namespace, run.message.as_ref()?);
+        Some(match (&run.id, run.origin) {
+            (Some(id), None | Some(Origin::Orphaned)) => {
+                format!("run {id} of StatefulSet {namespace}/{} is not complete: {message}\n", run.stateful_set)
+            }
+            _ => format!("VolumeSnapshot {namespace}/{} {message}\n", run.snapshots.join(",")),
+        })
     };
     table(&head, found.runs.iter().map(row), sight) + &found.runs.iter().filter_map(odd).collect::<String>()
 }

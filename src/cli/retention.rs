@@ -8,8 +8,8 @@ use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use serde::{Deserialize, Serialize};
 
 use super::output::{self, Output};
@@ -19,14 +19,13 @@ use crate::api::snapshot::VolumeSnapshot;
 use crate::api::{annotation, label};
 use crate::client;
 use crate::error::{Error, Result, sentence};
+use crate::plan::known::{self, Owner, Record, Snapshot, Snapshots, State, snapshot};
 use crate::plan::name;
 use crate::plan::noun::Want;
 use crate::plan::retention::{Fate, Rule, Run, retain};
 use crate::plan::roll::{self, Roll};
-use crate::plan::stock::{self, Owner, State};
 use crate::run;
 use crate::step::lock;
-use crate::step::stock::stock;
 
 #[derive(Args, Debug)]
 pub struct Retention {
@@ -137,55 +136,50 @@ async fn from_cluster(global: &Global, policy: StatefulSetBackup) -> Result<Foun
     let of = ListParams::default().labels(&format!("{}={statefulset}", label::STATEFULSET));
     let path = format!("VolumeSnapshots of StatefulSet {namespace}/{statefulset}");
     let objects = api.list(&of).await.map_err(|error| Error::api("list", path, error))?;
-    let stock = stock(&objects.items, Timestamp::now());
+    let all: Snapshots = objects.items.iter().map(|one| (one.name_any(), Snapshot::of(one))).collect();
     let leases: Api<Lease> = Api::namespaced(connection.client.clone(), namespace);
+    let sealed = || roll::sealed(&all, |_, _| true);
     let (roll, remark) = match leases.get_opt(&name::lease(statefulset)).await {
         // Before the first record the next backup puts on record what is sealed.
-        Ok(lease) => (lease.as_ref().and_then(lock::roll).unwrap_or_else(|| sealed(&stock)), None),
+        Ok(lease) => (lease.as_ref().and_then(lock::roll).unwrap_or_else(sealed), None),
         Err(error) => {
             let remark = format!("which runs are on record cannot be read ({}): all are counted", sentence(&error));
-            (sealed(&stock), Some(remark))
+            (sealed(), Some(remark))
         }
     };
-    let mut found = sort(&stock, &roll, &want);
+    let mut found = sort(&all, &roll, &want);
     found.remarks.extend(remark);
     Ok(found)
 }
 
-/// Every run that says on all of its snapshots that it is proved.
-fn sealed(stock: &stock::Stock) -> Roll {
-    let snaps = stock.iter().filter_map(|(name, piece)| Some((name.clone(), piece.snap.clone()?)));
-    roll::sealed(&snaps.collect(), |_, _| true)
-}
-
 /// Those of the policy, and a word about what else is there.
-fn sort(stock: &stock::Stock, roll: &Roll, want: &Want) -> Found {
+fn sort(all: &Snapshots, roll: &Roll, want: &Want) -> Found {
     let mut found = Found::default();
     let (mut orphaned, mut imported): (Vec<String>, usize) = (vec![], 0);
-    for run in stock::runs(stock, roll, want) {
-        match run.owner {
+    for run in known::runs(all, Some(roll)) {
+        match run.maker.owner(want) {
             Owner::Own => {
                 let id = run.id.to_string();
-                imported += usize::from(run.record == stock::Record::Imported);
-                if run.state == State::Complete && run.pieces.iter().any(|(_, piece)| !piece.pins.is_empty()) {
+                imported += usize::from(run.record == Record::Imported);
+                if run.state == State::Complete && run.snapshots.iter().any(|(_, one)| !one.pins.is_empty()) {
                     found.pinned.insert(id.clone());
                 }
-                let Run { cut, complete, claims, .. } = run.run(&want.statefulset);
+                let Run { cut, complete, claims, .. } = run.counted(&want.statefulset);
                 found.runs.push(Run { id, cut, complete, claims });
             }
             Owner::Orphaned => orphaned.push(format!(
                 "run {} is orphaned (of a former {}, uid {}): left alone, unless the object has the annotation {}: {}",
                 run.id,
-                run.policy.name,
-                run.policy.uid,
+                run.maker.name,
+                run.maker.uid,
                 annotation::ADOPT,
-                run.policy.uid
+                run.maker.uid
             )),
             Owner::Foreign => {}
         }
     }
-    let legacy = stock.values().filter(|piece| piece.run.is_none() && piece.stranger.is_none()).count();
-    let strangers = stock::strangers(stock).count();
+    let legacy = all.values().filter(|one| one.run.is_none() && one.stranger.is_none()).count();
+    let strangers = snapshot::strangers(all).count();
     found.remarks = orphaned;
     if imported > 0 {
         found.remarks.push(format!(

@@ -1,18 +1,18 @@
 //! Runs as their snapshots tell them, for people and scripts: neither the object that made them nor the claims nor
 //! the StatefulSet need exist any more. Nothing is decided here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::member::{self, Odd, Standing, standing};
+use super::known::{self, Maker, Snapshot, Snapshots, State};
+use super::member::Odd;
 use super::retention;
 use crate::api::backup::RetentionPolicy;
 use crate::api::snapshot::VolumeSnapshot;
-use crate::api::{annotation, label};
 
 /// All snapshots of one id, one object and one StatefulSet.
 #[derive(Serialize, Debug, Clone, PartialEq)]
@@ -34,7 +34,7 @@ pub struct Run {
     pub snapshots: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
-    /// Why it is foreign, as the end of a sentence that begins with its name.
+    /// Why it is not complete; of what is foreign, as the end of a sentence that begins with its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// From the first cut to the last.
@@ -62,86 +62,79 @@ pub enum Origin {
     Foreign,
 }
 
-/// The object that made a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Maker {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-}
-
 /// The runs, newest first. Snapshots that are none of ours are left out.
 pub fn runs<'a>(snapshots: impl IntoIterator<Item = &'a VolumeSnapshot>) -> Vec<Run> {
-    let mut groups: BTreeMap<_, Vec<&VolumeSnapshot>> = BTreeMap::new();
-    for snapshot in snapshots {
-        let of = |key| snapshot.labels().get(key).cloned();
-        let (Some(statefulset), Some(policy)) = (of(label::STATEFULSET), of(label::POLICY)) else { continue };
-        let namespace = snapshot.namespace().unwrap_or_default();
-        // A stranger stands for itself, under the id that it bears.
-        let standing = standing(snapshot);
-        let id = of(label::RUN).filter(|_| standing != Standing::Unmarked);
-        let alone = standing.run().is_none().then(|| snapshot.name_any());
-        let maker = Maker {
-            namespace: of(label::POLICY_NAMESPACE).unwrap_or_else(|| namespace.clone()),
-            name: policy,
-            uid: of(label::POLICY_UID).unwrap_or_default(),
-        };
-        groups.entry((namespace, statefulset, maker, id, alone)).or_default().push(snapshot);
+    let mut sets: BTreeMap<(String, String), Snapshots> = BTreeMap::new();
+    for object in snapshots {
+        let (namespace, snapshot) = (object.namespace().unwrap_or_default(), Snapshot::of(object));
+        let Some(set) = snapshot.statefulset.clone().filter(|_| !snapshot.maker.name.is_empty()) else { continue };
+        sets.entry((namespace, set)).or_default().insert(object.name_any(), snapshot);
     }
-    let run =
-        |((namespace, stateful_set, maker, id, alone), group): ((_, _, _, _, Option<String>), Vec<&VolumeSnapshot>)| {
-            let odd =
-                group.iter().find_map(|one| if let Standing::Stranger(odd) = standing(one) { Some(odd) } else { None });
-            let run = run(namespace, stateful_set, maker, id, group);
-            match (alone, &run.id) {
-                (Some(_), Some(_)) => {
-                    // Of what was made again the annotation is another's.
-                    let cut_time = if let Some(Odd::Cut(_, cut)) = odd { Some(cut) } else { run.cut_time };
-                    let message = odd.map(|odd| odd.to_string());
-                    Run { origin: Some(Origin::Foreign), complete: false, cut_time, message, ..run }
-                }
-                _ => run,
-            }
-        };
-    let mut runs: Vec<Run> = groups.into_iter().map(run).collect();
+    let mut runs: Vec<Run> = sets.iter().flat_map(|((namespace, set), all)| of_set(namespace, set, all)).collect();
     let age = |run: &Run| (run.cut_time, run.id.clone());
     runs.sort_by_key(|run| std::cmp::Reverse(age(run)));
     runs
 }
 
-fn run(namespace: String, stateful_set: String, maker: Maker, id: Option<String>, all: Vec<&VolumeSnapshot>) -> Run {
-    let see = |one: &&VolumeSnapshot| {
-        let created = one.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (standing(one).claim(), created.unwrap_or_default())
+fn of_set(namespace: &str, set: &str, all: &Snapshots) -> Vec<Run> {
+    let run = |run: &known::Run| Run {
+        id: Some(run.id.to_string()),
+        complete: run.state == State::Complete,
+        message: run.why.as_ref().map(|refusal| refusal.message.clone()),
+        ..row(namespace, set, run.maker, &run.snapshots)
     };
-    let first = all.iter().min_by_key(|one| see(one).1);
-    let size = first.and_then(|one| one.annotations().get(annotation::RUN_SIZE)?.parse().ok());
-    let mut all = member::of_run(all, size.filter(|_| id.is_some()), None, see);
-    all.sort_by_key(|one| (ordinal(one), one.name_any()));
-    let cuts: Vec<_> = all.iter().filter_map(|one| cut(one)).collect();
+    // A stranger stands for itself, under the id that it bears; and so does what was made before there were runs.
+    let alone = |(name, one): (&String, &Snapshot)| {
+        if one.run.is_some() {
+            return None;
+        }
+        let row = row(namespace, set, &one.maker, &[(name, one)]);
+        Some(match &one.stranger {
+            None => Run { origin: Some(Origin::Legacy), ..row },
+            Some((id, odd)) => Run {
+                id: Some(id.clone()),
+                // Of what was made again the annotation is another's.
+                cut_time: if let Odd::Cut(_, cut) = odd { Some(*cut) } else { row.cut_time },
+                origin: Some(Origin::Foreign),
+                message: Some(odd.to_string()),
+                ..row
+            },
+        })
+    };
+    known::runs(all, None).iter().map(run).chain(all.iter().filter_map(alone)).collect()
+}
+
+/// What can be said of any snapshots.
+fn row(namespace: &str, set: &str, maker: &Maker, all: &[(&String, &Snapshot)]) -> Run {
+    let mut all = all.to_vec();
+    all.sort_by_key(|(name, one)| (one.claim.as_ref().map(|claim| claim.ordinal), *name));
+    let of = |see: fn(&Snapshot) -> Option<String>| all.iter().filter_map(|(_, one)| see(one)).collect();
+    let cuts: Vec<_> = all.iter().filter_map(|(_, one)| one.instant()).collect();
     let (first, last) = (cuts.iter().min(), cuts.iter().max());
-    let claims = all.iter().filter_map(|one| one.spec.source.persistent_volume_claim_name.clone());
-    let size = |one: &&VolumeSnapshot| Some(one.status.as_ref()?.restore_size.as_ref()?.0.clone());
+    let mut maker = maker.clone();
+    if maker.namespace.is_empty() {
+        namespace.clone_into(&mut maker.namespace);
+    }
     Run {
+        id: None,
         policy: if maker.namespace == namespace {
             maker.name.clone()
         } else {
             format!("{}/{}", maker.namespace, maker.name)
         },
+        namespace: namespace.to_owned(),
+        stateful_set: set.to_owned(),
         cut_time: last.copied(),
-        complete: id.is_some() && is_complete(&all),
-        consistency: all.iter().find_map(|one| one.annotations().get(annotation::CONSISTENCY).cloned()),
-        claims: claims.collect(),
+        complete: false,
+        consistency: all.iter().find_map(|(_, one)| one.consistency).map(|word| word.to_string()),
+        claims: of(|one| one.pvc.clone()),
         kept_by: vec![],
-        created: all.iter().filter_map(|one| Some(one.metadata.creation_timestamp.as_ref()?.0)).min(),
-        snapshots: all.iter().map(|one| one.name_any()).collect(),
-        origin: id.is_none().then_some(Origin::Legacy),
+        snapshots: all.iter().map(|(name, _)| (*name).clone()).collect(),
+        origin: None,
         message: None,
         skew: first.zip(last).map(|(first, last)| last.duration_since(*first)),
-        sizes: all.iter().filter_map(size).collect(),
-        namespace,
-        stateful_set,
-        id,
+        sizes: of(|one| one.restore_size.clone()),
+        created: all.iter().map(|(_, one)| one.created).min(),
         maker,
     }
 }
@@ -159,37 +152,12 @@ pub fn hold(runs: &mut [&mut Run], policy: Option<&RetentionPolicy>, zone: &Time
     }
 }
 
-/// As many as it says, of one epoch of the lock, each cut for certain, ready, and not on its way out.
-fn is_complete(all: &[&VolumeSnapshot]) -> bool {
-    let note = |one: &VolumeSnapshot, key| one.annotations().get(key).cloned();
-    let words = |key| all.iter().map(|one| note(one, key)).collect::<BTreeSet<_>>();
-    let is_whole = |one: &&VolumeSnapshot| {
-        let ready = one.status.as_ref().and_then(|status| status.ready_to_use) == Some(true);
-        ready && one.metadata.deletion_timestamp.is_none() && note(one, annotation::CUT).is_some()
-    };
-    let size = words(annotation::RUN_SIZE).pop_first().flatten().and_then(|size| size.parse().ok());
-    size == Some(all.len())
-        && words(annotation::RUN_SIZE).len() == 1
-        && words(annotation::TRANSITIONS).len() == 1
-        && all.iter().all(is_whole)
-}
-
-fn ordinal(one: &VolumeSnapshot) -> u32 {
-    one.labels().get(label::ORDINAL).and_then(|text| text.parse().ok()).unwrap_or_default()
-}
-
-/// As the snapshot says itself, to the nanosecond; else as the driver's answer has it.
-fn cut(one: &VolumeSnapshot) -> Option<Timestamp> {
-    let noted = one.annotations().get(annotation::CUT).and_then(|text| text.parse().ok());
-    let noted = noted.and_then(|ns: i128| Timestamp::from_nanosecond(ns).ok());
-    noted.or_else(|| Some(one.status.as_ref()?.creation_time.as_ref()?.0))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::{annotation, label};
 
     /// A snapshot of run `id` (none: a legacy one) by `nightly` on `web`, cut `ms` milliseconds into the second.
     pub(crate) fn snapshot(id: Option<&str>, ordinal: u32, ms: i64) -> VolumeSnapshot {

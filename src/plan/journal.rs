@@ -5,10 +5,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::hook::{HookSpec, Pair, Place};
+use super::known::{self, Owner, Snapshots, State};
 use super::name::RunId;
 use super::noun::{Holder, Open, Outcome, Refusal, Want};
 use super::roll::{Entry, Roll};
-use super::stock::{self, Owner, State, Stock, Stocked};
 use crate::api::backup::{LastRun, StatefulSetBackupStatus};
 use crate::api::condition::Reason;
 use crate::api::shared::{self, Consistency, FrozenPod, Intent, IntentPhase, RecordedHook, RunStatus};
@@ -174,33 +174,33 @@ fn open(run: &RunStatus) -> Option<Journal> {
 /// A mark may have been written by others: it tells of a freeze and of nothing else, and never with what to thaw it.
 pub fn recover(
     open: Option<&Open>,
-    stock: &Stock,
+    snapshots: &Snapshots,
     roll: &Roll,
     want: &Want,
     now: Timestamp,
 ) -> StatefulSetBackupStatus {
     let marked = open.filter(|open| open.is_of(want)).and_then(|open| frozen_run(open.journal.as_deref()?));
     let run = marked.or_else(|| {
-        let ours = |run: &Stocked| run.owner == Owner::Own && run.policy.uid == want.uid;
-        let newest = stock::runs(stock, roll, want).into_iter().rfind(ours)?;
-        let (sealed, first) = (newest.snaps().filter(|snap| snap.sealed).count(), newest.snaps().next()?);
-        let id = newest.id;
-        let journal = match newest.state {
+        let ours = |run: &known::Run| run.maker.owner(want) == Owner::Own && run.maker.uid == want.uid;
+        let newest = known::runs(snapshots, Some(roll)).into_iter().rfind(ours)?;
+        let (_, first) = newest.snapshots.first()?;
+        let (id, epoch, size) = (newest.id, first.epoch?, first.size?);
+        let journal = match (newest.state, newest.record) {
             // It was proved, and died before it said so on all of its snapshots.
-            State::Complete | State::Uploading if newest.record == stock::Record::Own && sealed < first.size => {
+            (State::Complete | State::Uploading, known::Record::Own) | (State::Sealing, known::Record::None)
+                if newest.sealed() < newest.snapshots.len() =>
+            {
                 let entry = roll.entry(&want.uid, id).cloned();
-                let frozen = entry.as_ref().is_some_and(|entry| entry.frozen);
-                let consistency = if frozen { Consistency::Frozen } else { Consistency::CrashPerVolume };
-                Journal::Cut(Cut { id, epoch: first.epoch, since: now, size: first.size, consistency, entry })
+                let consistency = match &entry {
+                    Some(entry) if entry.frozen => Consistency::Frozen,
+                    Some(_) => Consistency::CrashPerVolume,
+                    None => newest.consistency(),
+                };
+                Journal::Cut(Cut { id, epoch, since: now, size, consistency, entry })
             }
-            State::Broken if sealed == 0 && newest.record == stock::Record::None => {
-                let (epoch, since) = (first.epoch, newest.snaps().map(|snap| snap.created).max().unwrap_or(now));
+            (State::Broken, known::Record::None) if newest.sealed() == 0 => {
+                let since = newest.snapshots.iter().map(|(_, one)| one.created).max().unwrap_or(now);
                 Journal::Void(Voided { id, epoch, since, count: 1, why: Void::Interrupted(INTERRUPTED.to_owned()) })
-            }
-            State::Sealing => {
-                let consistency = newest.consistency();
-                let entry = roll.entry(&want.uid, id).cloned();
-                Journal::Cut(Cut { id, epoch: first.epoch, since: now, size: first.size, consistency, entry })
             }
             _ => return None,
         };

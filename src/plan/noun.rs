@@ -192,17 +192,6 @@ pub const RETAIN: &str = "Retain";
 /// The volume goes with its claim.
 pub const DELETE: &str = "Delete";
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Class {
-    pub name: String,
-    pub driver: String,
-    pub is_default: bool,
-    /// The driver reports before it cuts: thaw only when the snapshot is ready.
-    pub thaw_at_ready: bool,
-    /// Contents made with it have deletionPolicy Retain.
-    pub retains: bool,
-}
-
 /// A `VolumeSnapshot` that carries our labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snap {

@@ -11,12 +11,11 @@ use super::backup::{Backup, CALL};
 use super::flow::Next;
 use super::guard;
 use super::journal::Cut;
+use super::known::{self, Content, Owner, Record, Snapshot, Snapshots, State, snapshot};
 use super::member::Odd;
 use super::name::{self, RunId};
 use super::noun::{Keep, Refusal};
 use super::retention::{Fate, Run, Verdict, retain};
-use super::roll::Roll;
-use super::stock::{self, Owner, Piece, Record, State, Stock, Stocked};
 use super::view::{Read, Seen, View};
 use crate::api::{FILE_UID, LOCK_POLICY, MARKS_POLICY, annotation};
 
@@ -44,21 +43,10 @@ pub struct Purge {
     pub snapshot: String,
 }
 
-/// A `VolumeSnapshotContent`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Content {
-    pub uid: String,
-    pub version: String,
-    /// The uid of the `VolumeSnapshot` that it says it belongs to.
-    pub snapshot: Option<String>,
-    /// deletionPolicy is Retain: what the storage holds would stay behind.
-    pub retains: bool,
-}
-
 /// What retention alone has to know. A definite no is knowledge here, and no refusal of the run.
 #[derive(Debug, Clone, Default)]
 pub struct Pruning {
-    stock: Seen<Result<Stock, Refusal>>,
+    stock: Seen<Result<Snapshots, Refusal>>,
     contents: BTreeMap<String, Result<Option<Content>, Refusal>>,
     /// The uids of the restores that have not ended.
     restores: Seen<Result<BTreeSet<String>, Refusal>>,
@@ -69,11 +57,11 @@ pub struct Pruning {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
-    Stock(Seen<Result<Stock, Refusal>>),
+    Stock(Seen<Result<Snapshots, Refusal>>),
     Content(String, Result<Option<Content>, Refusal>),
     Restores(Result<BTreeSet<String>, Refusal>),
     /// The deletion of the snapshot of this name was accepted: what is left of it.
-    Dropped(String, RunId, Option<Box<Piece>>),
+    Dropped(String, RunId, Option<Box<Snapshot>>),
     /// What was tried for the deletion of this snapshot came to nothing, and why where that is known.
     Failed(String, Option<Refusal>),
 }
@@ -88,7 +76,7 @@ impl Pruning {
                 self.dropped.insert(run);
                 if let Seen::Known(Ok(stock)) = &mut self.stock {
                     match left {
-                        Some(piece) => drop(stock.insert(name, *piece)),
+                        Some(left) => drop(stock.insert(name, *left)),
                         None => drop(stock.remove(&name)),
                     }
                 }
@@ -113,7 +101,8 @@ impl Pruning {
         }
     }
 
-    fn stock(&self) -> Result<Result<&Stock, &Refusal>, Read> {
+    /// All snapshots of the `StatefulSet`.
+    pub fn stock(&self) -> Result<Result<&Snapshots, &Refusal>, Read> {
         self.stock.get(Read::Stock).map(Result::as_ref)
     }
     fn content(&self, name: &str) -> Result<Result<Option<&Content>, &Refusal>, Read> {
@@ -127,7 +116,7 @@ impl Pruning {
 
 /// A run that is to go, and why.
 struct Doomed<'a> {
-    run: Stocked<'a>,
+    run: known::Run<'a>,
     why: String,
 }
 
@@ -143,8 +132,8 @@ pub fn prune(v: &View, cut: &Cut, now: Timestamp) -> Result<Option<Next<Backup>>
 }
 
 /// Every snapshot of the run that is there; but first its contents, where what they hold would stay behind.
-fn deletion(v: &View, run: &Stocked, why: &str) -> Result<Vec<Backup>, Read> {
-    let there: Vec<_> = run.pieces.iter().filter(|(_, piece)| piece.leaving.is_none()).collect();
+fn deletion(v: &View, run: &known::Run, why: &str) -> Result<Vec<Backup>, Read> {
+    let there: Vec<_> = run.snapshots.iter().filter(|(_, piece)| piece.leaving.is_none()).collect();
     let mut purge = vec![];
     for (name, piece) in &there {
         let Some(of) = &piece.content else { continue };
@@ -156,7 +145,7 @@ fn deletion(v: &View, run: &Stocked, why: &str) -> Result<Vec<Backup>, Read> {
             purge.push(Backup::Purge(Purge { content, uid, version, snapshot }));
         }
     }
-    let delete = |(name, piece): &&(&String, &Piece)| {
+    let delete = |(name, piece): &&(&String, &Snapshot)| {
         let (name, uid, version) = ((*name).clone(), piece.uid.clone(), piece.version.clone());
         Backup::Prune(Prune { name, uid, version, run: run.id, why: why.to_owned() })
     };
@@ -178,26 +167,24 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
             return Ok(Err(format!("{}: {}", refusal.reason, refusal.message)));
         }
     }
-    let none = Roll::default();
-    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref()).unwrap_or(&none);
-    let own: Vec<_> = stock::runs(stock, roll, &v.want).into_iter().filter(|run| run.owner == Owner::Own).collect();
+    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref());
+    let own: Vec<_> =
+        known::runs(stock, roll).into_iter().filter(|run| run.maker.owner(&v.want) == Owner::Own).collect();
     // Ages are counted from this run's own creation, by the API server's clock.
     let now = match own.iter().find(|run| run.id == id && run.state == State::Complete) {
-        Some(run) if run.record == Record::Own => run.cut(),
+        Some(run) if run.record == Record::Own => run.created(),
         Some(_) => return Ok(Err(format!("run {id} is not on record on Lease {}", name::lease(&v.want.statefulset)))),
         None => return Ok(Err(format!("run {id} is not complete any more"))),
     };
     let unwanted = unwanted(&own, &v.want.statefulset, |runs| retain(runs, Some(&keep.policy), now, zone));
     let mut doomed = vec![];
     for run in own {
-        let there = run.pieces.iter().filter(|(_, piece)| piece.leaving.is_none()).count();
+        let there = run.staying();
         let why = match run.state {
             State::Complete if unwanted.contains(&run.id) => format!("no rule keeps it ({})", rules(keep)),
             // A later one may be under way. An earlier one is over, or this run would not have begun. What says that it
             // was proved and is not on record may be anybody's: it stays.
-            State::Broken
-                if run.id < id && there > 0 && (run.record != Record::None || run.snaps().all(|snap| !snap.sealed)) =>
-            {
+            State::Broken if run.id < id && there > 0 && (run.record != Record::None || run.sealed() == 0) => {
                 format!("it is partial: {there} snapshots of it are there")
             }
             _ => continue,
@@ -214,10 +201,9 @@ pub fn would_go(v: &View, claims: BTreeSet<String>, now: Timestamp) -> Result<Ve
         return Ok(vec![]);
     };
     let Ok(stock) = v.prune.stock()? else { return Ok(vec![]) };
-    let none = Roll::default();
-    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref()).unwrap_or(&none);
-    let own = stock::runs(stock, roll, &v.want).into_iter().filter(|run| run.owner == Owner::Own);
-    let mut runs: Vec<_> = own.map(|run| run.run(&v.want.statefulset)).collect();
+    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref());
+    let own = known::runs(stock, roll).into_iter().filter(|run| run.maker.owner(&v.want) == Owner::Own);
+    let mut runs: Vec<_> = own.map(|run| run.counted(&v.want.statefulset)).collect();
     let new = runs.iter().map(|run| run.id).max();
     runs.push(Run { id: RunId::after(new, now), cut: now, complete: true, claims });
     let verdicts = retain(&runs, Some(&keep.policy), now, zone).into_iter();
@@ -229,7 +215,7 @@ pub fn would_go(v: &View, claims: BTreeSet<String>, now: Timestamp) -> Result<Ve
 /// What the rules let go. What was imported is judged alone among those that are known: it pushes out nothing, not even its
 /// like.
 fn unwanted(
-    own: &[Stocked],
+    own: &[known::Run],
     statefulset: &str,
     judge: impl Fn(&[Run<RunId>]) -> Vec<Verdict<RunId>>,
 ) -> BTreeSet<RunId> {
@@ -237,7 +223,7 @@ fn unwanted(
         let verdicts = judge(runs).into_iter().filter(|verdict| verdict.fate == Fate::Prune);
         verdicts.map(|verdict| verdict.id).collect()
     };
-    let mut runs: Vec<_> = own.iter().map(|run| run.run(statefulset)).collect();
+    let mut runs: Vec<_> = own.iter().map(|run| run.counted(statefulset)).collect();
     let mut all = pruned(&runs);
     for (at, run) in own.iter().enumerate() {
         if run.record == Record::Imported && run.state == State::Complete {
@@ -256,8 +242,8 @@ fn rules(keep: &Keep) -> String {
 }
 
 /// What keeps an unwanted run from going.
-fn hindrance(v: &View, keep: &Keep, run: &Stocked) -> Result<Option<String>, Read> {
-    let pins: BTreeSet<_> = run.pieces.iter().flat_map(|(_, piece)| &piece.pins).collect();
+fn hindrance(v: &View, keep: &Keep, run: &known::Run) -> Result<Option<String>, Read> {
+    let pins: BTreeSet<_> = run.snapshots.iter().flat_map(|(_, piece)| &piece.pins).collect();
     if !pins.is_empty() {
         match v.prune.restores()? {
             Ok(open) => {
@@ -273,7 +259,7 @@ fn hindrance(v: &View, keep: &Keep, run: &Stocked) -> Result<Option<String>, Rea
             }
         }
     }
-    for (name, piece) in run.pieces.iter().filter(|(_, piece)| piece.leaving.is_none()) {
+    for (name, piece) in run.snapshots.iter().filter(|(_, piece)| piece.leaving.is_none()) {
         if let Some((tries, why)) = v.prune.tries.get(*name)
             && (*tries >= TRIES || why.is_some())
         {
@@ -288,7 +274,7 @@ fn hindrance(v: &View, keep: &Keep, run: &Stocked) -> Result<Option<String>, Rea
 }
 
 /// The storage's snapshot would stay behind, and the policy does not say that it may be purged.
-fn retained(v: &View, keep: &Keep, piece: &Piece) -> Result<Option<String>, Read> {
+fn retained(v: &View, keep: &Keep, piece: &Snapshot) -> Result<Option<String>, Read> {
     let purge = keep.policy.purge_retained == Some(true);
     let Some(name) = &piece.content else { return Ok(None) };
     let retains = match v.prune.content(name)? {
@@ -333,15 +319,15 @@ pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
     if let Seen::Known(Ok(stock)) = &v.prune.stock {
         remarks.extend(orphaned(v, stock));
         let alone = "it is left alone, and restored only by its name";
-        let copies = stock::strangers(stock).filter(|(_, odd)| *odd == Odd::Marks).map(|(name, _)| name);
+        let copies = snapshot::strangers(stock).filter(|(_, odd)| *odd == Odd::Marks).map(|(name, _)| name);
         remarks.extend(first(copies).map(|names| format!("VolumeSnapshot {names} {}: {alone}", Odd::Marks)));
-        let mut again = stock::strangers(stock).filter(|(_, odd)| *odd != Odd::Marks);
+        let mut again = snapshot::strangers(stock).filter(|(_, odd)| *odd != Odd::Marks);
         if let Some((name, odd)) = again.next() {
             let more = again.count();
             let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
             remarks.push(format!("VolumeSnapshot {name}{more} {odd}: {alone}"));
         }
-        remarks.extend(first(stock::overdue(stock).map(|(name, _)| name)).map(|names| {
+        remarks.extend(first(snapshot::overdue(stock).map(|(name, _)| name)).map(|names| {
             format!(
                 "VolumeSnapshot {names} has been Terminating for over 10 minutes: look at its finalizers and at what was \
                  restored from it"
@@ -352,11 +338,11 @@ pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
 }
 
 /// Runs of former objects of our name, which retention leaves alone: by whose they were.
-fn orphaned(v: &View, stock: &Stock) -> Vec<String> {
+fn orphaned(v: &View, stock: &Snapshots) -> Vec<String> {
     let mut all: BTreeMap<&str, BTreeSet<RunId>> = BTreeMap::new();
-    for piece in stock.values().filter(|piece| piece.stranger.is_none() && piece.policy.uid != FILE_UID) {
-        if let Some(run) = piece.run.filter(|_| piece.policy.owner(&v.want) == Owner::Orphaned) {
-            all.entry(&piece.policy.uid).or_default().insert(run);
+    for piece in stock.values().filter(|piece| piece.stranger.is_none() && piece.maker.uid != FILE_UID) {
+        if let Some(run) = piece.run.filter(|_| piece.maker.owner(&v.want) == Owner::Orphaned) {
+            all.entry(&piece.maker.uid).or_default().insert(run);
         }
     }
     let word = |(uid, runs): (&str, BTreeSet<RunId>)| {

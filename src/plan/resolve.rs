@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::hook::{HookSpec, Place};
 use super::journal::Journal;
+use super::known::SnapshotClass;
 use super::name::ClaimKey;
-use super::noun::{Claim, Class, Pod, Refusal, Target};
+use super::noun::{Claim, Pod, Refusal, Target};
 use super::view::{Read, View};
 use crate::api::condition::Reason;
 
@@ -16,7 +17,7 @@ pub struct Covered<'a> {
     pub key: ClaimKey,
     pub pvc: &'a str,
     pub claim: &'a Claim,
-    pub class: &'a Class,
+    pub class: &'a SnapshotClass,
 }
 
 /// The claims of the run in the order of their ordinals, or why there can be no run.
@@ -137,7 +138,7 @@ fn cover<'a>(v: &'a View, pvc: &str, key: ClaimKey) -> Result<Result<Covered<'a>
 }
 
 /// The class that is named, or the default one **of the claim's own driver**.
-fn class<'a>(v: &View, classes: &'a [Class], pvc: &str, driver: &str) -> Result<&'a Class, Refusal> {
+fn class<'a>(v: &View, classes: &'a [SnapshotClass], pvc: &str, driver: &str) -> Result<&'a SnapshotClass, Refusal> {
     let refuse = |message: String| Err(Refusal::new(Reason::NoSnapshotClass, message));
     if let Some(name) = &v.want.backup.class {
         return match classes.iter().find(|class| class.name == *name) {

@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::journal::Cut;
+use super::known::{self, Snapshots, State};
 use super::member;
 use super::name::{ClaimKey, RunId, hex};
-use super::noun::{Snap, Snaps};
+use super::noun::Snap;
 use super::view::{Read, View};
 use crate::api::shared::Outcome;
 
@@ -68,7 +69,10 @@ pub fn enroll(v: &View, cut: &Cut) -> Result<Option<Enroll>, Read> {
     let known = |run: RunId| remembers(v, run);
     let mut roll = match &lease.roll {
         Some(roll) => roll.clone(),
-        None => sealed(snaps, |uid, run| uid == v.want.uid && known(run)),
+        None => match v.prune.stock()? {
+            Ok(all) => sealed(all, |uid, run| uid == v.want.uid && known(run)),
+            Err(_) => Roll::default(),
+        },
     };
     let there: BTreeSet<(&str, RunId)> = snaps.values().map(|snap| (snap.policy_uid.as_str(), snap.run)).collect();
     // What is newer than this run may have been made since the snapshots were seen.
@@ -101,21 +105,13 @@ pub fn of_cut<'a>(v: &'a View, cut: &Cut) -> Result<Vec<(&'a String, &'a Snap)>,
     Ok(if replaced { vec![] } else { run })
 }
 
-/// Every run that is whole, of one freeze, and says on all of its snapshots that it is proved; as imported, unless `is_known`.
-pub fn sealed(snaps: &Snaps, is_known: impl Fn(&str, RunId) -> bool) -> Roll {
-    let mut runs: BTreeMap<(&str, RunId), Vec<&Snap>> = BTreeMap::new();
-    for snap in snaps.values() {
-        runs.entry((&snap.policy_uid, snap.run)).or_default().push(snap);
-    }
+/// Every run that is whole and says on all of its snapshots that it is proved; as imported, unless `is_known`.
+pub fn sealed(all: &Snapshots, is_known: impl Fn(&str, RunId) -> bool) -> Roll {
     let mut roll = Roll::default();
-    for ((uid, run), all) in runs {
-        let size = all.iter().map(|snap| (snap.created, snap.size)).min().map(|(_, size)| size);
-        let all = member::of_run(all, size, None, |snap| (Some(snap.claim.clone()), snap.created));
-        let claims: BTreeSet<_> = all.iter().map(|snap| &snap.claim).collect();
-        let fits = |snap: &&Snap| snap.sealed && !snap.leaving && Some(snap.size) == size && snap.epoch == all[0].epoch;
-        if Some(claims.len()) == size && Some(all.len()) == size && all.iter().all(fits) {
-            roll.put(uid, run, Entry { imported: !is_known(uid, run), ..Entry::of(all) });
-        }
+    for run in known::runs(all, None).iter().filter(|run| matches!(run.state, State::Complete | State::Uploading)) {
+        let uids = run.snapshots.iter().map(|(_, one)| one.uid.as_str());
+        let (uid, imported) = (&run.maker.uid, !is_known(&run.maker.uid, run.id));
+        roll.put(uid, run.id, Entry { imported, ..Entry::new(run.claims(), uids) });
     }
     roll
 }

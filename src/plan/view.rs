@@ -14,9 +14,10 @@ pub use self::fact::{Fact, Read};
 use super::guard::Guard;
 use super::hook::History;
 use super::journal::{Journal, Record};
+use super::known::SnapshotClass;
 use super::member;
 use super::name::RunId;
-use super::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
+use super::noun::{Claim, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume, Want};
 use super::prospect::Prospect;
 use super::prune::Pruning;
 use super::restore::sight::{Look, Sights};
@@ -58,7 +59,7 @@ pub struct View {
     pub hooks: History,
     claims: Seen<BTreeMap<String, Claim>>,
     volumes: BTreeMap<String, Option<Volume>>,
-    classes: Seen<Vec<Class>>,
+    classes: Seen<Vec<SnapshotClass>>,
     snaps: Seen<Snaps>,
     /// All pods of the namespace.
     roster: Seen<BTreeMap<String, Pod>>,
@@ -234,6 +235,7 @@ impl View {
 
     /// Keeps what an older sight of the same object knows better: since when it fails, and that it was cut.
     fn fold_snap(&mut self, name: String, snap: Option<Snap>, before: Option<&Snap>) {
+        self.prune.stale(&Read::Stock);
         let Some(mut snap) = snap else {
             if let Seen::Known(snaps) = &mut self.snaps {
                 snaps.remove(&name);
@@ -336,7 +338,7 @@ impl View {
     pub fn volume(&self, name: &str) -> Result<Option<&Volume>, Read> {
         self.volumes.get(name).map(Option::as_ref).ok_or_else(|| Read::Volume(name.to_owned()))
     }
-    pub fn classes(&self) -> Result<&[Class], Read> {
+    pub fn classes(&self) -> Result<&[SnapshotClass], Read> {
         self.classes.get(Read::Classes).map(Vec::as_slice)
     }
     pub fn snaps(&self) -> Result<&Snaps, Read> {

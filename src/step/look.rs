@@ -16,15 +16,16 @@ use super::cluster::Cluster;
 use super::lens::{quota, storage_class};
 use super::observe::{answered, get};
 use super::page::list;
-use super::source::{content, recorded, snapshot_class};
 use super::trim::{self, Keep};
 use super::{Fault, call, claim, fence, record};
 use crate::api::condition::Reason;
 use crate::api::label;
 use crate::api::lean::{PersistentVolume, Pod, Restore as Other, VolumeAttachment};
 use crate::api::restore::RestorePhase;
-use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use crate::plan::flow::{Step, Verb};
+use crate::plan::known::Content;
+use crate::plan::known::snapshot::recorded;
 use crate::plan::noun::{Denial, Refusal};
 use crate::plan::restore::Restore;
 use crate::plan::restore::sight::{Look, Peer, Quota, Sight};
@@ -77,18 +78,13 @@ pub async fn look(c: &Cluster, look: &Look) -> Result<Vec<Fact>, Fault> {
         Look::Content(name) => {
             let api: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
             let found = get(&api, name, &format!("volumesnapshotcontent/{name}")).await?;
-            Sight::Content(name.clone(), found.as_ref().map(content))
+            Sight::Content(name.clone(), found.as_ref().map(Content::of))
         }
         Look::Handles(asked) => Sight::Handles(handles(c, asked).await?),
         Look::StorageClasses => {
             let api: Api<StorageClassObject> = Api::all(c.client.clone());
             let kept = |object| Some(storage_class(&object));
             Sight::StorageClasses(list(&api, everywhere(), "storageclasses", kept).await?)
-        }
-        Look::SnapshotClasses => {
-            let api: Api<VolumeSnapshotClass> = Api::all(c.client.clone());
-            let kept = |object| Some(snapshot_class(&object));
-            Sight::SnapshotClasses(list(&api, everywhere(), "volumesnapshotclasses", kept).await?)
         }
         Look::Nodes => Sight::Nodes(nodes(c).await?),
         Look::Quotas => Sight::Quotas(quotas(c).await?),

@@ -15,7 +15,6 @@ pub mod quiesce;
 pub mod record;
 mod sign;
 pub mod snapshot;
-mod source;
 pub mod stock;
 pub mod tell;
 mod trim;

@@ -1,7 +1,7 @@
 //! One read, one GET or LIST, facts. An object that does not exist is a fact; a request that failed is not one.
 //! What only a restore looks at stands in `step/look.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
@@ -21,20 +21,16 @@ use super::page::list;
 use super::trim::Keep;
 use super::{Fault, look, record, stock};
 use crate::api::lean::{PersistentVolume, PersistentVolumeClaim, StatefulSet};
-use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotError};
-use crate::api::{FORMAT, POLICY_FORMAT, annotation, label, lean};
+use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotClass};
+use crate::api::{POLICY_FORMAT, annotation, label, lean};
 use crate::error::{or_absent, sentence};
 use crate::plan::backup::Backup;
 use crate::plan::flow::{Row, Step, Verb};
 use crate::plan::guard::Guard;
-use crate::plan::member::{self, Standing};
-use crate::plan::noun::{Class, Pod, RETAIN, Snap, Want};
+use crate::plan::known::{Snapshot, SnapshotClass};
+use crate::plan::noun::{Pod, Snap, Want};
 use crate::plan::restore::sight::Quota;
-use crate::plan::text::{SAID, head};
 use crate::plan::view::{Fact, Read, Seen};
-
-/// No token of ours has more characters.
-const TOKEN_MAX: usize = 64;
 
 /// What reading needs of a role.
 pub const VERBS: &[Verb] = &[
@@ -89,7 +85,7 @@ pub async fn read(c: &Cluster, read: &Read) -> Result<Vec<Fact>, Fault> {
         }
         Read::Classes => {
             let api: Api<VolumeSnapshotClass> = Api::all(c.client.clone());
-            let kept = |object| Some(class(&object));
+            let kept = |object| Some(SnapshotClass::of(&object));
             Fact::Classes(list(&api, ListParams::default(), "volumesnapshotclasses", kept).await?)
         }
         Read::Snaps => {
@@ -195,47 +191,8 @@ async fn pod_of(c: &Cluster, name: &str) -> Result<Option<Pod>, Fault> {
     Ok(get(&api, name, &format!("pod/{namespace}/{name}")).await?.as_ref().map(|object| pod(object, c.clock.now())))
 }
 
-fn class(object: &VolumeSnapshotClass) -> Class {
-    Class {
-        name: object.name_any(),
-        driver: object.driver.clone(),
-        is_default: object.is_default(),
-        retains: object.deletion_policy == RETAIN,
-        thaw_at_ready: object.annotations().get(annotation::THAW_AT).is_some_and(|at| at == "Ready"),
-    }
-}
-
-/// What the driver last said.
-pub fn complaint(error: Option<VolumeSnapshotError>) -> Option<String> {
-    Some(error?.message.map_or_else(|| "unknown error".into(), |message| head(&message, SAID).into_owned()))
-}
-
 /// A snapshot as it describes itself; none when it is no member of a run, or lacks what every one of ours carries.
 /// `now`: since when a complaint of the driver is known to this process.
 pub fn snap(object: &VolumeSnapshot, now: Timestamp) -> Option<Snap> {
-    let labels = object.labels();
-    let notes: &BTreeMap<String, String> = object.annotations();
-    let newer = |format: &String| format.parse::<u32>().ok() > FORMAT.parse().ok() || format.parse::<u32>().is_err();
-    if notes.get(annotation::FORMAT).is_some_and(newer) {
-        return None; // what a later version wrote may mean what we do not know
-    }
-    let Standing::Member(run, claim) = member::standing(object) else { return None };
-    let created = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
-    let status = object.status.clone().unwrap_or_default();
-    Some(Snap {
-        uid: object.uid()?,
-        policy_uid: labels.get(label::POLICY_UID)?.clone(),
-        run,
-        claim,
-        epoch: notes.get(annotation::TRANSITIONS)?.parse().ok()?,
-        size: notes.get(annotation::RUN_SIZE)?.parse().ok()?,
-        token: notes.get(annotation::TOKEN).filter(|token| token.len() <= TOKEN_MAX).cloned(),
-        sealed: notes.contains_key(annotation::CUT),
-        created,
-        cut: status.creation_time.map(|time| time.0),
-        ready: status.ready_to_use == Some(true),
-        restore_size: status.restore_size.map(|size| size.0),
-        leaving: object.metadata.deletion_timestamp.is_some(),
-        error: complaint(status.error).map(|message| (message, now)),
-    })
+    Snapshot::of(object).snap(now)
 }

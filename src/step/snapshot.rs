@@ -10,13 +10,12 @@ use super::Fault;
 use super::call::{Call, No, call};
 use super::cluster::Cluster;
 use super::observe::snap;
-use super::source::source;
-use super::stock::{content, piece};
 use crate::api::snapshot::{VolumeSnapshot, VolumeSnapshotContent, VolumeSnapshotSource, VolumeSnapshotSpec};
 use crate::api::{API_VERSION, FORMAT, annotation, label, manager};
 use crate::plan;
 use crate::plan::backup::{Doomed, NewSnapshot, Seal};
 use crate::plan::flow::Row;
+use crate::plan::known::{Content, Snapshot};
 use crate::plan::noun::Refusal;
 use crate::plan::prune::{Prune, Purge};
 use crate::plan::restore::Pin;
@@ -105,18 +104,19 @@ fn manifest(c: &Cluster, new: &NewSnapshot) -> Result<VolumeSnapshot, Fault> {
 
 /// Post: which restores use it. By uid and resourceVersion. Again: a conflict.
 pub async fn pin(c: &Cluster, row: &'static Row, pin: &Pin) -> Result<Vec<Fact>, Fault> {
-    let value = (!pin.pinned.is_empty()).then(|| pin.pinned.join(","));
+    let joined = |by: &str| pin.pinned.iter().map(String::as_str).collect::<Vec<_>>().join(by);
+    let value = (!pin.pinned.is_empty()).then(|| joined(","));
     let body = serde_json::json!({ "metadata": {
         "uid": pin.uid,
         "resourceVersion": pin.version,
         "annotations": { annotation::PINNED_BY: value },
     } });
-    let message = Some(format!("restores that use it: [{}]", pin.pinned.join(", ")));
+    let message = Some(format!("restores that use it: [{}]", joined(", ")));
     let asked = Call { step: row.name, verb: "patch", object: path(c, &pin.name), uid: Some(&pin.uid), message };
     let params = PatchParams { field_manager: Some(manager::RUNNER.into()), ..PatchParams::default() };
     let api = api(c);
     let object = call(c, asked, async { api.patch(&pin.name, &params, &Patch::Merge(&body)).await }).await;
-    let seen = Sight::Source(pin.name.clone(), Box::new(Some(source(&object.map_err(No::fault)?))));
+    let seen = Sight::Source(pin.name.clone(), Box::new(Some(Snapshot::of(&object.map_err(No::fault)?))));
     Ok(vec![Fact::Restore(Box::new(seen))])
 }
 
@@ -152,7 +152,7 @@ pub async fn delete(c: &Cluster, row: &'static Row, doomed: &Doomed) -> Result<V
 pub async fn prune(c: &Cluster, row: &'static Row, prune: &Prune) -> Result<Vec<Fact>, Fault> {
     let why = format!("run {}: {}", prune.run, prune.why);
     let left = remove(c, row, &prune.name, &prune.uid, Some(&prune.version), why).await?;
-    let left = left.as_ref().map(|object| Box::new(piece(object, c.clock.now())));
+    let left = left.as_ref().map(|object| Box::new(Snapshot::of(object)));
     Ok(vec![Fact::Prune(plan::prune::Fact::Dropped(prune.name.clone(), prune.run, left))])
 }
 
@@ -211,7 +211,7 @@ pub async fn purge(c: &Cluster, row: &'static Row, purge: &Purge) -> Result<Vec<
     let contents: Api<VolumeSnapshotContent> = Api::all(c.client.clone());
     let request = async { contents.patch(&purge.content, &params, &Patch::Merge(&body)).await };
     let found = match call(c, asked, request).await {
-        Ok(object) => Some(content(&object)),
+        Ok(object) => Some(Content::of(&object)),
         Err(No::Absent) => None,
         Err(no) => return Err(no.fault()),
     };

@@ -6,12 +6,11 @@ use kube::ResourceExt;
 use super::clock::Clock;
 use super::cluster::Cluster;
 use super::lens;
-use super::source::source;
 use crate::api::lean;
 use crate::api::recorded::RecordedClaim;
 use crate::api::snapshot::VolumeSnapshot;
+use crate::plan::known::Snapshot;
 use crate::plan::noun::{Claim, Pod, Want};
-use crate::plan::restore::sight::Source;
 
 /// A claim of the `StatefulSet`, by its name: `{template}-{statefulset}-{ordinal}`, or one that is staged for it.
 fn is_its(pvc: &str, statefulset: &str) -> bool {
@@ -56,8 +55,8 @@ impl Keep {
 }
 
 /// None: it is neither asked for nor cut of a claim of the `StatefulSet`.
-pub fn snapshot(want: &Want, object: &VolumeSnapshot) -> Option<(String, Source)> {
-    let (name, source) = (object.name_any(), source(object));
+pub fn snapshot(want: &Want, object: &VolumeSnapshot) -> Option<(String, Snapshot)> {
+    let (name, source) = (object.name_any(), Snapshot::of(object));
     let asked =
         source.statefulset.as_ref() == Some(&want.restore.source) || want.restore.snapshot_names.contains(&name);
     let its = || source.pvc.as_ref().is_some_and(|pvc| is_its(pvc, &want.statefulset));

@@ -7,11 +7,10 @@ use sts_backup::api::backup::{BackupPhase, HistoryEntry, LastRun, StatefulSetBac
 use sts_backup::api::condition::Reason;
 use sts_backup::api::shared::Outcome;
 use sts_backup::plan::backup::Backup;
+use sts_backup::plan::known::{Content, Maker, Snapshot, Snapshots};
 use sts_backup::plan::name::{ClaimKey, RunId};
-use sts_backup::plan::noun::Snap;
-use sts_backup::plan::prune::{self, Content, Purge};
+use sts_backup::plan::prune::{self, Purge};
 use sts_backup::plan::roll::{Entry, Roll};
-use sts_backup::plan::stock::{Piece, Policy, Stock};
 use sts_backup::plan::view::{Fact, Read, Seen};
 use sts_backup::step::Fault;
 
@@ -24,7 +23,7 @@ const OPEN_RESTORE: &str = "open-restore";
 const WANTED: &str = "adopted";
 
 pub struct Old {
-    pub pieces: Stock,
+    pub pieces: Snapshots,
     contents: BTreeMap<String, Content>,
     purge: bool,
     refused: bool,
@@ -49,76 +48,63 @@ fn id(day: &str) -> RunId {
     format!("202701{day}-000000").parse().unwrap()
 }
 
-fn policy(kind: &str) -> Policy {
+fn policy(kind: &str) -> Maker {
     let name = if kind == "foreign" { "other" } else { "nightly" };
     let uid = match kind {
         WANTED => "former",
         "orphaned" => "forgotten",
         _ => "policy",
     };
-    Policy { namespace: "shop".into(), name: name.into(), uid: uid.into() }
+    Maker { namespace: "shop".into(), name: name.into(), uid: uid.into() }
 }
 
-fn piece(kind: &str, day: &str, ordinal: u32) -> Piece {
+fn piece(kind: &str, day: &str, ordinal: u32) -> Snapshot {
     let uid = format!("{kind}-{ordinal}");
     let created: Timestamp = format!("2027-01-{day}T00:00:00Z").parse().unwrap();
-    let snap = Snap {
-        uid: uid.clone(),
-        policy_uid: policy(kind).uid,
-        run: id(day),
-        claim: ClaimKey { ordinal, template: "data".into() },
-        epoch: 1,
-        size: 2,
-        token: None,
-        sealed: true,
-        created,
-        cut: Some(created),
-        ready: kind != "uploading",
-        restore_size: None,
-        leaving: false,
-        error: None,
-    };
     let pins: BTreeSet<String> = match kind {
         "pinned" => BTreeSet::from([OPEN_RESTORE.into(), "gone".into()]),
         "unpinned" => BTreeSet::from(["gone".into()]),
         _ => BTreeSet::new(),
     };
-    Piece {
+    Snapshot {
         version: "1".into(),
-        policy: policy(kind),
+        maker: policy(kind),
         run: Some(id(day)),
-        claim: Some(snap.claim.clone()),
-        stranger: None,
+        claim: Some(ClaimKey { ordinal, template: "data".into() }),
         created,
-        snap: Some(snap).filter(|_| (kind, ordinal) != ("unknown", 0)),
-        pins,
-        leaving: None,
         touched: created,
+        epoch: Some(1),
+        size: Some(2).filter(|_| (kind, ordinal) != ("unknown", 0)),
+        sealed: Some(created),
+        cut: Some(created),
+        ready: kind != "uploading",
         content: Some(uid.clone()),
         class: Some("class".into()),
-        consistency: None,
+        pins,
         uid,
+        ..Snapshot::default()
     }
 }
 
 /// What the world has made, as retention sees it.
-pub fn pieces(new: &BTreeMap<String, Disk>, uid: &str) -> impl Iterator<Item = (String, Piece)> {
-    new.iter().map(move |(name, disk)| {
-        let piece = Piece {
-            uid: disk.snap.uid.clone(),
+pub fn pieces(new: &BTreeMap<String, Disk>, uid: &str) -> impl Iterator<Item = (String, Snapshot)> {
+    new.iter().map(move |(name, Disk { snap, consistency, .. })| {
+        let piece = Snapshot {
+            uid: snap.uid.clone(),
             version: "1".into(),
-            policy: Policy { uid: uid.into(), ..policy("") },
-            run: Some(disk.snap.run),
-            claim: Some(disk.snap.claim.clone()),
-            stranger: None,
-            created: disk.snap.created,
-            snap: Some(disk.snap.clone()),
-            pins: BTreeSet::new(),
-            leaving: None,
-            touched: disk.snap.created,
-            content: None,
-            class: None,
-            consistency: disk.consistency,
+            maker: Maker { uid: uid.into(), ..policy("") },
+            run: Some(snap.run),
+            claim: Some(snap.claim.clone()),
+            created: snap.created,
+            touched: snap.created,
+            leaving: snap.leaving.then_some(snap.created),
+            epoch: Some(snap.epoch),
+            size: Some(snap.size),
+            sealed: snap.sealed.then_some(snap.created),
+            consistency: *consistency,
+            cut: snap.cut,
+            ready: snap.ready,
+            ..Snapshot::default()
         };
         (name.clone(), piece)
     })
@@ -126,7 +112,7 @@ pub fn pieces(new: &BTreeMap<String, Disk>, uid: &str) -> impl Iterator<Item = (
 
 impl Old {
     pub fn new(purge: bool) -> Old {
-        let mut pieces = Stock::new();
+        let mut pieces = Snapshots::new();
         for (kind, day) in RUNS.into_iter().chain(STRANGERS) {
             let ordinals: &[u32] = match kind {
                 "half" => &[0],
@@ -135,12 +121,17 @@ impl Old {
             };
             pieces.extend(ordinals.iter().map(|n| (format!("{kind}-{n}"), piece(kind, day, *n))));
         }
-        let legacy = Piece { run: None, snap: None, ..piece("legacy", "09", 0) };
+        let legacy = Snapshot { run: None, claim: None, ..piece("legacy", "09", 0) };
         pieces.insert("legacy-0".into(), legacy);
-        let content = |(name, piece): (&String, &Piece)| {
+        let content = |(name, piece): (&String, &Snapshot)| {
             let retains = name.starts_with("retained");
-            let content =
-                Content { uid: name.clone(), version: "1".into(), snapshot: Some(piece.uid.clone()), retains };
+            let content = Content {
+                uid: name.clone(),
+                version: "1".into(),
+                snapshot: Some(piece.uid.clone()),
+                retains,
+                ..Content::default()
+            };
             (piece.uid.clone(), content)
         };
         let contents = pieces.iter().map(content).collect();

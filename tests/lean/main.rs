@@ -31,7 +31,6 @@ fn cases() -> Vec<Case> {
         Look::Recorded("other-3".into()),
         Look::Handles(["handle-7".to_owned()].into()),
         Look::StorageClasses,
-        Look::SnapshotClasses,
         Look::Nodes,
         Look::Quotas,
         Look::Peers,

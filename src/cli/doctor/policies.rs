@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
@@ -21,11 +20,10 @@ use crate::cli::output::{self, Output};
 use crate::client::{Connection, all, within};
 use crate::error::{Error, Result, or_absent, sentence};
 use crate::plan::guard::Guard;
+use crate::plan::known::{self, Record, Snapshot, Snapshots, State, snapshot};
 use crate::plan::member::Odd;
 use crate::plan::name;
-use crate::plan::noun::Want;
 use crate::plan::roll::Roll;
-use crate::plan::stock::{self, Record, State, Stock};
 use crate::step::{lock, observe};
 
 const POLICIES: [&str; 5] = [BACKUP_POLICY, RESTORE_POLICY, FENCE_POLICY, LOCK_POLICY, MARKS_POLICY];
@@ -169,8 +167,8 @@ async fn runs(client: &Client, namespace: Option<&str>) -> Result<Vec<Line>> {
         let about = format!("runs of StatefulSet {namespace}/{set}");
         match or_absent(leases.get(&name::lease(&set)).await) {
             Ok(lease) => {
-                let stock = crate::step::stock::stock(&objects, Timestamp::now());
-                lines.extend(off_record(&about, &stock, lease.as_ref().and_then(lock::roll).as_ref()));
+                let all = objects.iter().map(|one| (one.name_any(), Snapshot::of(one))).collect();
+                lines.extend(off_record(&about, &all, lease.as_ref().and_then(lock::roll).as_ref()));
             }
             Err(error) => {
                 let message = format!("nobody knows which are on record: {}", sentence(&error));
@@ -182,15 +180,13 @@ async fn runs(client: &Client, namespace: Option<&str>) -> Result<Vec<Line>> {
 }
 
 /// The runs of one StatefulSet that retention does not count.
-fn off_record(about: &str, stock: &Stock, roll: Option<&Roll>) -> Vec<Line> {
-    let want = Want::default();
-    let (recorded, empty) = (roll.is_some(), Roll::default());
+fn off_record(about: &str, all: &Snapshots, roll: Option<&Roll>) -> Vec<Line> {
     let mut found: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for run in stock::runs(stock, roll.unwrap_or(&empty), &want) {
+    for run in known::runs(all, roll) {
         let why = match run.record {
             Record::Imported => "were sealed before runs were put on record, so nobody knows who made them",
             Record::Other => "have other snapshots than those on record",
-            Record::None if run.state == State::Complete && recorded => "are complete and not on record",
+            Record::None if run.state == State::Complete && roll.is_some() => "are complete and not on record",
             Record::None if run.state == State::Complete => {
                 "are complete, and no run of it is on record yet: the next backup puts them on record as imported"
             }
@@ -203,12 +199,12 @@ fn off_record(about: &str, stock: &Stock, roll: Option<&Roll>) -> Vec<Line> {
         found.iter().map(|(why, runs)| Line::warning(about, format!("{} {why}", some(runs)), remedy)).collect();
     let is_copy = |odd: Odd| odd == Odd::Marks;
     let strangers: BTreeSet<_> =
-        stock::strangers(stock).filter(|(_, odd)| is_copy(*odd)).map(|(name, _)| name.clone()).collect();
+        snapshot::strangers(all).filter(|(_, odd)| is_copy(*odd)).map(|(name, _)| name.clone()).collect();
     if !strangers.is_empty() {
         let message = format!("{} bear the labels of runs that they do not belong to", some(&strangers));
         lines.push(Line::warning(about, message, "they count for nothing; delete them, or take the labels off"));
     }
-    for (name, odd) in stock::strangers(stock).filter(|(_, odd)| !is_copy(*odd)) {
+    for (name, odd) in snapshot::strangers(all).filter(|(_, odd)| !is_copy(*odd)) {
         let remedy = "it counts for nothing, and is restored only by its name";
         lines.push(Line::warning(about, format!("VolumeSnapshot {name} {odd}"), remedy));
     }

@@ -12,8 +12,9 @@ use crate::api::shared::{Consistency, Outcome, Trigger};
 use crate::plan::flow::{Exit, Feed, Next, When};
 use crate::plan::hook::{End, Exec, HookSpec, Pair, Place, Tried, Which};
 use crate::plan::journal::{Cut, Journal, Record, Void, Voided};
+use crate::plan::known::SnapshotClass;
 use crate::plan::name::ClaimKey;
-use crate::plan::noun::{BackupWant, Claim, Class, Holder, Lease, Pod, Snap, Target, Volume, Want};
+use crate::plan::noun::{BackupWant, Claim, Holder, Lease, Pod, Snap, Target, Volume, Want};
 use crate::plan::roll::{Entry, Roll};
 use crate::plan::view::{Fact, Seen, View};
 
@@ -47,7 +48,7 @@ fn view(journal: Journal) -> View {
     v.fold(Fact::Claims([("data-web-0".to_owned(), claim)].into()));
     v.fold(Fact::Volume("pv".into(), Some(Volume { driver: Some("csi".into()), ..Volume::default() })));
     let (name, driver) = ("class".to_owned(), "csi".to_owned());
-    v.fold(Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false, retains: false }]));
+    v.fold(Fact::Classes(vec![SnapshotClass { name, driver, is_default: true, ..SnapshotClass::default() }]));
     v.fold(Fact::Snaps(Seen::Known([].into())));
     v.fold(Fact::Quotas(Timestamp::UNIX_EPOCH, vec![]));
     v

@@ -87,7 +87,7 @@ fn snapshots(v: &View, item: &Item, object: &str, found: &mut Findings) -> Resul
     for (name, source) in v.restore.sources()? {
         let hangs = source.pvc.as_ref() == Some(&item.pvc) && !source.ready;
         if hangs && item.snapshot.as_ref() != Some(name) {
-            let (goes, remedy) = if source.leaving {
+            let (goes, remedy) = if source.leaving.is_some() {
                 (" and is being deleted", "it has to go first: look at its VolumeSnapshotContent and its driver")
             } else {
                 ("", "wait until it is ready, or delete it")

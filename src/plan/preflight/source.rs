@@ -3,12 +3,13 @@
 use super::{Findings, parameter};
 use crate::api::condition::Reason;
 use crate::plan::choose::{Chosen, unrecorded};
+use crate::plan::known::{Content, Snapshot};
 use crate::plan::name::{self, ClaimKey};
 use crate::plan::quantity;
 use crate::plan::restore::begin::recorded;
 use crate::plan::restore::journal::{Item, Plan};
 use crate::plan::restore::new_claim;
-use crate::plan::restore::sight::{Content, Source, StorageClass};
+use crate::plan::restore::sight::StorageClass;
 use crate::plan::view::{Read, View};
 
 pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Result<(), Read> {
@@ -45,7 +46,7 @@ pub fn check(v: &View, chosen: &Chosen, plan: &Plan, found: &mut Findings) -> Re
     Ok(())
 }
 
-fn state(source: &Source, object: &str, found: &mut Findings) {
+fn state(source: &Snapshot, object: &str, found: &mut Findings) {
     if let Some((run, odd)) = &source.stranger {
         found.warn(
             Reason::NotOfItsRun,
@@ -54,7 +55,7 @@ fn state(source: &Source, object: &str, found: &mut Findings) {
             &format!("do not take it for a snapshot of run {run}"),
         );
     }
-    if source.leaving {
+    if source.leaving.is_some() {
         found.refuse(object, "is being deleted", "choose another run");
     }
     match &source.error {
@@ -77,7 +78,7 @@ fn state(source: &Source, object: &str, found: &mut Findings) {
 }
 
 /// Cut of the very claim whose place it is to take.
-fn origin(v: &View, key: &ClaimKey, source: &Source, object: &str, found: &mut Findings) {
+fn origin(v: &View, key: &ClaimKey, source: &Snapshot, object: &str, found: &mut Findings) {
     let wanted = key.pvc(&v.want.restore.source);
     if source.pvc.as_ref() != Some(&wanted) {
         let of = source.pvc.as_deref().unwrap_or("no claim (an imported content)");
@@ -90,19 +91,19 @@ fn origin(v: &View, key: &ClaimKey, source: &Source, object: &str, found: &mut F
     }
 }
 
-fn of_content(source: &Source, content: &Content, object: &str, found: &mut Findings) {
+fn of_content(source: &Snapshot, content: &Content, object: &str, found: &mut Findings) {
     if content.leaving {
         found.refuse(object, "its VolumeSnapshotContent is being deleted", "choose another run");
     }
     if content.handle.is_none() {
         found.refuse(object, "its VolumeSnapshotContent has no snapshotHandle", "choose another run");
     }
-    if content.snapshot_uid.as_ref() != Some(&source.uid) {
+    if content.snapshot.as_ref() != Some(&source.uid) {
         found.refuse(object, "its VolumeSnapshotContent does not point back at it", "choose another run");
     }
 }
 
-fn size(v: &View, source: &Source, item: &Item, object: &str, found: &mut Findings) -> Result<(), Read> {
+fn size(v: &View, source: &Snapshot, item: &Item, object: &str, found: &mut Findings) -> Result<(), Read> {
     if let Some(size) = source.restore_size.as_ref().filter(|size| quantity::exceeds(size, &item.manifest.storage)) {
         let message = format!("needs {size}, more than the {} of claim {}", item.manifest.storage, item.pvc);
         found.warn(

@@ -1,5 +1,6 @@
 //! A cluster in which nothing speaks against the restore, and one thing after another that does.
 
+mod agree;
 mod choice;
 mod class;
 mod preview;
@@ -17,11 +18,12 @@ use crate::api::restore::{Strategy, Uncovered};
 use crate::plan::choose::{Chosen, choose};
 use crate::plan::flow::{Exit, Next};
 use crate::plan::guard::Guard;
+use crate::plan::known::{Content, Maker, Snapshot};
 use crate::plan::name::ClaimKey;
 use crate::plan::noun::{Claim, ClaimRef, Lease, Pod, Refusal, RestoreWant, Target, Volume, Want};
 use crate::plan::restore::begin::plan;
 use crate::plan::restore::preview as dry;
-use crate::plan::restore::sight::{Content, Fence, Look, Peer, Quota, Sight, Source, StorageClass};
+use crate::plan::restore::sight::{Fence, Look, Peer, Quota, Sight, StorageClass};
 use crate::plan::topology::Node;
 use crate::plan::view::{Fact, Read, Seen, View};
 
@@ -35,7 +37,7 @@ struct Cluster {
     claims: BTreeMap<String, Claim>,
     volumes: BTreeMap<String, Volume>,
     pods: BTreeMap<String, Pod>,
-    sources: BTreeMap<String, Source>,
+    sources: BTreeMap<String, Snapshot>,
     recorded: RecordedClaim,
     content: Content,
     class: StorageClass,
@@ -70,20 +72,19 @@ fn cluster() -> Cluster {
     };
     let of = ClaimRef { namespace: "shop".into(), name: pvc.clone(), uid: Some("claim".into()) };
     let volume = Volume { uid: "pv".into(), policy: "Delete".into(), claim: Some(of), ..Volume::default() };
-    let source = Source {
+    let source = Snapshot {
         uid: "snap".into(),
         statefulset: Some("web".into()),
-        policy: Some("nightly".into()),
-        policy_namespace: Some("shop".into()),
+        maker: Maker { namespace: "shop".into(), name: "nightly".into(), uid: "policy".into() },
         run: "20260101-000000".parse().ok(),
         claim: Some(ClaimKey { ordinal: 0, template: "data".into() }),
         epoch: Some(1),
         size: Some(1),
-        cut: Some(Timestamp::UNIX_EPOCH),
+        sealed: Some(Timestamp::UNIX_EPOCH),
         ready: true,
         pvc: Some(pvc.clone()),
         content: Some("content".into()),
-        ..Source::default()
+        ..Snapshot::default()
     };
     Cluster {
         want: RestoreWant {
@@ -101,7 +102,7 @@ fn cluster() -> Cluster {
         recorded: manifest,
         content: Content {
             driver: "csi".into(),
-            snapshot_uid: Some("snap".into()),
+            snapshot: Some("snap".into()),
             handle: Some("handle".into()),
             ..Content::default()
         },
@@ -126,7 +127,7 @@ impl Cluster {
     fn volume(&mut self) -> &mut Volume {
         self.volumes.get_mut("pv").unwrap()
     }
-    fn source(&mut self) -> &mut Source {
+    fn source(&mut self) -> &mut Snapshot {
         self.sources.get_mut("snap").unwrap()
     }
     fn pod(&mut self) -> &mut Pod {
@@ -231,7 +232,7 @@ type Case = (&'static str, fn(&mut Cluster));
 const REFUSED: &[Case] = &[
     ("VolumeSnapshotContent is gone", |c| c.source().content = Some("other".into())),
     ("no snapshotHandle", |c| c.content.handle = None),
-    ("does not point back", |c| c.content.snapshot_uid = Some("other".into())),
+    ("does not point back", |c| c.content.snapshot = Some("other".into())),
     ("VolumeSnapshotContent is being deleted", |c| c.content.leaving = true),
     ("is in error: boom", |c| {
         (c.source().ready, c.source().error) = (false, Some("boom".into()));
@@ -255,11 +256,12 @@ const REFUSED: &[Case] = &[
     ("PersistentVolume pv: has finalizers of others", |c| c.volume().finalizers = vec!["x/y".into()]),
     ("gone or bound to another claim", |c| c.volume().claim = None),
     ("VolumeSnapshot fresh of it is not ready", |c| {
-        let source = Source { pvc: Some("data-web-0".into()), ..Source::default() };
+        let source = Snapshot { pvc: Some("data-web-0".into()), ..Snapshot::default() };
         c.sources.insert("fresh".into(), source);
     }),
     ("VolumeSnapshot stuck of it is not ready and is being deleted", |c| {
-        let source = Source { pvc: Some("data-web-0".into()), leaving: true, ..Source::default() };
+        let source =
+            Snapshot { pvc: Some("data-web-0".into()), leaving: Some(Timestamp::UNIX_EPOCH), ..Snapshot::default() };
         c.sources.insert("stuck".into(), source);
     }),
     ("which is not of the StatefulSet", |c| c.pod().owner = Some("other".into())),
@@ -355,11 +357,11 @@ fn in_place_is_the_remedy_for_names_and_quota() {
 fn only_a_whole_run_is_chosen() {
     let spoil: &[Case] = &[
         ("1 of 2 snapshots are there", |c| c.source().size = Some(2)),
-        ("not made under one hold of the lock", |c| c.source().epoch = None),
-        ("no cut", |c| c.source().cut = None),
+        ("lacks backup.sts-backup.io/transitions", |c| c.source().epoch = None),
+        ("no cut", |c| c.source().sealed = None),
         ("is not ready", |c| c.source().ready = false),
-        ("is being deleted", |c| c.source().leaving = true),
-        ("there is no run", |c| c.source().policy = Some("other".into())),
+        ("is being deleted", |c| c.source().leaving = Some(Timestamp::UNIX_EPOCH)),
+        ("there is no run", |c| c.source().maker.name = "other".into()),
         ("there is no run 20250101-000000", |c| c.want.run_id = Some("20250101-000000".into())),
         ("was cut at or before", |c| c.want.point_in_time = Some(Timestamp::MIN)),
         ("there is no VolumeSnapshot shop/x", |c| c.want.snapshot_names = vec!["x".into()]),
@@ -380,7 +382,7 @@ fn only_a_whole_run_is_chosen() {
 #[test]
 fn snapshots_of_two_runs_are_no_restore() {
     let mut cluster = cluster();
-    let other = Source {
+    let other = Snapshot {
         run: "20260102-000000".parse().ok(),
         claim: Some(ClaimKey { ordinal: 1, template: "data".into() }),
         ..cluster.source().clone()
@@ -394,7 +396,7 @@ fn snapshots_of_two_runs_are_no_restore() {
 fn a_snapshot_from_before_there_were_runs_is_known_by_its_claim() {
     let mut cluster = cluster();
     let source = cluster.source();
-    (source.run, source.claim, source.epoch, source.size, source.cut) = (None, None, None, None, None);
+    (source.run, source.claim, source.epoch, source.size, source.sealed) = (None, None, None, None, None);
     cluster.want.snapshot_names = vec!["snap".into()];
     assert_eq!(cluster.findings().unwrap(), vec![]);
 }

@@ -10,7 +10,7 @@ use super::{Restore, begin, stop};
 use crate::api::condition::Reason;
 use crate::api::restore::{OnFailure, Strategy};
 use crate::api::{FENCE_POLICY, RESTORE_POLICY};
-use crate::plan::choose::{Chosen, choose, cut};
+use crate::plan::choose::{Chosen, choose};
 use crate::plan::flow::{Exit, Plan, end};
 use crate::plan::guard;
 use crate::plan::name;
@@ -94,8 +94,7 @@ pub fn preview(v: &View) -> Result<Preview, Read> {
 
 fn instant(v: &View, chosen: &Chosen) -> Result<Option<Timestamp>, Read> {
     let sources = v.restore.sources()?;
-    let snaps: Vec<_> = chosen.claims.values().filter_map(|name| sources.get_key_value(name)).collect();
-    Ok(cut(&snaps))
+    Ok(chosen.claims.values().filter_map(|name| sources.get(name)?.instant()).max())
 }
 
 fn rows(v: &View, plan: &Deeds) -> Result<Vec<Row>, Read> {

@@ -216,15 +216,11 @@ fn handles(deed: &Deed) -> BTreeSet<String> {
 
 /// The driver keeps its snapshots inside the source volume: its handles say so, or the class does.
 fn is_inside(v: &View, deed: &Deed, volume: &Volume) -> Result<bool, Read> {
-    if v.restore.classes()?.iter().any(|class| class.in_volume) {
+    if v.classes()?.iter().any(|class| class.in_volume) {
         let used = deed.plan.items.iter().filter_map(|item| item.snapshot.as_ref());
         for name in used {
             let class = v.restore.sources()?.get(name).and_then(|source| source.class.as_ref());
-            if v.restore
-                .classes()?
-                .iter()
-                .any(|known| known.in_volume && class.is_none_or(|class| *class == known.name))
-            {
+            if v.classes()?.iter().any(|known| known.in_volume && class.is_none_or(|class| *class == known.name)) {
                 return Ok(true);
             }
         }

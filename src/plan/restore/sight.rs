@@ -8,8 +8,7 @@ use jiff::Timestamp;
 use super::NewClaim;
 use super::journal::{Cause, Course, Journal, Record};
 use crate::api::recorded::RecordedClaim;
-use crate::plan::member::Odd;
-use crate::plan::name::{ClaimKey, RunId};
+use crate::plan::known::{Content, Snapshot, Snapshots};
 use crate::plan::noun::Refusal;
 use crate::plan::topology::Node;
 use crate::plan::view::{Read, Seen};
@@ -31,7 +30,6 @@ pub enum Look {
     /// Which of these volumes, by their handles, still serve as source (drivers that snapshot inside the volume).
     Handles(BTreeSet<String>),
     StorageClasses,
-    SnapshotClasses,
     /// Nodes with the drivers on them (two lists).
     Nodes,
     /// The ResourceQuotas of the namespace.
@@ -64,15 +62,14 @@ pub enum Look {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Sight {
     Record(Box<Record>),
-    Sources(BTreeMap<String, Source>),
+    Sources(Snapshots),
     /// One entry of them.
-    Source(String, Box<Option<Source>>),
+    Source(String, Box<Option<Snapshot>>),
     Recorded(String, Option<RecordedClaim>),
     Content(String, Option<Content>),
     /// How many contents name the volume as their source, of those that were asked for.
     Handles(BTreeMap<String, usize>),
     StorageClasses(Vec<StorageClass>),
-    SnapshotClasses(Vec<SnapshotClass>),
     Nodes(Vec<Node>),
     Quotas(Vec<Quota>),
     Rights(Vec<String>),
@@ -92,54 +89,6 @@ pub enum Sight {
     Made(String),
 }
 
-/// A `VolumeSnapshot` as it describes itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Source {
-    pub uid: String,
-    /// resourceVersion
-    pub version: String,
-    pub statefulset: Option<String>,
-    /// Name and namespace of the policy that made it.
-    pub policy: Option<String>,
-    pub policy_namespace: Option<String>,
-    pub policy_uid: Option<String>,
-    /// The run that it is a member of, and its claim; none of what was made before there were run ids (legacy), by hand,
-    /// or with labels that do not fit it.
-    pub run: Option<RunId>,
-    pub claim: Option<ClaimKey>,
-    /// The run whose label it bears, and why it is no member of it.
-    pub stranger: Option<(String, Odd)>,
-    pub created: Timestamp,
-    pub epoch: Option<i64>,
-    pub size: Option<usize>,
-    /// The instant of the cut: proved to belong to one freeze.
-    pub cut: Option<Timestamp>,
-    pub format: Option<String>,
-    pub ready: bool,
-    pub leaving: bool,
-    pub error: Option<String>,
-    pub restore_size: Option<String>,
-    /// spec.source.persistentVolumeClaimName
-    pub pvc: Option<String>,
-    pub content: Option<String>,
-    pub class: Option<String>,
-    /// Uids of the restores that use it.
-    pub pinned: Vec<String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Content {
-    pub driver: String,
-    /// The `VolumeSnapshot` that it points back at.
-    pub snapshot_uid: Option<String>,
-    /// The driver's name for the snapshot, and for the volume that it was cut of.
-    pub handle: Option<String>,
-    pub volume: Option<String>,
-    /// Filesystem or Block, where it is recorded.
-    pub mode: Option<String>,
-    pub leaving: bool,
-}
-
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StorageClass {
     pub name: String,
@@ -148,13 +97,6 @@ pub struct StorageClass {
     /// volumeBindingMode WaitForFirstConsumer: a claim without a pod needs the annotation selected-node.
     pub waits: bool,
     pub parameters: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SnapshotClass {
-    pub name: String,
-    /// The annotation `/in-volume-snapshots: "true"`.
-    pub in_volume: bool,
 }
 
 /// What a ResourceQuota leaves.
@@ -195,12 +137,11 @@ pub enum Fence {
 #[derive(Debug, Clone, Default)]
 pub struct Sights {
     pub record: Seen<Record>,
-    sources: Seen<BTreeMap<String, Source>>,
+    sources: Seen<Snapshots>,
     recorded: BTreeMap<String, Option<RecordedClaim>>,
     contents: BTreeMap<String, Option<Content>>,
     handles: Seen<BTreeMap<String, usize>>,
     storage: Seen<Vec<StorageClass>>,
-    classes: Seen<Vec<SnapshotClass>>,
     nodes: Seen<Vec<Node>>,
     quotas: Seen<Vec<Quota>>,
     rights: Seen<Vec<String>>,
@@ -252,7 +193,6 @@ impl Sights {
             Sight::Content(name, content) => drop(self.contents.insert(name, content)),
             Sight::Handles(handles) => self.handles = Seen::Known(handles),
             Sight::StorageClasses(all) => self.storage = Seen::Known(all),
-            Sight::SnapshotClasses(all) => self.classes = Seen::Known(all),
             Sight::Nodes(all) => self.nodes = Seen::Known(all),
             Sight::Quotas(all) => self.quotas = Seen::Known(all),
             Sight::Rights(missing) => self.rights = Seen::Known(missing),
@@ -287,7 +227,6 @@ impl Sights {
             Look::Content(name) => drop(self.contents.remove(name)),
             Look::Handles(_) => self.handles = Seen::Unknown,
             Look::StorageClasses => self.storage = Seen::Unknown,
-            Look::SnapshotClasses => self.classes = Seen::Unknown,
             Look::Nodes => self.nodes = Seen::Unknown,
             Look::Quotas => self.quotas = Seen::Unknown,
             Look::Rights => self.rights = Seen::Unknown,
@@ -308,7 +247,7 @@ impl Sights {
     pub fn record(&self) -> Result<&Record, Read> {
         self.record.get(at(Look::Record))
     }
-    pub fn sources(&self) -> Result<&BTreeMap<String, Source>, Read> {
+    pub fn sources(&self) -> Result<&Snapshots, Read> {
         self.sources.get(at(Look::Sources))
     }
     pub fn recorded(&self, name: &str) -> Result<Option<&RecordedClaim>, Read> {
@@ -333,9 +272,6 @@ impl Sights {
     }
     pub fn storage(&self) -> Result<&[StorageClass], Read> {
         self.storage.get(at(Look::StorageClasses)).map(Vec::as_slice)
-    }
-    pub fn classes(&self) -> Result<&[SnapshotClass], Read> {
-        self.classes.get(at(Look::SnapshotClasses)).map(Vec::as_slice)
     }
     pub fn nodes(&self) -> Result<&[Node], Read> {
         self.nodes.get(at(Look::Nodes)).map(Vec::as_slice)

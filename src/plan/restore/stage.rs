@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::journal::{Item, Placed, Run};
-use super::sight::Source;
 use super::{Doomed, Go, Holds, KIND, NewClaim, Pin, Restore, Signs, Steer, own, steps};
 use crate::api::condition::Reason;
 use crate::api::restore::Strategy;
 use crate::plan::flow::Feed;
+use crate::plan::known::Snapshot;
 use crate::plan::noun::{Claim, DELETE, Lease, Marks, Open, Refusal, Volume};
 use crate::plan::quantity;
 use crate::plan::topology::Node;
@@ -44,12 +44,12 @@ pub fn mark(v: &View, run: &Run, _: Timestamp) -> Holds {
 pub fn pin(v: &View, run: &Run, _: Timestamp) -> Holds {
     let mut batch = vec![];
     for name in run.deed.plan.items.iter().filter_map(|item| item.snapshot.as_ref()) {
-        let Some(source) = v.restore.sources()?.get(name).filter(|source| !source.leaving) else {
+        let Some(source) = v.restore.sources()?.get(name).filter(|source| source.leaving.is_none()) else {
             let message = format!("VolumeSnapshot {name} was deleted before it was restored");
             return Ok(Some(Go::Fail(Refusal::new(Reason::RunNotFound, message))));
         };
-        if !source.pinned.contains(&v.want.uid) {
-            let pinned = source.pinned.iter().cloned().chain([v.want.uid.clone()]).collect();
+        if !source.pins.contains(&v.want.uid) {
+            let pinned = source.pins.iter().cloned().chain([v.want.uid.clone()]).collect();
             batch.push(Restore::Pin(to_pin(name, source, pinned)));
         }
     }
@@ -64,16 +64,16 @@ pub fn unpin_staged(v: &View, run: &Run, now: Timestamp) -> Holds {
 pub fn unpin(v: &View, run: &Run, _: Timestamp) -> Holds {
     let mut batch = vec![];
     for name in run.deed.plan.items.iter().filter_map(|item| item.snapshot.as_ref()) {
-        let ours = |source: &&Source| source.pinned.contains(&v.want.uid);
+        let ours = |source: &&Snapshot| source.pins.contains(&v.want.uid);
         if let Some(source) = v.restore.sources()?.get(name).filter(ours) {
-            let pinned = source.pinned.iter().filter(|uid| **uid != v.want.uid).cloned().collect();
+            let pinned = source.pins.iter().filter(|uid| **uid != v.want.uid).cloned().collect();
             batch.push(Restore::Pin(to_pin(name, source, pinned)));
         }
     }
     Ok(steps(batch))
 }
 
-fn to_pin(name: &str, source: &Source, pinned: Vec<String>) -> Pin {
+fn to_pin(name: &str, source: &Snapshot, pinned: BTreeSet<String>) -> Pin {
     Pin { name: name.to_owned(), uid: source.uid.clone(), version: source.version.clone(), pinned }
 }
 

@@ -1,6 +1,8 @@
 //! What the steps of a restore carry: each owns all that its request needs, the uid or resourceVersion that it was
 //! decided on among it.
 
+use std::collections::BTreeSet;
+
 use crate::api::recorded::RecordedClaim;
 use crate::plan::noun::{Marks, Open, Retention};
 
@@ -18,7 +20,7 @@ pub struct Pin {
     pub name: String,
     pub uid: String,
     pub version: String,
-    pub pinned: Vec<String>,
+    pub pinned: BTreeSet<String>,
 }
 
 /// A claim to be made, of this restore.

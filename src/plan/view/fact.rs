@@ -8,8 +8,9 @@ use super::{Denied, Seen};
 use crate::plan::guard::Guard;
 use crate::plan::hook::{Exec, Place, Tried};
 use crate::plan::journal::Record;
+use crate::plan::known::SnapshotClass;
 use crate::plan::name::RunId;
-use crate::plan::noun::{Claim, Class, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume};
+use crate::plan::noun::{Claim, Lease, Pod, Refusal, Snap, Snaps, Stop, Target, Volume};
 use crate::plan::prune;
 use crate::plan::restore::sight::{Look, Quota, Sight};
 
@@ -84,7 +85,7 @@ pub enum Fact {
     Strayed(RunId, Place),
     Claims(BTreeMap<String, Claim>),
     Volume(String, Option<Volume>),
-    Classes(Vec<Class>),
+    Classes(Vec<SnapshotClass>),
     Snaps(Seen<Snaps>),
     /// One entry of `Snaps`: made, changed, gone.
     Snap(String, Option<Snap>),

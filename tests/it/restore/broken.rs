@@ -230,7 +230,7 @@ fn believe(step: &Restore, fact: &mut Fact) {
             if let Sight::Sources(all) = sight.as_mut()
                 && let Some(source) = all.get_mut(&pin.name)
             {
-                source.pinned.clone_from(&pin.pinned);
+                source.pins.clone_from(&pin.pinned);
             }
         }
         (Restore::Hold(hold), Fact::Restore(sight)) => {

@@ -1,8 +1,8 @@
 //! What changes while the new volumes are made is judged once more, before anything is stopped.
 
 use sts_backup::api::restore::RestorePhase;
+use sts_backup::plan::known::Snapshot;
 use sts_backup::plan::restore;
-use sts_backup::plan::restore::sight::Source;
 
 use super::sweep::{STAGED, case, live, runtime};
 use super::world::{Blow, PODS, World};
@@ -104,7 +104,12 @@ fn a_statefulset_that_was_replaced_meanwhile_is_told_of() {
 fn a_snapshot_that_came_meanwhile_and_is_not_ready_is_named_before_the_stop() {
     for leaving in [false, true] {
         let mut world = new(Blow::Snapshot);
-        let source = Source { uid: "late".into(), pvc: Some("data-web-0".into()), leaving, ..Source::default() };
+        let source = Snapshot {
+            uid: "late".into(),
+            pvc: Some("data-web-0".into()),
+            leaving: leaving.then(Default::default),
+            ..Snapshot::default()
+        };
         world.late = Some(source);
         refused(world, "VolumeSnapshot late of it is not ready");
     }

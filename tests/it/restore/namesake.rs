@@ -3,7 +3,7 @@
 //! begins a run of its own where nothing has been begun, and touches nothing where something has.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use super::world::{Blow, NAMESAKE, Odd, PODS, SIGNATURE, Setting, World, keys};
 struct Picture {
     claims: BTreeMap<String, (String, String)>,
     volumes: BTreeMap<String, Volume>,
-    pinned: Vec<Vec<String>>,
+    pinned: Vec<BTreeSet<String>>,
     signs: String,
     target: String,
 }
@@ -33,7 +33,7 @@ fn picture(world: &World) -> Picture {
     Picture {
         claims: world.claims.keys().map(|name| (name.clone(), claim(name))).collect(),
         volumes: world.disks.iter().map(|(name, disk)| (name.clone(), disk.volume.clone())).collect(),
-        pinned: world.sources.values().map(|source| source.pinned.clone()).collect(),
+        pinned: world.sources.values().map(|source| source.pins.clone()).collect(),
         signs: format!("{:?}", (&lease.open, &lease.fence, &lease.restored)),
         target: format!("{:?}", (&target.uid, target.replicas, &target.retention)),
     }

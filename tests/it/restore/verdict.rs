@@ -99,7 +99,7 @@ fn closed(world: &World, blows: &Blows, check: &mut impl FnMut(bool, &str)) {
     let ready = world.pods.values().filter(|instance| instance.pod.ready_since.is_some()).count();
     check(ready != PODS as usize && odd != Odd::Sick && !hard && !late(Wrong::Unready), "pods are not ready");
     check(same && (odd != Odd::Scaled) == (world.target.retention.scaled == DELETE), "retention policy not put back");
-    let pinned = world.sources.values().any(|source| !source.pinned.is_empty());
+    let pinned = world.sources.values().any(|source| !source.pins.is_empty());
     check(pinned && !late(Wrong::Pinned), "a snapshot is still pinned");
     let ours = |name: &&String| name.ends_with("-stage-restore") && !world.others.contains_key(*name);
     let staging = world.claims.keys().any(|name| ours(&name));

@@ -13,11 +13,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use sts_backup::api::recorded::RecordedClaim;
 use sts_backup::api::restore::{StatefulSetRestoreStatus, Strategy};
+use sts_backup::plan::known::{Maker, Snapshot};
 use sts_backup::plan::name::ClaimKey;
 use sts_backup::plan::noun::{Claim, ClaimRef, DELETE, Holder, Lease, Pod, Retention, Target, Volume};
 use sts_backup::plan::restore::Restore;
 use sts_backup::plan::restore::invariant::{self, State};
-use sts_backup::plan::restore::sight::{Peer, Source};
+use sts_backup::plan::restore::sight::Peer;
 use tokio::time::Instant;
 
 use super::broken::Mutant;
@@ -70,7 +71,7 @@ pub struct World {
     /// The replicas that somebody scales it to, and those that it is meant to have.
     pub rescale: u32,
     /// The snapshot that somebody takes meanwhile.
-    pub late: Option<Source>,
+    pub late: Option<Snapshot>,
     pub meant: u32,
     /// The namespace is being deleted.
     pub ending: bool,
@@ -78,7 +79,7 @@ pub struct World {
     pub claims: BTreeMap<String, Claim>,
     made: BTreeMap<String, Timestamp>,
     pub disks: BTreeMap<String, Disk>,
-    pub sources: BTreeMap<String, Source>,
+    pub sources: BTreeMap<String, Snapshot>,
     pub recorded: BTreeMap<String, RecordedClaim>,
     pub released: bool,
     /// How many snapshots hang on a volume, by its handle.
@@ -221,21 +222,20 @@ impl World {
             let claim = Claim { manifest: manifest.clone(), ..self.claim() };
             self.claims.insert(pvc.clone(), claim);
             self.provision(&pvc, format!("old {pvc}"));
-            let source = Source {
+            let source = Snapshot {
                 uid: format!("uid of snap-{pvc}"),
                 version: "1".into(),
                 statefulset: Some("web".into()),
-                policy: Some("nightly".into()),
-                policy_namespace: Some("shop".into()),
+                maker: Maker { namespace: "shop".into(), name: "nightly".into(), uid: "policy".into() },
                 run: Some("20260101-000000".parse().unwrap()),
                 claim: Some(key),
                 epoch: Some(1),
                 size: Some(keys().len()),
-                cut: Some(Timestamp::UNIX_EPOCH),
+                sealed: Some(Timestamp::UNIX_EPOCH),
                 ready: true,
                 pvc: Some(pvc.clone()),
                 content: Some(format!("content of snap-{pvc}")),
-                ..Source::default()
+                ..Snapshot::default()
             };
             self.recorded.insert(format!("snap-{pvc}"), manifest.clone());
             self.sources.insert(format!("snap-{pvc}"), source);

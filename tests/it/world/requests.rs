@@ -1,6 +1,7 @@
 //! What the cluster in memory does with a write, and what it answers to a read.
 
 use super::{Disk, Kind, PODS, TEMPLATES, World, keys};
+use crate::stock::pieces;
 use jiff::SignedDuration;
 use sts_backup::api::recorded::RecordedClaim;
 use sts_backup::api::{BACKUP_POLICY, LOCK_POLICY, MARKS_POLICY};
@@ -8,8 +9,10 @@ use sts_backup::plan::backup::{Backup, NewSnapshot};
 use sts_backup::plan::flow::{Step, When};
 use sts_backup::plan::guard::Guard;
 use sts_backup::plan::hook::{End, Exec, Tried, Which};
+use sts_backup::plan::known::SnapshotClass;
 use sts_backup::plan::name::ClaimKey;
-use sts_backup::plan::noun::{Claim, Class, Container, Holder, Pod, Snap, Snaps, Target, Volume};
+use sts_backup::plan::noun::{Claim, Container, Holder, Pod, Snap, Snaps, Target, Volume};
+use sts_backup::plan::prune;
 use sts_backup::plan::roll::Roll;
 use sts_backup::plan::view::{Fact, Read, Seen};
 use sts_backup::step::Fault;
@@ -151,12 +154,16 @@ impl World {
             }
             Read::Classes => {
                 let (name, driver) = ("class".into(), "csi".into());
-                Fact::Classes(vec![Class { name, driver, is_default: true, thaw_at_ready: false, retains: false }])
+                Fact::Classes(vec![SnapshotClass { name, driver, is_default: true, ..SnapshotClass::default() }])
             }
             Read::Snaps => Fact::Snaps(Seen::Known(self.snaps())),
             Read::Quotas => Fact::Quotas(self.now(), vec![]),
             Read::Rights => Fact::Rights(self.now(), vec![]),
             Read::Restore(look) => unreachable!("no backup asks for {look:?}"),
+            Read::Stock if self.old.is_none() => {
+                let new = pieces(&self.disks, "policy");
+                Fact::Prune(prune::Fact::Stock(Seen::Known(Ok(new.collect()))))
+            }
             Read::Stock | Read::Content(_) | Read::Restores => self.old.as_ref().unwrap().answer(read, &self.disks),
         }
     }
@@ -190,7 +197,7 @@ impl World {
 
     pub(super) fn snaps(&self) -> Snaps {
         let old = self.old.iter().flat_map(|old| &old.pieces);
-        let old = old.filter_map(|(name, piece)| Some((name.clone(), piece.snap.clone()?)));
+        let old = old.filter_map(|(name, piece)| Some((name.clone(), piece.snap(piece.created)?)));
         self.disks.iter().map(|(name, disk)| (name.clone(), disk.snap.clone())).chain(old).collect()
     }
 }

@@ -159,7 +159,8 @@ fn a_policy_on_trial_is_a_warning_and_one_that_does_not_guard_a_problem() {
 fn snapshot(run: &str, uid: &str, name: Option<&str>) -> VolumeSnapshot {
     let name = name.map_or_else(|| format!("nightly-data-{run}-0"), ToOwned::to_owned);
     let second: jiff::civil::DateTime = jiff::fmt::strtime::parse("%Y%m%d-%H%M%S", run).unwrap().to_datetime().unwrap();
-    let made = second.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().to_string();
+    let made = second.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
+    let (cut, made) = (made.as_nanosecond().to_string(), made.to_string());
     let key = |key: &str| format!("backup.sts-backup.io/{key}");
     read(json!({
         "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
@@ -170,7 +171,7 @@ fn snapshot(run: &str, uid: &str, name: Option<&str>) -> VolumeSnapshot {
                 label::RUN: run, label::CLAIM_TEMPLATE: "data", label::ORDINAL: "0",
             },
             "annotations": {
-                key("run-size"): "1", key("transitions"): "1", key("format"): "1", key("cut"): made,
+                key("run-size"): "1", key("transitions"): "1", key("format"): "1", key("cut"): cut,
                 key("consistency"): "CrashPerVolume",
             },
         },
@@ -187,7 +188,7 @@ fn runs_that_are_not_on_record_are_named() {
         snapshot("20260303-020000", "c", None),
         snapshot("20260303-020000", "d", Some("copy-of-it")),
     ];
-    let stock = crate::step::stock::stock(&objects, Timestamp::now());
+    let stock = objects.iter().map(|one| (one.name_any(), Snapshot::of(one))).collect();
     let digest = |uid: &str| crate::plan::roll::digest([uid]);
     let roll = format!(
         r#"{{"p": {{"20260301-020000": "data:0 {}", "20260302-020000": "data:0 {} imported"}}}}"#,

@@ -9,9 +9,9 @@ use crate::api::backup::StatefulSetBackupStatus;
 use crate::api::shared::{IntentPhase, RunStatus};
 use crate::plan::flow::Plan;
 use crate::plan::journal;
+use crate::plan::known::Snapshots;
 use crate::plan::noun::{Container, Open};
 use crate::plan::roll::Roll;
-use crate::plan::stock::Stock;
 use crate::plan::view::Read;
 
 const NOW: &str = "2026-01-01T00:01:00Z";
@@ -188,7 +188,7 @@ fn a_mark_tells_of_a_freeze_and_of_nothing_else() {
     let hooks = json!({ "postHook": ["of the mark"] });
     let want = Want { uid: FILE_UID.into(), slot: "slot".into(), attempt: 1, ..Want::default() };
     let open = |run: RunStatus| Open { uid: FILE_UID.into(), journal: Some(Box::new(run)), ..Open::default() };
-    let recovered = |run| journal::recover(Some(&open(run)), &Stock::default(), &Roll::default(), &want, now()).run;
+    let recovered = |run| journal::recover(Some(&open(run)), &Snapshots::default(), &Roll::default(), &want, now()).run;
     let frozen = recovered(run("web-0", &hooks)).unwrap();
     let Journal::Frozen(freeze) =
         journal::read(&StatefulSetBackupStatus { run: Some(frozen), ..Default::default() }, "slot")

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{Cluster, cluster};
+use crate::plan::known::Snapshot;
 use crate::plan::name::ClaimKey;
-use crate::plan::restore::sight::Source;
 
 fn at(text: &str) -> Timestamp {
     format!("2026-01-01T00:00:{text}Z").parse().unwrap()
@@ -14,14 +14,14 @@ fn at(text: &str) -> Timestamp {
 fn two_runs() -> Cluster {
     let mut cluster = cluster();
     let source = cluster.source();
-    (source.size, source.cut) = (Some(2), Some(at("01.25")));
+    (source.size, source.sealed) = (Some(2), Some(at("01.25")));
     let claim = |ordinal| Some(ClaimKey { ordinal, template: "data".into() });
-    let second = Source { uid: "snap-1".into(), claim: claim(1), cut: Some(at("03.999999999")), ..source.clone() };
-    let later = Source {
+    let second = Snapshot { uid: "snap-1".into(), claim: claim(1), sealed: Some(at("03.999999999")), ..source.clone() };
+    let later = Snapshot {
         uid: "later".into(),
         run: "20260101-000005".parse().ok(),
         size: Some(1),
-        cut: Some(at("06")),
+        sealed: Some(at("06")),
         ..source.clone()
     };
     cluster.sources.extend([("snap-1".to_owned(), second), ("later".to_owned(), later)]);

@@ -4,9 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Cluster, Severity, cluster};
 use crate::api::condition::Reason;
+use crate::plan::known::Snapshot;
 use crate::plan::member::Odd;
 use crate::plan::name::ClaimKey;
-use crate::plan::restore::sight::Source;
 use crate::plan::roll::{Entry, Roll};
 
 /// What is warned of; nothing is refused.
@@ -31,13 +31,13 @@ fn what_somebody_puts_on_top_of_a_run_spoils_it_for_no_restore() {
     let mut cluster = cluster();
     let later = cluster.source().created + jiff::SignedDuration::from_secs(60);
     let claim = Some(ClaimKey { ordinal: 7, template: "data".into() });
-    let top = Source { claim, uid: "top".into(), created: later, ..cluster.source().clone() };
+    let top = Snapshot { claim, uid: "top".into(), created: later, ..cluster.source().clone() };
     cluster.sources.insert("top".into(), top.clone());
     assert_eq!(cluster.findings().unwrap(), vec![], "the first that were made are the run");
     // It was there before: what is on record says which is which.
-    let early = Source { created: Timestamp::MIN, ..top };
+    let early = Snapshot { created: Timestamp::MIN, ..top };
     cluster.sources.insert("top".into(), early);
-    cluster.sources.values_mut().for_each(|source| source.policy_uid = Some("policy".into()));
+    cluster.sources.values_mut().for_each(|source| source.maker.uid = "policy".into());
     assert!(
         cluster.findings().is_ok_and(|findings| !findings.is_empty()),
         "without a record they cannot be told apart"
@@ -63,7 +63,7 @@ fn the_record_of_a_statefulset_says_nothing_of_the_runs_of_another() {
     assert_eq!(warnings(&cluster).len(), 1, "the record was lost");
     let mut roll = Roll::default();
     let key = ClaimKey { ordinal: 0, template: "data".into() };
-    cluster.source().policy_uid = Some("policy".into());
+    cluster.source().maker.uid = "policy".into();
     roll.put("policy", "20260101-000000".parse().unwrap(), Entry::new(std::slice::from_ref(&key), ["snap"]));
     cluster.lease.roll = Some(roll.clone());
     assert_eq!(cluster.findings().unwrap(), vec![]);

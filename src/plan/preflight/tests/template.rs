@@ -2,15 +2,15 @@
 
 use super::{Cluster, cluster, said};
 use crate::api::condition::Reason;
+use crate::plan::known::Snapshot;
 use crate::plan::name::ClaimKey;
 use crate::plan::preflight::{Severity, verdict};
-use crate::plan::restore::sight::Source;
 
 /// The run has a second template, of which the StatefulSet has no claim.
 fn with_wal() -> Cluster {
     let mut cluster = cluster();
     cluster.source().size = Some(2);
-    let wal = Source {
+    let wal = Snapshot {
         uid: "snap".into(),
         claim: Some(ClaimKey { ordinal: 0, template: "wal".into() }),
         pvc: Some("wal-web-0".into()),

@@ -74,7 +74,7 @@ impl World {
                 let source = name.strip_prefix("content of ").and_then(|name| self.sources.get(name));
                 let content = source.map(|source| Content {
                     driver: "csi".into(),
-                    snapshot_uid: Some(source.uid.clone()),
+                    snapshot: Some(source.uid.clone()),
                     handle: Some(format!("snapshot {name}")),
                     ..Content::default()
                 });
@@ -88,7 +88,6 @@ impl World {
                 waits: true,
                 ..StorageClass::default()
             }]),
-            Look::SnapshotClasses => Sight::SnapshotClasses(vec![]),
             Look::Nodes => Sight::Nodes(vec![node("n1"), node("n2")]),
             Look::Quotas => Sight::Quotas(vec![]),
             Look::Rights => Sight::Rights(vec![]),
@@ -168,7 +167,7 @@ impl World {
                 let version = self.uid("v");
                 let source = self.sources.get_mut(&pin.name).filter(|source| source.version == pin.version);
                 let Some(source) = source else { return Err(Fault::Lost) };
-                source.pinned.clone_from(&pin.pinned);
+                source.pins.clone_from(&pin.pinned);
                 source.version = version;
                 Ok(vec![sight(Sight::Source(pin.name.clone(), Box::new(Some(source.clone()))))])
             }

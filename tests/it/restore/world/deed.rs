@@ -306,7 +306,7 @@ impl World {
     }
 
     fn is_loose(&self, snapshot: Option<&String>) -> bool {
-        snapshot.and_then(|name| self.sources.get(name)).is_some_and(|source| source.pinned.is_empty())
+        snapshot.and_then(|name| self.sources.get(name)).is_some_and(|source| source.pins.is_empty())
     }
 
     /// Every claim of the plan is Bound, and its volume is its own.
