@@ -11,32 +11,6 @@ down() {
   say "down after $((SECONDS - begin)) s; nothing is left"
 }
 
-# left_cgroups prints the cluster's cgroups that exist: those on record, or without one those that `up` would make.
-left_cgroups() {
-  local cgroup
-  { cat "$dir/cgroups" 2> /dev/null || own_cgroups; } | while read -r cgroup; do
-    [ ! -d "$cgroup" ] || echo "$cgroup"
-  done
-}
-
-# left_processes prints the ids of all processes of the box: each of them is in its cgroups. Those that came in with
-# `enter` are among them, with the half of `enter` that waits outside.
-left_processes() {
-  local cgroup
-  left_cgroups | while read -r cgroup; do
-    find "$cgroup" -name cgroup.procs -exec cat {} + 2> /dev/null || true
-  done | sort -un
-}
-no_processes() { [ -z "$(left_processes)" ]; }
-
-remove_cgroups() {
-  local cgroup
-  left_cgroups | while read -r cgroup; do
-    find "$cgroup" -depth -type d -exec rmdir {} + 2> /dev/null || true
-  done
-  [ -z "$(left_cgroups)" ]
-}
-
 left_loops() {
   losetup --list --noheadings --output NAME,BACK-FILE | awk -v dir="$dir/" 'index($2, dir) == 1 { print $1 }'
 }
