@@ -22,7 +22,7 @@ install_packages() {
   say "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update --quiet=2 || fail "apt-get update failed"
-  apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" ||
+  apt-get install --quiet=2 -o DPkg::Lock::Timeout=300 --yes --no-install-recommends "${missing[@]}" ||
     fail "apt-get could not install ${missing[*]}"
   # The box runs a containerd of its own: one that the package just started for the machine is not touched.
 }

@@ -33,6 +33,6 @@ clean() {
     until_true 5 no_loops || fail "these loop devices are left: $(left_loops | paste -sd ' ')"
   fi
   [ -z "$(left_mounts)" ] || fail "these mounts are left: $(left_mounts | paste -sd ' ')"
-  rm -rf --one-file-system "$dir" || fail "the state in $dir cannot be removed"
+  rm -rf --one-file-system "$dir.probe" "$dir" || fail "the state in $dir cannot be removed"
   rmdir --ignore-fail-on-non-empty "$(dirname "$dir")" 2> /dev/null || true
 }
