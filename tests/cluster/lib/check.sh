@@ -49,7 +49,7 @@ controllers_fit() {
 v1_fits() {
   local controller cgroup missing=()
   for controller in cpu cpuacct cpuset memory; do
-    v1_hierarchies | tr , '\n' | grep -qx "$controller" ||
+    grep -qw "$controller" <<< "$(v1_hierarchies)" ||
       lack "cgroup v1 has no controller $controller here: boot the kernel with cgroup_enable=$controller, or with" \
         "cgroup v2 (systemd.unified_cgroup_hierarchy=1)"
   done

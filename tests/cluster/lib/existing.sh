@@ -16,7 +16,7 @@ check_existing() {
     fail "no cluster answers through SSB_TEST_KUBECONFIG=$SSB_TEST_KUBECONFIG: $(kubectl get --raw /readyz --request-timeout=20s 2>&1 | tail -n 1)"
   kubectl auth can-i '*' '*' --all-namespaces > /dev/null 2>&1 ||
     lack "the demo installs CRDs, roles and admission policies: it needs a kubeconfig of a cluster administrator"
-  kubectl api-resources --api-group=admissionregistration.k8s.io --output=name 2> /dev/null | grep -q validatingadmissionpolicies ||
+  grep -q validatingadmissionpolicies <<< "$(kubectl api-resources --api-group=admissionregistration.k8s.io --output=name 2>&1)" ||
     lack "the cluster has no ValidatingAdmissionPolicy: it needs Kubernetes 1.30 or later"
   snapshots_fit
   nobody_is_disturbed
@@ -81,7 +81,7 @@ nobody_is_disturbed() {
       "it in the end. Take another cluster, or when nothing needs them: kubectl delete -f manifests/crds.yaml"
   fi
 }
-is_made_here() { kubectl get namespaces --selector "$made_here" --output name | grep -qx "namespace/$1"; }
+is_made_here() { grep -qx "namespace/$1" <<< "$(kubectl get namespaces --selector "$made_here" --output name)"; }
 
 # loader prints the tool that brings an image to the nodes; false, after saying why, when there is none.
 loader() {
@@ -129,14 +129,19 @@ load_image() {
 }
 
 # clean_existing removes what the demo makes, in whatever state it is. The watcher goes after the restores: it gives up
-# the volumes that they keep.
+# the volumes that they keep, and ends those that are at work.
 clean_existing() {
   if is_made_here "$namespace"; then
-    kubectl --namespace "$namespace" delete statefulsetrestores --all --ignore-not-found --timeout=120s || true
-    kubectl delete namespace "$namespace" --timeout=180s || true
+    if kubectl get crd "$kinds" > /dev/null 2>&1; then
+      kubectl --namespace "$namespace" delete statefulsetrestores --all --timeout=300s || {
+        echo "A restore has not given up its volumes yet. Once it has: SSB_TEST_KUBECONFIG=$KUBECONFIG $root/tests/cluster/demo clean"
+        return 1
+      }
+    fi
+    kubectl delete namespace "$namespace" --timeout=300s || true
   fi
   if is_made_here "$system"; then
-    helm uninstall sts-backup --namespace "$system" --wait --ignore-not-found || true
+    helm uninstall sts-backup --namespace "$system" --wait --ignore-not-found > /dev/null || true
     kubectl delete --filename "$root/manifests/crds.yaml" --ignore-not-found --timeout=60s || true
     kubectl delete namespace "$system" --timeout=120s || true
   fi

@@ -27,9 +27,9 @@ minutes() {
 # announce tells before the first part how long it will take.
 announce() {
   local sum long
-  sum=$(seconds_of "${stale[@]}")
+  sum=$(($(seconds_of "${stale[@]}") * 4 / 3))
   long="about $(minutes "$sum")"
-  ((sum < 600)) || long="15 to 20 minutes"
+  ((sum < 800)) || long="15 to 20 minutes"
   say "building ${#stale[@]} parts: $long on two cores, once; they are kept in $cache"
   build_begin=$SECONDS part_number=0
 }
@@ -50,16 +50,15 @@ progress() {
   say "part $part_number of ${#stale[@]}: $1 ($(minutes $((SECONDS - build_begin))) so far, about $(minutes "$(seconds_left)") left)"
 }
 
-# seconds_left takes the pace of what is built already, once that is a minute's worth.
+# seconds_left takes the pace of what is built already, once that is a minute's worth; until then a third is added.
 seconds_left() {
-  local built here_now rest current
+  local built here_now rest current so_far=$((part_begin - build_begin))
   built=$(seconds_of "${stale[@]:0:part_number-1}")
   current=$(part_seconds "${stale[part_number-1]}")
   rest=$(seconds_of "${stale[@]:part_number}")
   here_now=$((SECONDS - part_begin))
-  if ((built >= 60)); then
-    current=$((current * (part_begin - build_begin) / built)) rest=$((rest * (part_begin - build_begin) / built))
-  fi
+  if ((built < 60)); then built=3 so_far=4; fi
+  current=$((current * so_far / built)) rest=$((rest * so_far / built))
   ((here_now < current)) || current=$here_now
   echo $((current - here_now + rest))
 }

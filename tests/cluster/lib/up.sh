@@ -27,7 +27,7 @@ up() {
   install_snapshots
   for driver in "${drivers[@]}"; do driver start "$driver"; done
   wait $imports || fail "importing the images failed"
-  until_true 60 healthy || fail "not whole after $((SECONDS - begin)) s: $reason; its logs are in $dir/log"
+  until_true 180 healthy || fail "not whole after $((SECONDS - begin)) s: $reason; its logs are in $dir/log"
   touch "$dir/complete"
   say "up after $((SECONDS - begin)) s"
   how_to_use
@@ -127,7 +127,7 @@ import_images() {
 install_snapshots() {
   {
     kubectl create --filename "$cache/crds" &&
-    kubectl wait --for=condition=Established --timeout=20s --filename "$cache/crds" &&
+    kubectl wait --for=condition=Established --timeout=60s --filename "$cache/crds" &&
     kubectl create --filename "$here/box/storage.yaml" &&
     inside bash "$here/box/snapshot-controller.sh"
   } > "$dir/log/snapshots.log" 2>&1 || fail "installing snapshots failed: $(tail -n 3 "$dir/log/snapshots.log")"
