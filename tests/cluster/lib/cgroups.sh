@@ -58,7 +58,7 @@ share_controllers() { (echo "+cpu +memory +pids" > /sys/fs/cgroup/cgroup.subtree
 # last process.
 in_scope() {
   [ "$(cgroup_kind)" = systemd ] || exec "$@"
-  exec systemd-run --quiet --no-ask-password --scope --collect --slice system.slice --property Delegate=yes \
+  exec systemd-run --quiet --no-ask-password --scope --collect --slice system.slice --property Delegate=yes --property TasksMax=infinity \
     --unit "$(basename "$(own_cgroups)")" "$@"
 }
 
