@@ -58,8 +58,8 @@ share_controllers() { (echo "+cpu +memory +pids" > /sys/fs/cgroup/cgroup.subtree
 # last process.
 in_scope() {
   [ "$(cgroup_kind)" = systemd ] || exec "$@"
-  exec systemd-run --quiet --no-ask-password --scope --collect --slice system.slice --property Delegate=yes --property TasksMax=infinity \
-    --unit "$(basename "$(own_cgroups)")" "$@"
+  exec systemd-run --quiet --no-ask-password --scope --collect --slice system.slice --property Delegate=yes \
+    --property TasksMax=infinity --unit "$(basename "$(own_cgroups)")" "$@"
 }
 
 # left_cgroups prints the cluster's cgroups that exist: those on record, or without one those that `up` would make.

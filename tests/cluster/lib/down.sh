@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 
 down() {
-  if [ ! -e "$dir" ] && [ -z "$(left_cgroups)" ]; then
+  if [ ! -e "$dir" ] && [ ! -e "$dir.probe" ] && [ -z "$(left_cgroups)" ]; then
     say "nothing is up"
     return
   fi
