@@ -17,7 +17,7 @@ check: forbid
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
     @just drift budget
-    bash -n .ci/run tests/run tests/cluster/cluster tests/cluster/demo link/cc link/profile
+    for file in .ci/run tests/run tests/cluster/{cluster,demo,*/*.sh} link/cc link/profile; do bash -n "$file"; done
 
 # Units, then the short tier on a cluster of its own (brought up for it, and taken down again).
 test:
