@@ -10,13 +10,14 @@ lack() { lacking=yes; printf 'demo: %s\n' "$*" >&2; }
 
 # check_existing says all that the cluster and this machine lack, before anything is built or changed.
 check_existing() {
-  local lacking='' tool
+  local lacking='' tool answer
   for tool in kubectl helm; do command -v "$tool" > /dev/null || fail "there is no $tool on the PATH: install it"; done
-  kubectl get --raw /readyz --request-timeout=20s > /dev/null 2>&1 ||
-    fail "no cluster answers through SSB_TEST_KUBECONFIG=$SSB_TEST_KUBECONFIG: $(kubectl get --raw /readyz --request-timeout=20s 2>&1 | tail -n 1)"
+  answer=$(kubectl get --raw /readyz --request-timeout=20s 2>&1) ||
+    fail "no cluster answers through SSB_TEST_KUBECONFIG=$SSB_TEST_KUBECONFIG: $(tail -n 1 <<< "$answer")"
   kubectl auth can-i '*' '*' --all-namespaces > /dev/null 2>&1 ||
     lack "the demo installs CRDs, roles and admission policies: it needs a kubeconfig of a cluster administrator"
-  grep -q validatingadmissionpolicies <<< "$(kubectl api-resources --api-group=admissionregistration.k8s.io --output=name 2>&1)" ||
+  answer=$(kubectl api-resources --api-group=admissionregistration.k8s.io --output=name 2>&1) || true
+  grep -q validatingadmissionpolicies <<< "$answer" ||
     lack "the cluster has no ValidatingAdmissionPolicy: it needs Kubernetes 1.30 or later"
   snapshots_fit
   nobody_is_disturbed
@@ -26,7 +27,7 @@ check_existing() {
 
 # snapshots_fit: the CRDs, a class of volumes, and a class of snapshots of the same driver.
 snapshots_fit() {
-  local kind driver classes
+  local kind driver classes default
   for kind in volumesnapshots volumesnapshotcontents volumesnapshotclasses; do
     kubectl get crd "$kind.snapshot.storage.k8s.io" > /dev/null 2>&1 || {
       lack "the snapshot CRDs are missing ($kind.snapshot.storage.k8s.io): install them and the snapshot controller from" \
@@ -34,8 +35,8 @@ snapshots_fit() {
       return
     }
   done
-  classes=$(kubectl get volumesnapshotclasses --output \
-    'jsonpath={range .items[*]}{.driver} {.metadata.annotations.snapshot\.storage\.kubernetes\.io/is-default-class}{"\n"}{end}')
+  default='.metadata.annotations.snapshot\.storage\.kubernetes\.io/is-default-class'
+  classes=$(kubectl get volumesnapshotclasses --output "jsonpath={range .items[*]}{.driver} {$default}{'\n'}{end}")
   driver=$(class_driver) || {
     if [ -n "$class" ]; then lack "there is no StorageClass $class (SSB_DEMO_STORAGE_CLASS); $(fitting_classes "$classes")"
     else lack "the cluster has no default StorageClass: name one in SSB_DEMO_STORAGE_CLASS; $(fitting_classes "$classes")"; fi
@@ -53,13 +54,15 @@ snapshots_fit() {
 # fitting_classes CLASSES: the StorageClasses that would do, told from the drivers of the VolumeSnapshotClasses.
 fitting_classes() {
   local fitting
-  fitting=$(storage_classes | awk 'NR == FNR { driver[$1]; next } $2 in driver { print $1 }' <(cut -d ' ' -f 1 <<< "$1") - | paste -sd ' ')
+  fitting=$(storage_classes |
+    awk 'NR == FNR { driver[$1]; next } $2 in driver { print $1 }' <(cut -d ' ' -f 1 <<< "$1") - | paste -sd ' ')
   if [ -n "$fitting" ]; then echo "with a VolumeSnapshotClass there are: $fitting"
   else echo "there is none with a VolumeSnapshotClass ($minikube_addons)"; fi
 }
 storage_classes() {
+  local default='.metadata.annotations.storageclass\.kubernetes\.io/is-default-class'
   kubectl get storageclasses --output \
-    'jsonpath={range .items[*]}{.metadata.name} {.provisioner} {.metadata.annotations.storageclass\.kubernetes\.io/is-default-class}{"\n"}{end}'
+    "jsonpath={range .items[*]}{.metadata.name} {.provisioner} {$default}{'\n'}{end}"
 }
 # class_driver prints the driver of the StorageClass that the demo takes.
 class_driver() {
@@ -134,7 +137,8 @@ clean_existing() {
   if is_made_here "$namespace"; then
     if kubectl get crd "$kinds" > /dev/null 2>&1; then
       kubectl --namespace "$namespace" delete statefulsetrestores --all --timeout=300s || {
-        echo "A restore has not given up its volumes yet. Once it has: SSB_TEST_KUBECONFIG=$KUBECONFIG $root/tests/cluster/demo clean"
+        echo "A restore has not given up its volumes yet. Once it has:"
+        echo "  SSB_TEST_KUBECONFIG=$KUBECONFIG $root/tests/cluster/demo clean"
         return 1
       }
     fi
@@ -146,16 +150,23 @@ clean_existing() {
     kubectl delete namespace "$system" --timeout=120s || true
   fi
   local left
-  left=$(kubectl get persistentvolumes --output \
-      'jsonpath={range .items[*]}persistentvolume/{.metadata.name} {.spec.claimRef.namespace}{"\n"}{end}'
-    kubectl get volumesnapshotcontents --output \
-      'jsonpath={range .items[*]}volumesnapshotcontent/{.metadata.name} {.spec.volumeSnapshotRef.namespace}{"\n"}{end}'
-    kubectl get namespaces --selector "$made_here" --output 'jsonpath={range .items[*]}namespace/{.metadata.name} '"$namespace"'{"\n"}{end}')
-  left=$(awk -v space="$namespace" '$2 == space { print $1 }' <<< "$left")
+  left=$(ours_left)
   [ -z "$left" ] || { echo "Left behind: $(paste -sd ' ' <<< "$left")"; return 1; }
   cat << TEXT
 Nothing is left but the image on the nodes and the admission policies of sts-backup, which concern only objects that it
 marks. They stay because an API server that has seen them deleted enforces no new ones until it is restarted. To remove them:
   kubectl delete -f manifests/policies.yaml
 TEXT
+}
+
+# ours_left lists the volumes and snapshots of the demo's namespace, and its namespaces, that are there.
+ours_left() {
+  {
+    kubectl get persistentvolumes --output \
+      "jsonpath={range .items[*]}persistentvolume/{.metadata.name} {.spec.claimRef.namespace}{'\n'}{end}"
+    kubectl get volumesnapshotcontents --output \
+      "jsonpath={range .items[*]}volumesnapshotcontent/{.metadata.name} {.spec.volumeSnapshotRef.namespace}{'\n'}{end}"
+    kubectl get namespaces --selector "$made_here" --output \
+      "jsonpath={range .items[*]}namespace/{.metadata.name} $namespace{'\n'}{end}"
+  } | awk -v space="$namespace" '$2 == space { print $1 }'
 }

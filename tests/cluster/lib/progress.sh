@@ -47,7 +47,9 @@ end_part() {
 }
 
 progress() {
-  say "part $part_number of ${#stale[@]}: $1 ($(minutes $((SECONDS - build_begin))) so far, about $(minutes "$(seconds_left)") left)"
+  local so_far left
+  so_far=$(minutes $((SECONDS - build_begin))) left=$(minutes "$(seconds_left)")
+  say "part $part_number of ${#stale[@]}: $1 ($so_far so far, about $left left)"
 }
 
 # seconds_left takes the pace of what is built already, once that is a minute's worth; until then a third is added.
