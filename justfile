@@ -17,7 +17,7 @@ check: forbid
     cargo fmt --check
     cargo clippy --all-targets --locked -- -D warnings
     @just drift budget
-    bash -n .ci/run tests/run tests/cluster/cluster tests/cluster/demo link/cc link/profile
+    for file in .ci/run tests/run tests/cluster/{cluster,demo,*/*.sh} link/cc link/profile; do bash -n "$file"; done
 
 # Units, then the short tier on a cluster of its own (brought up for it, and taken down again).
 test:
@@ -49,11 +49,12 @@ soak minutes="60":
 bench:
     tests/run bench
 
-# Bring up the embedded cluster and run the main job on it: PostgreSQL under load is backed up, damaged and restored.
-demo: cluster-up image
+# The main job, shown: PostgreSQL under load is backed up, damaged and restored. On a cluster that is brought up for it (the first time builds it, 15-20 minutes), or on the one of SSB_TEST_KUBECONFIG.
+demo:
+    if tests/cluster/demo existing; then tests/cluster/demo check && just program; else just cluster-up image; fi
     tests/cluster/demo {{ target }}/x86_64-unknown-linux-gnu/dist/sts-backup
 
-# Bring up the embedded cluster: a Ready node with CSI, images and a kubeconfig (the first time builds it, 12 minutes).
+# Bring up the embedded cluster: a Ready node with CSI, images and a kubeconfig (the first time builds it, 15-20 minutes).
 cluster-up:
     {{ cluster }} up
 
@@ -78,9 +79,12 @@ drift:
     diff -u manifests/install.yaml <(cargo run --quiet --locked -- generate install)
     for file in crds policies rbac; do diff -u manifests/$file.yaml charts/sts-backup/files/$file.yaml; done
 
-# The shipped program: small, static, in an image from scratch.
-image:
+# The shipped program: small and static.
+program:
     RUSTFLAGS="{{ static }}" cargo build --locked --profile dist --target x86_64-unknown-linux-gnu
+
+# The same in an image from scratch, by buildah; it goes into the embedded cluster when that is up. With docker alone: Containerfile.source.
+image: program
     {{ cluster }} product {{ target }}/x86_64-unknown-linux-gnu/dist/sts-backup
 
 # Which functions the watcher runs, written anew for the linker, with valgrind on a cluster that is up. Then `just image`.

@@ -7,14 +7,21 @@ hostname "$SSB_CLUSTER_NAME"
 
 # The machine's cgroups as seen from ours: only below them may the kubelet write.
 mount -t sysfs sysfs /sys
-mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-while read -r controllers; do
-  folder=/sys/fs/cgroup/${controllers#name=}
-  mkdir "$folder"
-  options=$controllers
-  [[ $controllers != name=* ]] || options=none,$controllers
-  mount -t cgroup -o "$options" cgroup "$folder"
-done < "$dir/hierarchies"
+if [ -s "$dir/hierarchies" ]; then
+  mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+  while read -r controllers; do
+    folder=/sys/fs/cgroup/${controllers#name=}
+    mkdir "$folder"
+    options=$controllers
+    [[ $controllers != name=* ]] || options=none,$controllers
+    mount -t cgroup -o "$options" cgroup "$folder"
+  done < "$dir/hierarchies"
+else # cgroup v2
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+  for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+    echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control || echo "pods do without the controller $controller" >&2
+  done
+fi
 mount -t tmpfs -o mode=755 tmpfs /run
 # What goes to /var/lib, by the CNI plugins for one, stays in the state folder.
 mount -t overlay -o "lowerdir=/var/lib,upperdir=$dir/var-lib/upper,workdir=$dir/var-lib/work" overlay /var/lib

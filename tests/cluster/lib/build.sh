@@ -34,16 +34,19 @@ fresh() { [ -e "$1" ] && [ "$(cat "$1.stamp" 2> /dev/null)" = "$2" ]; }
 # make_once FILE STAMP COMMAND...: runs the command, which writes to the path given as its last argument, unless FILE is
 # fresh. A reader never sees half a file, and a crash leaves either the old pair or one that is made again.
 make_once() {
-  local file=$1 stamp=$2 begin=$SECONDS; shift 2
+  local file=$1 stamp=$2 part log; shift 2
   ! fresh "$file" "$stamp" || return 0
-  if [ -n "${only_look-}" ]; then stale=yes; return; fi
+  part=$(basename "$file")
+  if [ -n "${only_look-}" ]; then stale+=("$part"); return; fi
+  log=$cache/log/$part.log
   rm -rf "$file~"
-  "$@" "$file~" || fail "building $(basename "$file") failed"
+  begin_part "$part"
+  "$@" "$file~" > "$log" 2>&1 || { end_part; fail "building $part failed: $(tail -n 3 "$log"); all of it: $log"; }
+  end_part
   rm -rf "$file.stamp"
   [ ! -d "$file" ] || rm -rf "$file"
   mv "$file~" "$file"
   echo "$stamp" > "$file.stamp~" && mv "$file.stamp~" "$file.stamp"
-  say "built $(basename "$file") in $((SECONDS - begin)) s"
 }
 
 kubernetes_version() { sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' "$here/tools/k8s/go.mod"; }
@@ -151,15 +154,21 @@ build_steps() {
   build_images
 }
 
+# find_stale lists in `stale` the parts that are to be built.
+find_stale() {
+  stale=()
+  mkdir -p "$bin" "$images" "$cache/log"
+  only_look=yes build_steps
+}
+
 # build_all looks first: a machine with a full cache needs neither Go nor a compiler.
 build_all() {
-  local stale=
-  mkdir -p "$bin" "$images"
-  only_look=yes build_steps
-  [ -n "$stale" ] || return 0
+  find_stale
+  [ ${#stale[@]} -gt 0 ] || return 0
+  announce
   install_packages "${build_packages[@]}"
-  command -v go > /dev/null || fail "building needs Go $(sed -n 's/^go //p' "$here/csi/go.mod") or later"
   build_steps
+  say "built ${#stale[@]} parts in $(minutes $((SECONDS - build_begin)))"
 }
 
 build() { locked "$cache/locks/build" build_all; }

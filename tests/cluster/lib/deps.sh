@@ -15,14 +15,16 @@ missing_packages() {
 install_packages() {
   command -v apt-get > /dev/null ||
     fail "there is no apt-get: this is made for Debian; elsewhere see lib/deps.sh for what it runs on"
-  local missing
+  local missing log=$cache/log/apt.log
   mapfile -t missing < <(missing_packages "$@")
   [ ${#missing[@]} -gt 0 ] || return 0
   root_on_linux
   say "installing ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update --quiet=2 || fail "apt-get update failed"
-  apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" ||
-    fail "apt-get could not install ${missing[*]}"
+  mkdir -p "$cache/log"
+  {
+    apt-get update --quiet=2 &&
+    DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 -o DPkg::Lock::Timeout=300 --yes --no-install-recommends \
+      "${missing[@]}"
+  } > "$log" 2>&1 < /dev/null || fail "apt-get could not install ${missing[*]}: $(tail -n 3 "$log"); all of it: $log"
   # The box runs a containerd of its own: one that the package just started for the machine is not touched.
 }

@@ -2,39 +2,13 @@
 # shellcheck shell=bash disable=SC2154
 
 down() {
-  if [ ! -e "$dir" ] && [ -z "$(left_cgroups)" ]; then
+  if [ ! -e "$dir" ] && [ ! -e "$dir.probe" ] && [ -z "$(left_cgroups)" ]; then
     say "nothing is up"
     return
   fi
   local begin=$SECONDS
   clean
   say "down after $((SECONDS - begin)) s; nothing is left"
-}
-
-# left_cgroups prints the cluster's cgroups that exist: those on record, or without one those that `up` would make.
-left_cgroups() {
-  local cgroup
-  { cat "$dir/cgroups" 2> /dev/null || own_cgroups; } | while read -r cgroup; do
-    [ ! -d "$cgroup" ] || echo "$cgroup"
-  done
-}
-
-# left_processes prints the ids of all processes of the box: each of them is in its cgroups. Those that came in with
-# `enter` are among them, with the half of `enter` that waits outside.
-left_processes() {
-  local cgroup
-  left_cgroups | while read -r cgroup; do
-    find "$cgroup" -name cgroup.procs -exec cat {} + 2> /dev/null || true
-  done | sort -un
-}
-no_processes() { [ -z "$(left_processes)" ]; }
-
-remove_cgroups() {
-  local cgroup
-  left_cgroups | while read -r cgroup; do
-    find "$cgroup" -depth -type d -exec rmdir {} + 2> /dev/null || true
-  done
-  [ -z "$(left_cgroups)" ]
 }
 
 left_loops() {
@@ -59,6 +33,6 @@ clean() {
     until_true 5 no_loops || fail "these loop devices are left: $(left_loops | paste -sd ' ')"
   fi
   [ -z "$(left_mounts)" ] || fail "these mounts are left: $(left_mounts | paste -sd ' ')"
-  rm -rf --one-file-system "$dir" || fail "the state in $dir cannot be removed"
+  rm -rf --one-file-system "$dir.probe" "$dir" || fail "the state in $dir cannot be removed"
   rmdir --ignore-fail-on-non-empty "$(dirname "$dir")" 2> /dev/null || true
 }

@@ -27,7 +27,7 @@ up() {
   install_snapshots
   for driver in "${drivers[@]}"; do driver start "$driver"; done
   wait $imports || fail "importing the images failed"
-  until_true 60 healthy || fail "not whole after $((SECONDS - begin)) s: $reason; its logs are in $dir/log"
+  until_true 180 healthy || fail "not whole after $((SECONDS - begin)) s: $reason; its logs are in $dir/log"
   touch "$dir/complete"
   say "up after $((SECONDS - begin)) s"
   how_to_use
@@ -35,30 +35,6 @@ up() {
 
 how_to_use() {
   echo "kubeconfig $dir/kubeconfig, inside only: $here/cluster enter COMMAND... or $here/cluster kubectl ARGUMENT..."
-}
-
-# own_cgroups prints the folder of the cluster's cgroup in each hierarchy, below the one that we are in. The state
-# folder is part of the name: nobody is to take another cluster's processes for the remains of his own.
-own_cgroups() {
-  local controllers path key
-  key=$name-$(sha256sum <<< "$dir" | cut -c 1-8)
-  while IFS=: read -r _ controllers path; do
-    [ -z "$controllers" ] || echo "/sys/fs/cgroup/${controllers#name=}${path%/}/$key"
-  done < /proc/self/cgroup
-}
-
-make_cgroups() {
-  own_cgroups > "$dir/cgroups"
-  cut -d : -f 2 /proc/self/cgroup | grep . > "$dir/hierarchies" ||
-    fail "there are no cgroup v1 hierarchies: this has been made and proven on those only"
-  local cgroup
-  while read -r cgroup; do
-    mkdir -p "$cgroup" || fail "$cgroup cannot be made: are the cgroup v1 hierarchies mounted under /sys/fs/cgroup?"
-    if [ -e "$cgroup/cpuset.cpus" ]; then # starts empty, and takes no process then
-      cat "${cgroup%/*}/cpuset.cpus" > "$cgroup/cpuset.cpus"
-      cat "${cgroup%/*}/cpuset.mems" > "$cgroup/cpuset.mems"
-    fi
-  done < "$dir/cgroups"
 }
 
 write_state() {
@@ -126,18 +102,17 @@ TEXT
 # start_box returns when containerd answers. Nothing in the box holds our input, output or terminal.
 start_box() {
   (
-    while read -r cgroup; do echo "$BASHPID" > "$cgroup/cgroup.procs"; done < "$dir/cgroups"
     cd /
-    exec setsid unshare --net --cgroup --mount --propagation private --uts --ipc --pid --fork --kill-child \
-      --mount-proc "$BASH" "$here/box/init.sh"
+    in_scope setsid "$BASH" "$here/box/start.sh" $$
   ) > "$dir/log/box.log" 2>&1 < /dev/null &
   local outer=$!
-  until_true 10 record_pid1 "$outer" || fail "the box does not start: $(tail -n 3 "$dir/log/box.log")"
-  until_true 20 containerd_answers || fail "containerd does not start: $(tail -n 3 "$dir/log/"{box,containerd}.log)"
+  until_true 30 record_pid1 "$outer" || fail "the box does not start: $(tail -n 3 "$dir/log/box.log")"
+  until_true 60 containerd_answers || fail "containerd does not start: $(tail -n 3 "$dir/log/"{box,containerd}.log)"
 }
+# What start.sh passes through has children too: only the box's process 1 is 1 in a pid namespace.
 record_pid1() {
   local pid
-  pid=$(pgrep --parent "$1") || return 1
+  pid=$(pgrep --parent "$1") && grep -qs '^NSpid:.*[[:space:]]1$' "/proc/$pid/status" || return 1
   echo "$pid $(started "$pid")" > "$dir/pid1"
 }
 containerd_answers() { inside ctr version > /dev/null 2>&1; }
@@ -152,7 +127,7 @@ import_images() {
 install_snapshots() {
   {
     kubectl create --filename "$cache/crds" &&
-    kubectl wait --for=condition=Established --timeout=20s --filename "$cache/crds" &&
+    kubectl wait --for=condition=Established --timeout=60s --filename "$cache/crds" &&
     kubectl create --filename "$here/box/storage.yaml" &&
     inside bash "$here/box/snapshot-controller.sh"
   } > "$dir/log/snapshots.log" 2>&1 || fail "installing snapshots failed: $(tail -n 3 "$dir/log/snapshots.log")"
