@@ -176,7 +176,7 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
         Some(_) => return Ok(Err(format!("run {id} is not on record on Lease {}", name::lease(&v.want.statefulset)))),
         None => return Ok(Err(format!("run {id} is not complete any more"))),
     };
-    let unwanted = unwanted(&own, &v.want.statefulset, |runs| retain(runs, Some(&keep.policy), now, zone));
+    let unwanted = unwanted(&own, None, &v.want.statefulset, |runs| retain(runs, Some(&keep.policy), now, zone));
     let mut doomed = vec![];
     for run in own {
         let there = run.staying();
@@ -202,20 +202,19 @@ pub fn would_go(v: &View, claims: BTreeSet<String>, now: Timestamp) -> Result<Ve
     };
     let Ok(stock) = v.prune.stock()? else { return Ok(vec![]) };
     let roll = v.lease()?.and_then(|lease| lease.roll.as_ref());
-    let own = known::runs(stock, roll).into_iter().filter(|run| run.maker.owner(&v.want) == Owner::Own);
-    let mut runs: Vec<_> = own.map(|run| run.counted(&v.want.statefulset)).collect();
-    let new = runs.iter().map(|run| run.id).max();
-    runs.push(Run { id: RunId::after(new, now), cut: now, complete: true, claims });
-    let verdicts = retain(&runs, Some(&keep.policy), now, zone).into_iter();
-    let mut gone: Vec<_> = verdicts.filter(|verdict| verdict.fate == Fate::Prune).map(|verdict| verdict.id).collect();
-    gone.sort();
-    Ok(gone)
+    let own: Vec<_> =
+        known::runs(stock, roll).into_iter().filter(|run| run.maker.owner(&v.want) == Owner::Own).collect();
+    let id = RunId::after(own.iter().map(|run| run.id).max(), now);
+    let new = Run { id, cut: now, complete: true, claims };
+    let gone = unwanted(&own, Some(new), &v.want.statefulset, |runs| retain(runs, Some(&keep.policy), now, zone));
+    Ok(gone.into_iter().collect())
 }
 
-/// What the rules let go. What was imported is judged alone among those that are known: it pushes out nothing, not even its
-/// like.
+/// What the rules let go, beside one that is to come. What was imported is judged alone among those that are known: it pushes
+/// out nothing, not even its like.
 fn unwanted(
     own: &[known::Run],
+    new: Option<Run<RunId>>,
     statefulset: &str,
     judge: impl Fn(&[Run<RunId>]) -> Vec<Verdict<RunId>>,
 ) -> BTreeSet<RunId> {
@@ -223,7 +222,7 @@ fn unwanted(
         let verdicts = judge(runs).into_iter().filter(|verdict| verdict.fate == Fate::Prune);
         verdicts.map(|verdict| verdict.id).collect()
     };
-    let mut runs: Vec<_> = own.iter().map(|run| run.counted(statefulset)).collect();
+    let mut runs: Vec<_> = own.iter().map(|run| run.counted(statefulset)).chain(new).collect();
     let mut all = pruned(&runs);
     for (at, run) in own.iter().enumerate() {
         if run.record == Record::Imported && run.state == State::Complete {
@@ -369,3 +368,6 @@ fn names(runs: impl IntoIterator<Item = RunId>) -> String {
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
     format!("run{} {}{more}", if runs.len() == 1 { "" } else { "s" }, first.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

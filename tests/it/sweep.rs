@@ -152,6 +152,8 @@ fn verdict(world: &mut World, blows: &Blows) {
     let reason = world.status.last_run.as_ref().and_then(|last| last.reason);
     // Whatever befell its Job, the next attempt has closed it.
     let lost = failed && world.attempts && reason == Some(Reason::JobLost);
+    // Its policy was taken away: no hook may run any more.
+    let unguarded = failed && world.unguarded_at.is_some() && reason == Some(Reason::PolicyMissing);
     let unproven = [Reason::ThawUnproven, Reason::HookTimeout, Reason::ThawFailed].map(Some).contains(&reason);
     let failed = failed
         && (!struck(&[Blow::LostBefore, Blow::LostAfter])
@@ -161,6 +163,7 @@ fn verdict(world: &mut World, blows: &Blows) {
     let refused = struck(&[Blow::Refuse]);
     if !(succeeded
         || lost
+        || unguarded
         || failed && struck(&[Blow::LostBefore, Blow::LostAfter, Blow::Hang, Blow::Refuse, Blow::Restart])
         || refused)
     {

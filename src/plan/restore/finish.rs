@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::journal::{Cause, Item, Journal, Placed, Plan, Record, Run};
 use super::volume::{self, behind, claims, find, is_marked, protect, set_aside, tend};
-use super::{Go, Holds, Restore, Scale, Signs, report, stage, steps, stop, swap};
+use super::{Go, Holds, Restore, Scale, Signs, release, report, stage, steps, stop, swap};
 use crate::api::condition::Reason;
 use crate::api::restore::RestorePhase;
 use crate::api::shared::Goal;
@@ -166,7 +166,26 @@ pub fn going(v: &View, run: &Run) -> Result<String, Read> {
             said.push(format!("; staging claim {name} is deleted and still there{by}"));
         }
     }
+    said.extend(bereft(v, run)?);
     Ok(said.concat())
+}
+
+/// What is to be said of the volumes that are under no claim any more, since somebody took that away, and that nobody will
+/// free: they are Retained, and no release comes for them.
+fn bereft(v: &View, run: &Run) -> Result<Vec<String>, Read> {
+    let (mut said, kept) = (vec![], set_aside(run).map(|(_, placed)| placed).collect::<Vec<_>>());
+    if run.reached < RestorePhase::ScalingDown || v.refused.is_some() {
+        return Ok(said);
+    }
+    for (item, placed) in release::volumes(&run.deed).filter(|(_, placed)| !kept.contains(placed)) {
+        let under = v.claims()?.values().any(|claim| claim.volume.as_ref() == Some(&placed.pv));
+        let stays = |volume: &Volume| volume.policy == RETAIN;
+        if !under && find(v, &run.deed, item, placed)?.is_some_and(stays) {
+            let (pvc, pv) = (&item.pvc, &placed.pv);
+            said.push(format!("; claim {pvc} was taken away: its volume {pv} stays, with reclaim policy {RETAIN}"));
+        }
+    }
+    Ok(said)
 }
 
 /// A volume under no claim: Retained and marked, with the day until which it is kept.

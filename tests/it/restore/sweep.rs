@@ -8,7 +8,7 @@ use std::time::Instant;
 use jiff::{SignedDuration, Timestamp};
 use sts_backup::api::restore::{OnFailure, RestorePhase, Strategy};
 use sts_backup::plan::flow::{Exit, Planner};
-use sts_backup::plan::noun::{Holder, RestoreWant, Want};
+use sts_backup::plan::noun::{Holder, RETAIN, RestoreWant, Want};
 use sts_backup::plan::restore::{self, Restore, release};
 use sts_backup::plan::view::View;
 use sts_backup::step::drive;
@@ -20,7 +20,7 @@ use crate::red;
 
 use super::process::Process;
 use super::verdict::verdict;
-use super::world::{Blow, NAMESAKE, Odd, Setting, UID, World};
+use super::world::{Blow, Disk, NAMESAKE, Odd, Setting, UID, World};
 
 pub const BLOWS: [Blow; 10] = [
     Blow::DieBefore,
@@ -354,6 +354,23 @@ fn a_way_back_that_fails_is_not_tried_without_end_when_the_object_goes() {
     let world = runtime().block_on(case(&[(41, Blow::ReplaceTarget), (45, Blow::Deleted)], STAGED, restore::next));
     assert!(world.status.phase == Some(RestorePhase::Failed) && world.status.run.is_some(), "it is held");
     assert!(world.leaving && world.violations.is_empty(), "{:?}", world.violations);
+}
+
+/// Before anything is replaced, somebody takes away a claim whose volume is Retained by then: it is nobody's, no release
+/// will free it, and status says so.
+#[test]
+fn a_volume_that_lost_its_claim_to_somebody_is_told_of() {
+    for blows in
+        [[(14, Blow::ReplaceTarget), (18, Blow::DeleteClaim)], [(31, Blow::ForgeStaged), (32, Blow::ReplaceClaim)]]
+    {
+        let world = runtime().block_on(case(&blows, STAGED, restore::next));
+        let loose = |disk: &Disk| disk.content == "old data-web-0";
+        let (pv, disk) = world.disks.iter().find(|(_, disk)| loose(disk)).unwrap();
+        let said = world.status.message.as_deref().unwrap_or_default();
+        assert_eq!(disk.volume.policy, RETAIN);
+        assert!(said.contains(&format!("claim data-web-0 was taken away: its volume {pv} stays")), "{blows:?}: {said}");
+        assert!(world.violations.is_empty(), "{blows:?}: {:?}", world.violations);
+    }
 }
 
 #[test]
