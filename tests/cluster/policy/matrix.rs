@@ -8,9 +8,9 @@ use kube::Client;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::{byway, timing};
 use super::roles::{Role, roles};
 use super::stage::{HOOK, Stage, api, backup, claim, lease, mark, pod, restore, snapshot, with};
+use super::{byway, timing};
 use crate::api::assert_snapshot;
 use crate::harness::{Scene, scene, until};
 
