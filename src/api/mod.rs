@@ -41,7 +41,7 @@ pub const LOCK_POLICY: &str = "lock.backup.sts-backup.io";
 pub const MARKS_POLICY: &str = "marks.backup.sts-backup.io";
 /// What the admission policies guard, as a number: on each of them under [`annotation::FORMAT`]. A pod's run goes by those of
 /// this number only.
-pub const POLICY_FORMAT: &str = "3";
+pub const POLICY_FORMAT: &str = "4";
 /// Newest format of the annotations on snapshots and of the plan in a restore's status. Older ones are read too.
 pub const FORMAT: &str = "1";
 

@@ -147,7 +147,7 @@ pub struct RestoreStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Of a plan only how it is written, and which volumes it replaces.
+/// Of a plan only how it is written, which volumes it replaces, and how large they are.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 pub struct Planned {
@@ -159,6 +159,21 @@ pub struct Planned {
 #[serde(rename_all = "camelCase", default)]
 pub struct Replaced {
     pub old_pv: Option<IgnoredAny>,
+    pub claim: Option<Sized>,
+}
+
+/// Of a claim's manifest only its request. The API server lets pass whatever stands there.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Sized {
+    pub storage: Option<Size>,
+}
+
+#[derive(Deserialize, Clone, Debug)]
+#[serde(untagged)]
+pub enum Size {
+    Quantity(Box<str>),
+    Nonsense(IgnoredAny),
 }
 
 /// batch/v1 `Job`.

@@ -163,6 +163,18 @@ mod tests {
         }
     }
 
+    /// A pod's run goes by the policies of its own format only: one that guards less than these must not bear it. After a
+    /// change that guards more raise [`POLICY_FORMAT`]; after any change put the new digest here.
+    #[test]
+    fn policies_of_one_format_guard_the_same() {
+        use sha2::{Digest, Sha256};
+        const KNOWN: (&str, &str) = ("4", "4d6449a8f697a415");
+        let texts =
+            policies().lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
+        let digest: String = Sha256::digest(texts)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((POLICY_FORMAT, digest.as_str()), KNOWN, "do the policies guard more than those of this format?");
+    }
+
     /// A new key of ours is either a mark, or is known to be none.
     #[test]
     fn every_key_is_known_to_be_a_mark_or_none() {

@@ -8,6 +8,7 @@ use crate::api::backup::{
     SUCCESSFUL_JOBS_HISTORY_LIMIT,
 };
 use crate::api::condition::{ConditionType, Reason};
+use crate::api::restore::RestorePhase;
 use crate::api::shared::{IntentPhase, Trigger};
 use crate::api::slim::{
     BackupSpec, BackupStatus, LastRun, RestoreStatus, Run, SlimBackup, SlimJob, SlimRestore, Target,
@@ -18,6 +19,7 @@ use crate::plan::launch::entry::{
     Job, Last, Manager, Object, OpenRun, Owned, Policy, Restore, Stage, State, Subject, Uid, Waiting,
 };
 use crate::plan::launch::verdict::{Flip, Standing};
+use crate::plan::quantity;
 use crate::plan::schedule::Schedule;
 
 /// A request is passed on as an argument and kept in names, annotations and status.
@@ -56,6 +58,7 @@ pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
     let formats = status.plan.iter().chain(&status.undo_plan).filter_map(|plan| plan.format.clone());
     let restore = Restore {
         aside: aside(&status),
+        failed: failed(&status),
         unread: formats.into_iter().find(|format| **format != *FORMAT),
         phase: status.phase,
         try_again: status.run.as_ref().is_some_and(|run| run.try_again == Some(true)),
@@ -69,12 +72,26 @@ pub fn restore(install: &str, object: SlimRestore) -> Option<(Uid, Object)> {
     Some(with(object, standing))
 }
 
-/// Volumes that wait for the end of the undo window: those that the newest plan has replaced, or after a failure those
-/// that were not to be.
-fn aside(status: &RestoreStatus) -> u32 {
+/// Volumes that wait for the end of the undo window, and their bytes: those that the newest plan has replaced, or after a
+/// failure those that were not to be.
+fn aside(status: &RestoreStatus) -> (u32, u64) {
     let plan = status.undo_plan.as_ref().or(status.plan.as_ref()).filter(|_| status.undo_deadline.is_some());
-    let count = plan.map_or(0, |plan| plan.claims.iter().filter(|claim| claim.old_pv.is_some()).count());
-    u32::try_from(count).unwrap_or(u32::MAX)
+    let claims = plan.into_iter().flat_map(|plan| &plan.claims).filter(|claim| claim.old_pv.is_some());
+    let bytes = |claim: &slim::Replaced| match claim.claim.as_ref().and_then(|claim| claim.storage.as_ref()) {
+        Some(slim::Size::Quantity(text)) => quantity::bytes(text).and_then(|bytes| u64::try_from(bytes).ok()),
+        _ => None,
+    };
+    let add = |(count, sum): (u32, u64), claim| {
+        (count.saturating_add(1), sum.saturating_add(bytes(claim).unwrap_or_default()))
+    };
+    claims.fold((0, 0), add)
+}
+
+/// Why a restore has failed, as its condition says.
+fn failed(status: &RestoreStatus) -> Option<Reason> {
+    let ready = status.conditions.iter().find(|condition| &*condition.r#type == "Ready");
+    let reason = || ready.and_then(|condition| condition.reason.as_deref()?.parse().ok()).unwrap_or(Reason::Unknown);
+    (status.phase == Some(RestorePhase::Failed)).then(reason)
 }
 
 fn with((uid, object): (Uid, Object), standing: Vec<Flip>) -> (Uid, Object) {
@@ -289,6 +306,40 @@ mod tests {
     fn meta() -> Value {
         json!({ "name": "nightly", "namespace": "shop", "uid": "0a1f0c9e-2f43-4b8e-9d7e-0c51d3e5a7b1",
             "resourceVersion": "7", "creationTimestamp": "2026-03-29T01:30:00Z" })
+    }
+
+    /// The sizes are whatever somebody has written.
+    #[test]
+    fn volumes_set_aside_are_counted_with_their_bytes() {
+        let of = |status: Value| {
+            let object =
+                json!({ "metadata": meta(), "spec": { "statefulSetRef": { "name": "pg" } }, "status": status });
+            let (_, object) = restore("ops/sts-backup", serde_json::from_value(object).unwrap()).unwrap();
+            assert_eq!(object.problem, None);
+            let Subject::Restore(restore) = object.subject else { unreachable!() };
+            (restore.aside, restore.failed)
+        };
+        let claim = |storage: Value| json!({ "pvc": "data-pg-0", "oldPv": "old", "claim": { "storage": storage } });
+        let plan = |claims: Value| json!({ "format": "1", "claims": claims });
+        let fresh = json!({ "pvc": "data-pg-1", "claim": { "storage": "5Gi" } });
+        let old = plan(json!([claim(json!("1Gi")), claim(json!("1500m")), fresh]));
+        let kept = json!({ "phase": "Completed", "undoDeadline": "2026-03-29T01:30:00Z", "plan": old });
+        assert_eq!(of(kept.clone()), ((2, (1 << 30) + 2), None));
+        let mut undone = kept.clone();
+        undone["undoPlan"] = plan(json!([claim(json!("2Ki"))]));
+        assert_eq!(of(undone).0, (1, 2048), "what an undo has replaced");
+        for nonsense in [json!(5), json!({ "a": [1] }), json!(null), json!("x"), json!("9E"), json!("9999999E")] {
+            let mut kept = kept.clone();
+            kept["plan"] = plan(json!([claim(nonsense.clone()), claim(json!("1Ki"))]));
+            let ((count, bytes), _) = of(kept);
+            assert!(count == 2 && bytes >= 1024, "{nonsense}: {bytes}");
+        }
+        let mut held = kept;
+        held["undoDeadline"] = json!(null);
+        held["phase"] = "Failed".into();
+        assert_eq!(of(held.clone()), ((0, 0), Some(Reason::Unknown)));
+        held["conditions"] = json!([{ "type": "Ready", "status": "False", "reason": "Forbidden", "message": "" }]);
+        assert_eq!(of(held).1, Some(Reason::Forbidden));
     }
 
     #[test]

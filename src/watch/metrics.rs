@@ -107,7 +107,12 @@ const FAMILIES: &[Family] = &[
     family(
         "sts_backup_restore_volumes_set_aside",
         "Volumes that are kept for an undo.",
-        Value::Restore(|r, o| Some(if o.held { f64::from(r.aside) } else { 0.0 })),
+        Value::Restore(|r, o| Some(if o.held { f64::from(r.aside.0) } else { 0.0 })),
+    ),
+    family(
+        "sts_backup_restore_bytes_set_aside",
+        "What the claims of these volumes ask for.",
+        Value::Restore(|r, o| Some(if o.held { bytes(r.aside.1) } else { 0.0 })),
     ),
     family(
         "sts_backup_restore_undo_deadline_timestamp_seconds",
@@ -128,6 +133,12 @@ const FAMILIES: &[Family] = &[
         }),
     ),
 ];
+
+/// Exact up to 8 PiB.
+#[allow(clippy::cast_precision_loss, reason = "a sample is a float")]
+fn bytes(count: u64) -> f64 {
+    count as f64
+}
 
 fn flag(is: bool) -> f64 {
     f64::from(u8::from(is))
@@ -185,9 +196,10 @@ fn labels(object: &Object) -> String {
     format!("namespace=\"{}\",name=\"{}\"", object.namespace, object.name)
 }
 
-/// Failed runs, by object and reason.
+/// Failed runs and restores, by object and reason.
 fn failures(index: &Index) -> Vec<(String, String)> {
-    let known = index.failures().iter().filter_map(|(uid, all)| Some((labels(&index.get(*uid)?.object), all)));
+    let of = |object: &Object| format!("kind=\"{}\",{}", object.kind(), labels(object));
+    let known = index.failures().iter().filter_map(|(uid, all)| Some((of(&index.get(*uid)?.object), all)));
     let line = |of: &str, reason, count: &u64| (format!("{{{of},reason=\"{reason}\"}}"), count.to_string());
     known.flat_map(|(of, all)| all.iter().map(move |(reason, count)| line(&of, reason, count))).collect()
 }
@@ -230,7 +242,12 @@ fn common(state: &State) -> String {
     let heard = seconds(state.now().wall.checked_sub(silence).ok()).unwrap_or_default();
     let help = "When the API server was heard last, by an answer or a piece of a watch.";
     family("sts_backup_last_heard_timestamp_seconds", "gauge", help, &one(heard.to_string()));
-    family("sts_backup_failures_total", "counter", "Runs seen to fail, by object and reason.", &failures(&index));
+    family(
+        "sts_backup_failures_total",
+        "counter",
+        "Runs and restores seen to fail, by object and reason.",
+        &failures(&index),
+    );
     text
 }
 
@@ -246,6 +263,25 @@ mod tests {
         assert!(names.len() > 25, "{names:?}");
         for name in names {
             assert!(docs.contains(&format!("`{name}`")), "{name} is not in docs/watcher.md");
+        }
+    }
+
+    /// Whoever is woken by an alert finds what to do; and no alert goes by a metric that there is not.
+    #[test]
+    fn every_alert_is_in_the_runbook_and_goes_by_metrics_that_there_are() {
+        let rules = include_str!("../../charts/sts-backup/files/alerts.yaml");
+        let (runbook, docs) = (include_str!("../../docs/runbook.md"), include_str!("../../docs/watcher.md"));
+        let after = |text: &'static str, word: &'static str| {
+            text.lines().filter_map(move |line| line.trim().strip_prefix(word))
+        };
+        let alerts: Vec<_> = after(rules, "- alert: ").collect();
+        assert_eq!(alerts, after(runbook, "## ").collect::<Vec<_>>(), "the alerts, and the runbook's sections");
+        let said: Vec<_> = after(rules, "runbook: ").map(|text| text.trim_matches('\'')).collect();
+        assert_eq!(said, alerts.iter().map(|alert| format!("docs/runbook.md, {alert}")).collect::<Vec<_>>());
+        let is_part = |c: char| !(c.is_ascii_lowercase() || c == '_');
+        let names = rules.split(is_part).filter(|word| word.starts_with("sts_backup_"));
+        for name in names {
+            assert!(docs.contains(&format!("`{name}`")), "{name} is no metric");
         }
     }
 }

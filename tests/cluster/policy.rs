@@ -10,6 +10,7 @@ mod forged;
 mod matrix;
 mod roles;
 mod stage;
+mod timing;
 mod trial;
 
 use std::cell::RefCell;

@@ -118,8 +118,49 @@ fn ends(line: &str) -> Option<(String, String)> {
     Some((text(object, "/name"), text(&line, "/requestReceivedTimestamp")))
 }
 
-/// Each request that was refused and never passed afterwards, while its account's namespace was there.
-fn refusals<'a>(all: &'a [Request], gone: &BTreeMap<String, String>) -> Vec<&'a Request> {
+/// When a binding was deleted: helm does that before the pods of the release have ended. What the watcher asks for in
+/// between, its Lease above all, is refused, whatever it does.
+fn unbinds(line: &str) -> Option<(String, String)> {
+    if !line.contains(r#""verb":"delete""#) || !line.contains("rolebindings") {
+        return None;
+    }
+    let line: Value = serde_json::from_str(line).ok()?;
+    let kinds = ["rolebindings", "clusterrolebindings"];
+    let object = line.get("objectRef").filter(|object| kinds.iter().any(|kind| object["resource"] == *kind))?;
+    Some((text(object, "/name"), text(&line, "/requestReceivedTimestamp")))
+}
+
+/// What has ended, each by its name, and when for the first time.
+#[derive(Debug, Default)]
+struct Gone {
+    namespaces: BTreeMap<String, String>,
+    bindings: BTreeMap<String, String>,
+}
+
+impl Gone {
+    fn note(all: &mut BTreeMap<String, String>, (name, end): (String, String)) {
+        let first = all.entry(name).or_insert_with(|| end.clone());
+        *first = end.min(first.clone());
+    }
+
+    fn hear(&mut self, line: &str) {
+        ends(line).into_iter().for_each(|end| Gone::note(&mut self.namespaces, end));
+        unbinds(line).into_iter().for_each(|end| Gone::note(&mut self.bindings, end));
+    }
+
+    /// The namespace of the account or of the request goes, or a binding of the account's release is gone.
+    fn is_before(&self, request: &Request) -> bool {
+        let home = request.user.split(':').nth(2).unwrap_or_default();
+        let namespaces = [home, &request.namespace].into_iter().filter_map(|name| self.namespaces.get(name));
+        let release = home.strip_suffix("-sys").map(|release| format!("{release}-"));
+        let of_release = |name: &str| release.as_ref().is_some_and(|release| name.starts_with(release));
+        let bindings = self.bindings.iter().filter(|(name, _)| of_release(name)).map(|(_, end)| end);
+        namespaces.chain(bindings).any(|end| *end <= request.time)
+    }
+}
+
+/// Each request that was refused and never passed afterwards, while its account had its rights.
+fn refusals<'a>(all: &'a [Request], gone: &Gone) -> Vec<&'a Request> {
     let expected = |request: &Request| {
         let (_, resource, verb) = &request.right;
         let is_known = EXPECTED.iter().any(|(known, word, _)| known == resource && word == verb);
@@ -132,12 +173,9 @@ fn refusals<'a>(all: &'a [Request], gone: &BTreeMap<String, String>) -> Vec<&'a 
         };
         all.iter().filter(same).any(|other| other.allowed && other.time > refused.time)
     };
-    let home = |request: &Request| request.user.split(':').nth(2).unwrap_or_default().to_owned();
-    let late = |request: &Request| {
-        let ends = [home(request), request.namespace.clone()].map(|namespace| gone.get(&namespace).cloned());
-        ends.into_iter().flatten().any(|end| end <= request.time)
-    };
-    all.iter().filter(|request| !request.allowed && !expected(request) && !late(request) && !passes(request)).collect()
+    all.iter()
+        .filter(|request| !request.allowed && !expected(request) && !gone.is_before(request) && !passes(request))
+        .collect()
 }
 
 fn granted(role: Role) -> BTreeSet<Right> {
@@ -189,16 +227,13 @@ fn logs(folder: &Path) -> Vec<PathBuf> {
     entries.filter(is_log).collect()
 }
 
-fn read(folder: &Path) -> (Vec<Request>, BTreeMap<String, String>) {
-    let (mut all, mut gone) = (vec![], BTreeMap::<String, String>::new());
+fn read(folder: &Path) -> (Vec<Request>, Gone) {
+    let (mut all, mut gone) = (vec![], Gone::default());
     for path in logs(folder) {
         for line in BufReader::new(File::open(path).unwrap()).lines() {
             let line = line.unwrap();
             all.extend(request(&line));
-            if let Some((namespace, end)) = ends(&line) {
-                let first = gone.entry(namespace).or_insert_with(|| end.clone());
-                *first = end.min(first.clone());
-            }
+            gone.hear(&line);
         }
     }
     (all, gone)
@@ -259,11 +294,19 @@ fn the_log_is_read_as_it_is_written() {
     let namespace = serde_json::json!({ "resource": "namespaces", "name": "shop-1" });
     let end = ends(&line("system:admin", "delete", &namespace, "allow", "5")).unwrap();
     assert_eq!(end, ("shop-1".into(), "5".into()));
-    let told = |lines: &[(&str, &str)]| {
+    let binding = serde_json::json!({ "resource": "rolebindings", "namespace": "shop-1-sys", "name": "shop-1-jobs" });
+    let mut gone = Gone::default();
+    gone.hear(&line("system:admin", "delete", &namespace, "allow", "5"));
+    gone.hear(&line("system:admin", "delete", &binding, "allow", "3"));
+    let of = |user: &str, lines: &[(&str, &str)]| {
         let all: Vec<_> =
-            lines.iter().map(|(say, time)| request(&line(runner, "get", &pods, say, time)).unwrap()).collect();
-        refusals(&all, &BTreeMap::from([end.clone()])).len()
+            lines.iter().map(|(say, time)| request(&line(user, "get", &pods, say, time)).unwrap()).collect();
+        refusals(&all, &gone).len()
     };
+    let told = |lines: &[(&str, &str)]| of(runner, lines);
+    assert_eq!(of(watcher, &[("forbid", "2")]), 1);
+    assert_eq!(of(watcher, &[("forbid", "4")]), 0, "the release is uninstalled");
+    assert_eq!(told(&[("forbid", "4")]), 1, "and is not this one's");
     assert_eq!(told(&[("allow", "1")]), 0);
     assert_eq!(told(&[("allow", "1"), ("forbid", "2")]), 1);
     assert_eq!(told(&[("forbid", "1"), ("allow", "2")]), 0, "the role was bound just now");

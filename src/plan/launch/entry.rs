@@ -235,8 +235,10 @@ pub struct Restore {
     pub unread: Option<Box<str>>,
     #[serde(with = "optional")]
     pub undo_deadline: Option<Timestamp>,
-    /// Volumes that are kept for an undo: for metrics.
-    pub aside: u32,
+    /// Volumes that are kept for an undo, and the bytes that their claims ask for: for metrics.
+    pub aside: (u32, u64),
+    /// Why it has failed, if it has: for metrics.
+    pub failed: Option<Reason>,
     pub owned: Owned,
 }
 

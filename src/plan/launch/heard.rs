@@ -75,8 +75,7 @@ impl Index {
                 return;
             }
             Some(known) => {
-                let failure = failure(&object).filter(|failed| self::failure(&known.object).as_ref() != Some(failed));
-                if let Some((_, _, reason)) = failure.filter(|_| self.is_complete()) {
+                if let Some(reason) = failed(&known.object, &object).filter(|_| self.is_complete()) {
                     *self.failures.entry(uid).or_default().entry(reason).or_default() += 1;
                 }
                 news = leaves && known.object.leaving.is_none();
@@ -264,9 +263,17 @@ fn list_of(object: &Object) -> List {
     }
 }
 
-fn failure(object: &Object) -> Option<(String, u32, Reason)> {
-    let Subject::Backup(policy) = &object.subject else { return None };
-    backup::failure(policy).map(|(slot, attempt, reason)| (slot.to_owned(), attempt, reason))
+/// Why it has failed meanwhile: a backup's run that had not, or a restore that had not.
+fn failed(before: &Object, now: &Object) -> Option<Reason> {
+    match (&before.subject, &now.subject) {
+        (Subject::Backup(before), Subject::Backup(now)) => {
+            let (_, _, reason) =
+                backup::failure(now).filter(|failed| backup::failure(before).as_ref() != Some(failed))?;
+            Some(reason)
+        }
+        (Subject::Restore(before), Subject::Restore(now)) => now.failed.filter(|_| before.failed.is_none()),
+        _ => None,
+    }
 }
 
 /// Versions of one object grow; an answer may overtake the watch, which then tells what was before.

@@ -268,7 +268,8 @@ mod tests {
             undoing: true,
             unread: Some("2".into()),
             undo_deadline: Some(at(6)),
-            aside: 9,
+            aside: (9, 10 << 40),
+            failed: Some(Reason::Forbidden),
             owned: owned(),
         };
         for subject in [Subject::Backup(Box::new(policy())), Subject::Restore(Box::new(restore))] {

@@ -55,6 +55,9 @@ fn backups(other: &str, on: &Stage) -> Vec<Deed> {
         "phase": "Failed", "message": "m", "conditions": condition() });
     let failed = json!({ "phase": "Failed", "message": "m", "lastAttemptTime": AT,
         "lastRun": { "slot": AT, "outcome": "Failed" }, "history": [{ "id": "", "outcome": "Failed" }] });
+    let unended = |slot: &str| json!({ "lastRun": { "slot": slot, "outcome": null } });
+    let succeeded = json!({ "id": "20260101-000000", "outcome": "Succeeded" });
+    let over = &on.timed.over;
     let there = json!({ "spec": { "statefulSetRef": { "name": "web", "namespace": other } } });
     let both = json!({ "spec": { "preBackupHook": null, "postBackupHook": null } });
     let zone = json!({ "spec": { "timeZone": "Asia/Kolkata" } });
@@ -72,6 +75,12 @@ fn backups(other: &str, on: &Stage) -> Vec<Deed> {
         status("backup status: a request with hooks and retention forgotten", asked, json!({ "lastRequest": "never" })),
         status("backup status: the same by removing the field", asked, json!({ "lastRequest": null })),
         status("backup status: a run told to have failed", plain, failed),
+        status("backup status: with hooks and retention, the newest run said to have no end", over, unended("then")),
+        status("backup status: the same of another run", over, unended("again")),
+        status("backup status: plain one, a run said to have no end", plain, unended("then")),
+        status("backup status: the newest run told to have succeeded", over, json!({ "lastRun": succeeded })),
+        status("backup status: another run told to have succeeded", plain, json!({ "history": [succeeded] })),
+        status("backup status: history forgotten", over, json!({ "history": null, "lastRun": null })),
         status("backup status: a run put in", plain, run("Frozen", json!({}))),
         status("backup status: a run declared void", plain, run("Void", json!({}))),
         status("backup status: a run with a hook put in", plain, run("Frozen", frozen())),

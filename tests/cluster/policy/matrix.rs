@@ -8,9 +8,9 @@ use kube::Client;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::byway;
 use super::roles::{Role, roles};
 use super::stage::{HOOK, Stage, api, backup, claim, lease, mark, pod, restore, snapshot, with};
+use super::{byway, timing};
 use crate::api::assert_snapshot;
 use crate::harness::{Scene, scene, until};
 
@@ -75,6 +75,7 @@ fn deeds(s: &Scene, other: &str, on: &Stage) -> Vec<Deed> {
     all.extend(leases(s, on));
     all.extend(marks(s, on));
     all.extend(byway::deeds(s, other, on));
+    all.extend(timing::deeds(on));
     all
 }
 

@@ -8,6 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::byway;
+use super::timing::{Timed, served};
 use crate::harness::Scene;
 
 const V1: &str = "backup.sts-backup.io/v1alpha1";
@@ -129,6 +130,7 @@ pub struct Stage {
     pub volume: Value,
     pub asleep: Value,
     pub pod: Value,
+    pub timed: Timed,
 }
 
 impl Stage {
@@ -183,8 +185,9 @@ impl Stage {
             volume,
             asleep: with(statefulset(s), kin),
             pod: pod(s, "bare"),
+            timed: Timed::new(s),
         };
-        for object in stage.all() {
+        for object in stage.all().into_iter().chain(stage.timed.all()) {
             let made: DynamicObject = serde_json::from_value(object.clone()).unwrap();
             api(&s.client, object).create(&PostParams::default(), &made).await.unwrap();
         }
@@ -198,6 +201,8 @@ impl Stage {
         for (object, status) in [
             (&self.frozen, byway::run("Frozen", byway::frozen())),
             (&self.asked, json!({ "lastRequest": "before" })),
+            (&self.timed.nightly, served()),
+            (&self.timed.over, served()),
             (&self.held, restored()),
             (&self.far, restored()),
         ] {

@@ -1,5 +1,6 @@
 //! The watcher as it is installed: a Deployment under the generated roles, whose Jobs run the image that is shipped.
 
+mod alerts;
 mod beside;
 mod burst;
 mod chart;

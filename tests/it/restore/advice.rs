@@ -65,7 +65,8 @@ impl Watched {
             undoing: status.undo_plan.is_some(),
             unread: None,
             undo_deadline: status.undo_deadline.map(|at| at.0),
-            aside: 0,
+            aside: (0, 0),
+            failed: None,
             owned: Owned { request: status.last_request.map(Into::into), ..Owned::default() },
         };
         Object {

@@ -80,3 +80,25 @@ fn a_request_is_not_answered_over_another_that_is_under_way() {
     let what = plan(&mut index, AT);
     assert!(!matches!(what[..], [What::Status(_)]), "{what:?}");
 }
+
+#[test]
+fn a_restore_that_fails_is_counted_when_it_does_and_not_again() {
+    let mut version = 1;
+    let mut see = |index: &mut Index, phase, failed| {
+        version += 1;
+        let object = restore(Restore { phase: Some(phase), failed, ..Restore::default() });
+        index.see(UID, Object { version: version.to_string().into(), ..object });
+        index.failures().get(&UID).map(|all| all.clone().into_iter().collect::<Vec<_>>()).unwrap_or_default()
+    };
+    let mut index = with(restore(Restore { phase: Some(RestorePhase::Restoring), ..Restore::default() }));
+    let (held, other) = (Some(Reason::SnapshotFailed), Some(Reason::Forbidden));
+    assert_eq!(see(&mut index, RestorePhase::Failed, held), [(Reason::SnapshotFailed, 1)]);
+    assert_eq!(see(&mut index, RestorePhase::Failed, other), [(Reason::SnapshotFailed, 1)], "it has not begun again");
+    assert_eq!(see(&mut index, RestorePhase::Restoring, None), [(Reason::SnapshotFailed, 1)]);
+    let both = [(Reason::SnapshotFailed, 1), (Reason::Forbidden, 1)];
+    let mut seen = see(&mut index, RestorePhase::Failed, other);
+    seen.sort_by_key(|(reason, _)| *reason != Reason::SnapshotFailed);
+    assert_eq!(seen, both);
+    let mut index = with(restore(Restore { phase: Some(RestorePhase::Failed), failed: held, ..Restore::default() }));
+    assert_eq!(see(&mut index, RestorePhase::Failed, held), [], "it had failed before we came");
+}
