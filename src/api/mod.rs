@@ -40,7 +40,7 @@ pub const LOCK_POLICY: &str = "lock.backup.sts-backup.io";
 /// The same of our labels and annotations on snapshots, claims and volumes.
 pub const MARKS_POLICY: &str = "marks.backup.sts-backup.io";
 /// What the admission policies guard, as a number: on each of them under [`annotation::FORMAT`]. A pod's run goes by those of
-/// this number only.
+/// this number, or a higher one: the policies are the first that an upgrade renews, and each number guards more.
 pub const POLICY_FORMAT: &str = "4";
 /// Newest format of the annotations on snapshots and of the plan in a restore's status. Older ones are read too.
 pub const FORMAT: &str = "1";

@@ -165,7 +165,9 @@ pub fn guard_of(
     policy: Option<&ValidatingAdmissionPolicy>,
     binding: Option<&ValidatingAdmissionPolicyBinding>,
 ) -> Guard {
-    let written = |policy: &ValidatingAdmissionPolicy| policy.annotations().get(annotation::FORMAT).cloned();
+    let written = |policy: &ValidatingAdmissionPolicy| -> Option<u32> {
+        policy.annotations().get(annotation::FORMAT)?.parse().ok()
+    };
     // Absent means Fail.
     let fails = |policy: &ValidatingAdmissionPolicy| {
         policy.spec.as_ref().and_then(|spec| spec.failure_policy.as_ref()).is_none_or(|policy| policy == "Fail")
@@ -174,7 +176,7 @@ pub fn guard_of(
     Guard {
         fails: policy.map(fails),
         actions: bound.map(|spec| spec.validation_actions.clone()),
-        outdated: policy.is_some_and(|policy| written(policy).as_deref() != Some(POLICY_FORMAT)),
+        outdated: policy.is_some_and(|policy| written(policy) < POLICY_FORMAT.parse().ok()),
         unread: None,
     }
 }

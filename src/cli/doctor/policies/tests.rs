@@ -135,6 +135,13 @@ fn policies(change: impl Fn(&mut Value)) -> Level {
 #[test]
 fn a_policy_on_trial_is_a_warning_and_one_that_does_not_guard_a_problem() {
     assert_eq!(policies(|_| {}), Level::Ok);
+    let newer = (crate::api::POLICY_FORMAT.parse::<u32>().unwrap() + 1).to_string();
+    let format = |both: &mut Value, format: &str| {
+        both["policy"]["metadata"]["annotations"]["backup.sts-backup.io/format"] = format.into();
+    };
+    assert_eq!(policies(|both| format(both, &newer)), Level::Ok, "in the midst of an upgrade: it guards more");
+    assert_eq!(policies(|both| format(both, "3")), Level::Problem);
+    assert_eq!(policies(|both| format(both, "latest")), Level::Problem);
     assert_eq!(
         policies(|both| both["binding"]["spec"]["validationActions"] = json!(["Warn", "Audit"])),
         Level::Warning
