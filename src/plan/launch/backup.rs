@@ -169,9 +169,10 @@ impl Case<'_> {
             let attempt = self.attempt(&slot, known);
             Some(Open { slot, attempt, trigger, stage: Stage::Other, begun })
         };
-        // Without an outcome, or closed and still bearing the finalizer of a freeze.
+        // Without an outcome, or closed and still bearing the finalizer of a freeze: nothing is frozen any more, and whoever
+        // may change the object can have put it there.
         if let Some(last) = last.filter(|last| last.outcome.is_none() || self.o.held) {
-            return open(last.slot.to_string(), last.attempt, last.trigger, true);
+            return open(last.slot.to_string(), last.attempt, last.trigger, last.outcome.is_none());
         }
         if let Some(slot) = self.pending() {
             let first = slot == self.o.created;

@@ -116,7 +116,9 @@ impl Object {
             Some(run) if run.stage == Stage::Uploading => Work::Upload,
             // Only who holds the lock writes its attempt.
             Some(run) if job.state == State::Running && run.attempt >= job.attempt => Work::Run,
-            None if self.is_over(&job.slot) => Work::Nothing,
+            // Of a run that is over it takes the finalizer off, which anybody may have put there: for that it has its place.
+            None if self.is_over(&job.slot) && self.held && job.state == State::Running => Work::Run,
+            None if self.is_over(&job.slot) && !self.held => Work::Nothing,
             _ => Work::Wait,
         }
     }

@@ -380,3 +380,19 @@ fn a_run_of_a_broken_spec_is_not_begun_but_one_that_has_begun_is_ended() {
     assert_eq!(jobs(&mut index, "2026-03-03T03:00:00Z"), [] as [u128; 0]);
     assert_eq!(jobs(&mut index, "2026-03-03T03:00:10Z"), [7 << 64]);
 }
+
+/// Whoever may change an object can put our finalizer on it: the Job that takes it off has a place, like every other, and
+/// nothing is frozen where the newest run has its outcome.
+#[test]
+fn a_finalizer_on_what_is_over_makes_no_job_beyond_the_places() {
+    let mut index = index(2);
+    for n in 1..=6 {
+        let (uid, object) = due("tenant", n, 3);
+        index.see(uid, Object { held: true, ..object });
+    }
+    assert_eq!(jobs(&mut index, "2026-03-02T13:00:00Z"), [] as [u128; 0], "whose the lock is must be seen");
+    let made = jobs(&mut index, "2026-03-02T14:00:00Z");
+    assert!((1..=2).contains(&made.len()), "{made:?} at once, with two places");
+    index.forget(Uid(made[0]));
+    assert_eq!(jobs(&mut index, "2026-03-02T14:00:01Z").len(), 1, "the others have their turn");
+}
