@@ -25,6 +25,14 @@ pub const RUNNER_CLUSTER: &str = "sts-backup-runner-cluster";
 /// wanted: with it a run may delete what a class of deletionPolicy Retain was to keep.
 pub const PURGE: &str = "sts-backup-runner-purge";
 
+/// The name of the runner's ClusterRole for namespaces that are being deleted, which have taken its other rights there with
+/// them. It is bound where those are bound in single namespaces: with it a run lets its object go, and touches nothing else
+/// that lies in a namespace.
+pub const RUNNER_LEAVE: &str = "sts-backup-runner-leave";
+
+/// The name of the watcher's: to see that such an object is to go, and whether somebody is at work there.
+pub const WATCHER_LEAVE: &str = "sts-backup-watcher-leave";
+
 /// The name of the watcher's ClusterRole.
 pub const WATCHER: &str = "sts-backup-watcher";
 
@@ -60,7 +68,14 @@ fn text(head: &str, namespace: Option<&str>) -> String {
     let mut jobs = watcher_jobs();
     jobs.metadata.namespace = namespace.map(ToOwned::to_owned);
     // What an installation does not bind it does not bring either.
-    let optional = [purge(), snapshots("view", &["get", "list", "watch"]), snapshots("edit", &["create", "delete"])];
+    let [runner_leaves, watcher_leaves] = leave();
+    let optional = [
+        purge(),
+        runner_leaves,
+        watcher_leaves,
+        snapshots("view", &["get", "list", "watch"]),
+        snapshots("edit", &["create", "delete"]),
+    ];
     let optional = optional.iter().filter(|_| namespace.is_none()).map(serde_saphyr::to_string);
     // A role always has a YAML form; an error would show as an empty document, which the test refuses.
     let documents = [
@@ -129,6 +144,22 @@ pub fn runner() -> [ClusterRole; 2] {
 #[must_use]
 pub fn purge() -> ClusterRole {
     role(PURGE, &rules(&purge_verbs()))
+}
+
+/// What lets an object go in a namespace that is being deleted, of the runner and of the watcher. Its finalizer is taken off
+/// only by who may patch its status (`policies/restore.yaml`), so that goes with it.
+#[must_use]
+pub fn leave() -> [ClusterRole; 2] {
+    let runner = [("statefulsetrestores", "get"), ("namespaces", "get"), ("statefulsetrestores", "patch")];
+    let runner = [&runner[..], &[("statefulsetrestores/status", "patch")]].concat();
+    let watcher = [("statefulsetrestores", "list"), ("statefulsetrestores", "watch"), ("leases", "get")];
+    let of = |all: Vec<Verb>, which: &[(&str, &str)]| {
+        all.into_iter().filter(|(_, resource, verb)| which.contains(&(resource, verb))).collect::<Vec<_>>()
+    };
+    [
+        role(RUNNER_LEAVE, &rules(&of(runner_verbs(), &runner))),
+        role(WATCHER_LEAVE, &rules(&of(watcher_verbs(false), &watcher))),
+    ]
 }
 
 /// Of its step, as that declares them.
@@ -253,6 +284,22 @@ mod tests {
         assert_eq!(named(&cluster), wide);
         assert!(named(&spaced).iter().all(|name| !wide.contains(&name.as_str())));
         assert_eq!(purge().rules.map(|rules| rules.len()), Some(1));
+    }
+
+    /// Whoever had these two accounts could let objects go, and free no volume, stop no pod and read no data with them.
+    #[test]
+    fn to_let_an_object_go_takes_our_own_kind_and_little_else() {
+        let [runner, watcher] = leave().map(|role| {
+            let of = |rule: PolicyRule| rule.resources.unwrap().into_iter().map(move |of| (of, rule.verbs.join(" ")));
+            role.rules.into_iter().flatten().flat_map(of).collect::<BTreeMap<_, _>>()
+        });
+        let own = |all: &[(&str, &str)]| -> BTreeMap<String, String> {
+            all.iter().map(|(resource, verbs)| ((*resource).to_owned(), (*verbs).to_owned())).collect()
+        };
+        let runs =
+            [("namespaces", "get"), ("statefulsetrestores", "get patch"), ("statefulsetrestores/status", "patch")];
+        assert_eq!(runner, own(&runs));
+        assert_eq!(watcher, own(&[("leases", "get"), ("statefulsetrestores", "list watch")]));
     }
 
     #[test]

@@ -77,10 +77,13 @@ pub async fn tend(c: &Cluster, row: &'static Row, tend: &Tend) -> Result<Vec<Fac
 /// A live claim stands on the volume: repeated on a bound volume the patch would make that claim Lost. A uid never comes
 /// back, so what is not there now is not there when the patch arrives.
 async fn bound(c: &Cluster, reserve: &Reserve) -> Result<Option<Fact>, Fault> {
+    if reserve.from.is_none() {
+        return Ok(None); // it is bound to none, as its resourceVersion says; and who frees it may look at claims no more
+    }
     let api: Api<PersistentVolumeClaim> = Api::namespaced(c.client.clone(), &reserve.namespace);
     let found =
         get(&api, &reserve.name, &format!("persistentvolumeclaim/{}/{}", reserve.namespace, reserve.name)).await?;
-    let its = found.filter(|claim| reserve.from.is_some() && claim.uid() == reserve.from);
+    let its = found.filter(|claim| claim.uid() == reserve.from);
     Ok(its.map(|object| Fact::Claim(reserve.name.clone(), Some(claim(&object, c.clock.now())))))
 }
 

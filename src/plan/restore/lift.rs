@@ -10,7 +10,7 @@ use super::journal::{Journal, Run};
 use super::release::volumes;
 use super::volume::{self, behind, claims, find};
 use super::{Go, Holds, Restore, Signs, Stage, acquire, closed, depart, gate, leave, leave_lock, one, outcome};
-use super::{own, report, stage, steps};
+use super::{own, report, stage, steps, undo};
 use crate::api::condition::Reason;
 use crate::plan::flow::{Exit, Feed, Plan, act, end, wait};
 use crate::plan::name;
@@ -58,21 +58,28 @@ fn refusal(v: &View, why: &str) -> Refusal {
 }
 
 /// A claim without a volume of its own: a pod that starts would find it empty, and a release could free all that it had.
+/// Where an old volume is lost nothing can put all of them back, and it is ended all the same.
 fn loose(v: &View, run: &Run) -> Result<Option<String>, Read> {
     let (all, place) = (v.claims()?, format!("{}/{}", v.want.namespace, v.want.name));
-    let remedy = format!("sts-backup undo {place} puts the old volumes back, and so does its deletion");
+    let lost = undo::lost(v, &run.deed)?.is_some();
     for item in &run.deed.plan.items {
+        let mut remedy = format!("sts-backup undo {place} puts the old volumes back, and so does its deletion");
         let stands = match all.get(&item.pvc) {
             Some(claim) => !claim.leaving && behind(v, &item.pvc, claim)?.is_some(),
             None => item.old.is_none(),
         };
-        if !stands {
+        if !stands && !lost {
             return Ok(Some(format!("claim {} has no volume now; {remedy}", item.pvc)));
         }
         let staging = item.staging.as_ref().and_then(|name| Some((name, all.get(name)?)));
         if let Some((staging, claim)) = staging
             && own::is_made(v, run, item, claim)?
         {
+            if lost {
+                let namespace = &v.want.statefulset_namespace;
+                remedy =
+                    format!("kubectl -n {namespace} delete persistentvolumeclaim {staging}; its volume is Retained");
+            }
             return Ok(Some(format!("its staging claim {staging} is still there; {remedy}")));
         }
     }

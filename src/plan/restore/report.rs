@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::journal::{self, Cause, End, Journal, Run};
-use super::{finish, retry};
+use super::{finish, retry, undo};
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
 use crate::api::shared::Goal;
@@ -41,7 +41,7 @@ pub fn write(v: &View, journal: &Journal, now: Timestamp) -> Result<Write, Read>
     let note = match journal {
         Journal::Idle | Journal::Unread(_) => None,
         Journal::Open(run) => scribe.open(run, &record.journal),
-        Journal::Held(run, refusal) => Some(scribe.held(run, refusal)),
+        Journal::Held(run, refusal) => Some(scribe.held(run, refusal)?),
         Journal::Ended(end, _) => Some(scribe.ended(end, &record.journal)?),
     };
     scribe.finish(note)
@@ -208,7 +208,7 @@ impl<'a> Scribe<'a> {
     }
 
     /// Nothing more is changed; the journal stays, so that an undo knows all.
-    fn held(&mut self, run: &Run, refusal: &Refusal) -> Note {
+    fn held(&mut self, run: &Run, refusal: &Refusal) -> Result<Note, Read> {
         journal::write(&mut self.status, run, &self.v.want.me, self.v.want.attempt);
         let again = retry::may_pass(self.v, refusal);
         if let Some(run) = &mut self.status.run {
@@ -225,10 +225,14 @@ impl<'a> Scribe<'a> {
         } else {
             "Nothing more is changed"
         };
-        let how = if self.leaving {
-            "It is being deleted: the next process tries once more to put the old volumes back".to_owned()
-        } else {
-            format!("{how}: sts-backup undo {namespace}/{name}")
+        // What was refused may not be looked at either.
+        let lost = if self.v.refused.is_some() { None } else { undo::lost(self.v, &run.deed)? };
+        let how = match lost {
+            Some((pvc, _, _)) => self.end_it(pvc),
+            None if self.leaving => {
+                "It is being deleted: the next process tries once more to put the old volumes back".to_owned()
+            }
+            None => format!("{how}: sts-backup undo {namespace}/{name}"),
         };
         let message = format!(
             "{what}{}: {}. {rest}: sts-backup describe {namespace}/{name} tells which volume is whose. {how}",
@@ -237,8 +241,23 @@ impl<'a> Scribe<'a> {
         self.status.phase = Some(RestorePhase::Failed);
         self.status.completion_time = Some(Time(self.now));
         self.close(false, Reason::Held, &message);
-        self.set(ConditionType::Undoable, run.swapped() && !self.leaving, Reason::Held, "");
-        Note { warning: true, reason: Reason::RestoreFailed, message: format!("{}: {message}", Reason::Held) }
+        self.set(ConditionType::Undoable, run.swapped() && lost.is_none() && !self.leaving, Reason::Held, "");
+        Ok(Note { warning: true, reason: Reason::RestoreFailed, message: format!("{}: {message}", Reason::Held) })
+    }
+
+    /// The old volume of that claim is lost: nothing puts all of them back, neither an undo nor the deletion.
+    fn end_it(&self, pvc: &str) -> String {
+        let (namespace, name) = (&self.v.want.namespace, &self.v.want.name);
+        let place = format!("{}/{}", self.v.want.statefulset_namespace, self.v.want.statefulset);
+        let first = if self.leaving {
+            format!(
+                "To let it go: kubectl -n {namespace} patch statefulsetrestore {name} --type merge -p \
+                 '{{\"metadata\":{{\"finalizers\":null}}}}'. The volumes stay, Retained. Then, before another restore"
+            )
+        } else {
+            "To end it as it stands, and then to restore once more".to_owned()
+        };
+        format!("What claim {pvc} had before cannot be put back. {first}: sts-backup doctor --lift-fence {place}")
     }
 
     fn close(&mut self, good: bool, reason: Reason, message: &str) {

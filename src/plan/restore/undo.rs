@@ -107,24 +107,27 @@ fn refuse(v: &View, record: &Record, why: &str, now: Timestamp) -> Plan<Restore>
     one(Restore::Write(Box::new(report::undo_refused(v, message, now)?)), now)
 }
 
+/// The old volume of a claim that cannot be put back any more, and why: claim, volume, words.
+pub(super) fn lost<'a>(v: &View, deed: &'a Deed) -> Result<Option<(&'a str, &'a str, &'static str)>, Read> {
+    for item in &deed.plan.items {
+        let Some(old) = &item.old else { continue };
+        let why = match find(v, deed, item, old)? {
+            None => "is gone, or it is another claim's now",
+            Some(volume) if is_given_up(volume) => "was given up",
+            Some(_) => continue,
+        };
+        return Ok(Some((&item.pvc, &old.pv, why)));
+    }
+    Ok(None)
+}
+
 /// What is under the claims now; or why it must stay there. `half`: a run that is Held.
 fn plan(v: &View, deed: &Deed, half: Option<&Run>) -> Result<Result<super::journal::Plan, String>, Read> {
     let mut items = vec![];
+    if let Some((pvc, pv, why)) = lost(v, deed)? {
+        return Ok(Err(format!("the old volume {pv} of claim {pvc} {why}")));
+    }
     for item in &deed.plan.items {
-        if let Some(old) = &item.old {
-            match find(v, deed, item, old)? {
-                None => {
-                    return Ok(Err(format!(
-                        "the old volume {} of claim {} is gone, or it is another claim's now",
-                        old.pv, item.pvc
-                    )));
-                }
-                Some(volume) if is_given_up(volume) => {
-                    return Ok(Err(format!("the old volume {} of claim {} was given up", old.pv, item.pvc)));
-                }
-                Some(_) => {}
-            }
-        }
         let Some(claim) = v.claims()?.get(&item.pvc) else { continue };
         let Some((pv, volume)) = behind(v, &item.pvc, claim)? else {
             let ours = match half {

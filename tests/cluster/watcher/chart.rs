@@ -89,7 +89,14 @@ async fn values_are_rendered_or_refused() {
     // Rights on what lies in a namespace are given in these only.
     let kinds = |kind: &str| all.keys().filter(|key| key.0 == kind).map(|key| key.1.as_str()).collect::<Vec<_>>();
     assert_eq!(kinds("RoleBinding"), ["a", "a", "b", "b", "ops"]);
-    assert_eq!(kinds("ClusterRoleBinding").len(), 1, "what belongs to no namespace");
+    let wide: Vec<_> = all.keys().filter(|key| key.0 == "ClusterRoleBinding").map(|key| key.2.as_str()).collect();
+    let named = ["runner-cluster", "runner-leave", "watcher-leave"].map(|role| format!("x-sts-backup-{role}"));
+    assert_eq!(wide, named, "what belongs to no namespace, and what lets an object go");
+    let [runner, watcher] = generate::rbac::leave();
+    for (name, role) in [("runner-leave", runner), ("watcher-leave", watcher)] {
+        let made = &all[&("ClusterRole".into(), String::new(), format!("x-sts-backup-{name}"))];
+        assert_eq!(made["rules"], serde_json::to_value(&role.rules).unwrap(), "{name}");
+    }
     assert_eq!(kinds("CustomResourceDefinition").len() + kinds("ValidatingAdmissionPolicy").len(), 0);
 
     for (value, words) in [

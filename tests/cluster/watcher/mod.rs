@@ -5,6 +5,7 @@ mod beside;
 mod burst;
 mod chart;
 mod lead;
+mod leave;
 mod lost;
 mod pages;
 mod scale;

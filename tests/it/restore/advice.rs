@@ -15,13 +15,13 @@ use sts_backup::plan::launch::pace::Lease;
 use sts_backup::plan::launch::plight::Plight;
 use sts_backup::plan::launch::{Answer, Context, Feed, Index, Now, What};
 use sts_backup::plan::noun::Want;
-use sts_backup::plan::restore::{self, release, undo};
+use sts_backup::plan::restore::{self, lift, release, undo};
 use sts_backup::plan::view::View;
 use sts_backup::step::drive;
 
 use super::process::Process;
 use super::sweep::{STAGED, pause, runtime, want};
-use super::world::{Odd, PODS, Setting, World, keys};
+use super::world::{Blow, Odd, PODS, SIGNATURE, Setting, World, keys};
 
 const OBJECT: Uid = Uid(1);
 /// What a Job's pods are tried again for.
@@ -174,6 +174,18 @@ impl Watched {
         world.version += 1;
     }
 
+    /// Another restore, of another name; the first one is over, and what it has set aside stays.
+    fn asks_anew(&self) {
+        let mut world = self.world.borrow_mut();
+        world.deed(Blow::ReplaceObject);
+        (world.ghost, world.blows) = (None, vec![]);
+        world.setting.odd = Odd::Nothing;
+        // The world asks after the request of this name.
+        if world.lease.restored.is_empty() {
+            world.lease.restored.push(format!("{SIGNATURE} 2027-01-15T08:00:00Z"));
+        }
+    }
+
     fn stands_on(&self, what: &str) -> bool {
         let contents = self.world.borrow().contents();
         keys().iter().map(|key| key.pvc("web")).all(|pvc| contents.get(&pvc) == Some(&format!("{what} {pvc}")))
@@ -268,5 +280,28 @@ fn replicas_that_came_since_are_undone_over_as_the_refusal_says() {
         );
         assert!(watched.stands_on("old") && watched.world.borrow().target.replicas == PODS + 1);
         watched.whole();
+    });
+}
+
+/// Nothing can put back a volume that somebody has deleted. Where its object is being deleted: without its finalizer it goes, and then its marks can be taken off.
+#[test]
+fn a_lost_volume_does_not_hold_an_object_that_is_deleted_for_ever() {
+    runtime().block_on(async {
+        let mut watched = Watched::new(BROKEN, OnFailure::Hold);
+        watched.watch(30, 1).await;
+        watched.world.borrow_mut().deed(Blow::LoseVolume);
+        watched.world.borrow_mut().deed(Blow::Deleted);
+        watched.watch(30, 1).await;
+        let said = watched.message();
+        assert!(watched.made(Kind::Restore) > 1 && !watched.world.borrow().finalizers.is_empty(), "{said}");
+        let let_go =
+            r#"kubectl -n shop patch statefulsetrestore back --type merge -p '{"metadata":{"finalizers":null}}'"#;
+        let clears = "sts-backup doctor --lift-fence shop/web";
+        assert!(said.contains(let_go) && said.contains(clears) && !said.contains("undo"), "{said}");
+        watched.asks_anew();
+        let exit = watched.process(lift::orphan, watched.want("restore", "", 9)).await;
+        assert!(matches!(exit, Exit::Done(_)), "{exit:?}");
+        let lease = watched.world.borrow().lease.clone();
+        assert!(lease.open.is_none() && lease.fence.is_none() && lease.holder.is_none(), "{lease:?}");
     });
 }

@@ -4,6 +4,7 @@
 pub mod before;
 mod binder;
 mod class;
+mod leave;
 pub mod storage;
 mod sweep;
 mod truth;
@@ -15,7 +16,7 @@ use sts_backup::api::annotation;
 use sts_backup::api::restore::{RestorePhase, Strategy};
 use sts_backup::config::Settings;
 use sts_backup::generate::rbac;
-use sts_backup::plan::flow::{Exit, Planner};
+use sts_backup::plan::flow::{Exit, Planner, Verb};
 use sts_backup::plan::noun::Want;
 use sts_backup::plan::restore::sight::Sight;
 use sts_backup::plan::restore::{self, Restore, release, undo};
@@ -107,7 +108,12 @@ impl Case {
 
 /// One process from its start to its exit; none: it died.
 async fn process(server: &ApiServer, clock: Clock, flow: Flow) -> Option<Exit> {
-    let (client, life) = server.client(Some(rbac::runner_verbs()));
+    process_with(server, clock, flow, rbac::runner_verbs()).await
+}
+
+/// The same with other rights.
+async fn process_with(server: &ApiServer, clock: Clock, flow: Flow, rights: Vec<Verb>) -> Option<Exit> {
+    let (client, life) = server.client(Some(rights));
     let object = server.look().store.get(&before::object()).cloned()?;
     let object = serde_json::from_value(object).unwrap();
     let request = Request { namespace: shop::NAMESPACE.into(), name: NAME.into(), flow, attempt: Some(1) };

@@ -43,6 +43,8 @@ pub enum Blow {
     /// Another StatefulSet of this name.
     ReplaceTarget,
     DeleteClaim,
+    /// Somebody deletes the volume that was under a claim before the restore.
+    LoseVolume,
     /// Somebody puts a claim and a volume of their own under the name.
     ReplaceClaim,
     /// Somebody takes the finalizer off the restore object, deletes it and applies its manifest again.

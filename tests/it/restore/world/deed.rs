@@ -125,6 +125,7 @@ impl World {
                 }
             }
             Blow::DeleteClaim => self.delete_claim(pvc, now),
+            Blow::LoseVolume => self.lose_volume(&pvc),
             Blow::ReplaceObject if !self.replaced => self.replace_object(),
             // One that is in use does not go.
             Blow::ReplaceClaim if !self.pods.values().any(|instance| instance.pod.claims.contains(&pvc)) => {
@@ -150,6 +151,14 @@ impl World {
             self.hit = Some(pvc);
             self.uids += 1;
         }
+    }
+
+    /// What was on it before the restore is gone, by their hand.
+    fn lose_volume(&mut self, pvc: &str) {
+        let content = format!("old {pvc}");
+        self.disks.retain(|_, disk| disk.content != content);
+        self.volume_is_lost(pvc);
+        self.uids += 1;
     }
 
     /// Claims, pods, the StatefulSet, the Lease and our own object: all of it is deleted, each goes when nothing holds it.

@@ -76,6 +76,13 @@ impl World {
         }
     }
 
+    /// Somebody deletes the volume that the claim had: where it still has it, it has none any more.
+    pub(super) fn volume_is_lost(&mut self, pvc: &str) {
+        for promise in [Promise::Content, Promise::WayBack, Promise::Bound, Promise::Name] {
+            self.excuse(Wrong::Stored(promise), pvc);
+        }
+    }
+
     /// Its owner took its claim away, or status does not name it any more: nobody is left who could take our mark off.
     pub(super) fn volume_is_forsaken(&mut self, pv: &str) {
         self.excuse(Wrong::Stored(Promise::Mark), pv);
