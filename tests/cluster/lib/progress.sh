@@ -37,9 +37,15 @@ announce() {
 begin_part() {
   part_number=$((part_number + 1)) part_begin=$SECONDS
   progress "$1"
-  # Output that goes to a pipe is not held open by the sleep.
-  (while sleep 60 > /dev/null 2>&1 && kill -0 $$ 2> /dev/null; do progress "$1"; done) 9>&- &
+  each_minute "$1" &
   part_ticker=$!
+}
+# each_minute ends within a second when the build was killed: it must not hold on to the build's lock or its output.
+each_minute() {
+  local seconds=0
+  while sleep 1 && kill -0 $$ 2> /dev/null; do
+    ((++seconds % 60)) || progress "$1"
+  done
 }
 end_part() {
   kill "$part_ticker" 2> /dev/null || true
