@@ -171,7 +171,7 @@ mod tests {
         const KNOWN: (&str, &str) = ("4", "4d6449a8f697a415");
         let texts =
             policies().lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join("\n");
-        let digest: String = Sha256::digest(texts)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&Sha256::digest(texts)[..8]);
         assert_eq!((POLICY_FORMAT, digest.as_str()), KNOWN, "do the policies guard more than those of this format?");
     }
 

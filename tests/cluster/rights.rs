@@ -144,8 +144,12 @@ impl Gone {
     }
 
     fn hear(&mut self, line: &str) {
-        ends(line).into_iter().for_each(|end| Gone::note(&mut self.namespaces, end));
-        unbinds(line).into_iter().for_each(|end| Gone::note(&mut self.bindings, end));
+        if let Some(end) = ends(line) {
+            Gone::note(&mut self.namespaces, end);
+        }
+        if let Some(end) = unbinds(line) {
+            Gone::note(&mut self.bindings, end);
+        }
     }
 
     /// The namespace of the account or of the request goes, or a binding of the account's release is gone.

@@ -187,13 +187,17 @@ impl Stage {
             pod: pod(s, "bare"),
             timed: Timed::new(s),
         };
-        for object in stage.all().into_iter().chain(stage.timed.all()) {
+        stage.make(s).await;
+        stage
+    }
+
+    async fn make(&self, s: &Scene) {
+        for object in self.all().into_iter().chain(self.timed.all()) {
             let made: DynamicObject = serde_json::from_value(object.clone()).unwrap();
             api(&s.client, object).create(&PostParams::default(), &made).await.unwrap();
         }
-        api(&s.client, &stage.going).delete("going", &DeleteParams::default()).await.unwrap();
-        stage.tell(s).await;
-        stage
+        api(&s.client, &self.going).delete("going", &DeleteParams::default()).await.unwrap();
+        self.tell(s).await;
     }
 
     /// What runs have written.
