@@ -193,6 +193,12 @@ pub struct RetentionPolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = false))]
     pub purge_retained: Option<bool>,
+    /// What happens where a ResourceQuota has no room for a run's VolumeSnapshots: false fails the run before any hook,
+    /// reason QuotaTooSmall; true first deletes whole old runs that no rule keeps once the new run is complete, the oldest
+    /// first, as many as it takes, but never the newest complete run of a claim. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub make_room: Option<bool>,
 }
 
 /// A command that is run in a container of each pod.

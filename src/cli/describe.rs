@@ -203,7 +203,7 @@ fn retention(policy: &RetentionPolicy) -> String {
         keep_monthly,
         keep_yearly,
         purge_retained,
-        ..
+        make_room,
     } = policy;
     let rules = [
         ("keepLast", keep_last),
@@ -216,7 +216,8 @@ fn retention(policy: &RetentionPolicy) -> String {
     ];
     let rules = rules.into_iter().filter_map(|(name, n)| Some(format!("{name} {}", (*n)?)));
     let purge = (*purge_retained == Some(true)).then(|| "purgeRetained".to_owned());
-    rules.chain(purge).collect::<Vec<_>>().join(", ")
+    let room = (*make_room == Some(true)).then(|| "makeRoom".to_owned());
+    rules.chain(purge).chain(room).collect::<Vec<_>>().join(", ")
 }
 
 fn state(status: &StatefulSetBackupStatus) -> Vec<Field> {

@@ -167,6 +167,7 @@ mod tests {
     /// change that guards more raise [`POLICY_FORMAT`]; after any change put the new digest here.
     #[test]
     fn policies_of_one_format_guard_the_same() {
+        use crate::plan::name::hex;
         use sha2::{Digest, Sha256};
         const KNOWN: (&str, &str) = ("4", "4d6449a8f697a415");
         let texts =

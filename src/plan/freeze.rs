@@ -13,13 +13,16 @@ pub use self::void::Cause;
 use self::void::{interrupted, thaw_unproven, void};
 use super::after;
 use super::backup::{Backup, CALL, LASTING, NewSnapshot, leave, one, write};
+use super::blame;
 use super::flow::{Exit, Feed, Plan, act, end, wait};
-use super::hook::{Debt, End, Exec, HookSpec, Owed, Place, Which};
+use super::hook::{Debt, End, Exec, HookSpec, Owed, Place, UNPROVEN, Which};
 use super::inherit;
 use super::journal::{Cut, Freeze, Journal};
 use super::name;
 use super::noun::{Open, Refusal, Snap};
+use super::report;
 use super::resolve::{Covered, resolve};
+use super::restore;
 use super::roll::Entry;
 use super::view::{Read, View};
 use crate::api::condition::Reason;
@@ -133,6 +136,9 @@ fn thaw(v: &View, f: &Freeze, void: Option<Cause>, now: Timestamp) -> Plan<Backu
         }
     }
     if let Some(until) = later {
+        if let Some(write) = thaw_fails(v, f, now)? {
+            return one(write, now);
+        }
         let given_up = f.pods.iter().map(|place| Feed::Hook(f.id, place.ordinal));
         return wait(given_up.chain([Feed::Pods]), until);
     }
@@ -166,6 +172,30 @@ fn thaw(v: &View, f: &Freeze, void: Option<Cause>, now: Timestamp) -> Plan<Backu
         Journal::Cut(Cut { id: f.id, epoch: f.epoch, since: now, size: f.size, consistency, entry: Some(entry) })
     };
     one(write(v, &journal, now)?, now)
+}
+
+/// Says in status that a pod stays frozen because its post hook fails, once, of the first such pod. None: it is said, none
+/// fails, or there is no time for it.
+fn thaw_fails(v: &View, f: &Freeze, now: Timestamp) -> Result<Option<Backup>, Read> {
+    if !own(v, f) || v.stop.is_some() || v.refused.is_some() {
+        return Ok(None);
+    }
+    let told = format!("Run {}: {} ", f.id, Which::Post.name());
+    if v.record()?.status.message.as_ref().is_some_and(|message| message.starts_with(&told)) {
+        return Ok(None);
+    }
+    let why = execs(v, f, Which::Post).find_map(|(exec, hook)| {
+        let end = &v.hooks.of(f.id, exec.place.ordinal, Which::Post).last()?.end;
+        let refusal = blame::refusal(&exec, end, hook.timeout, v.want.backup.quiet)?;
+        matches!(end, End::NotStarted(_)).then_some(refusal.message)
+    });
+    let Some(why) = why else { return Ok(None) };
+    let message = format!(
+        "Run {}: {why}. The pod may be frozen until it is: it is tried again for {} minutes",
+        f.id,
+        UNPROVEN.as_mins()
+    );
+    Ok(Some(Backup::Write(Box::new(report::complains(v, message, now)?))))
 }
 
 /// What another process froze is there still, and is a pod of the `StatefulSet`.
@@ -269,12 +299,15 @@ pub fn quiet_until(v: &View) -> Option<Timestamp> {
     Some(v.hooks.quiet_from()? + v.want.backup.hooks.longest().max(v.hooks.longest())?)
 }
 
-/// The lock that another object's open freeze bars.
+/// The lock that another object's open run bars.
 pub fn barred(v: &View, open: &Open) -> Refusal {
+    if open.kind == restore::KIND {
+        return restore::begin::barred(v, open);
+    }
     let message = format!(
         "{} {}/{} has left run {} open on StatefulSet {}/{}; pods that may be frozen: {}. Only its own run may take \
-         the lock: start it again, or thaw the pods by hand and remove the annotation backup.sts-backup.io/open from \
-         Lease {}",
+         the lock: start it again; if the installation that manages it is gone, sts-backup doctor --take-over {}/{} lets \
+         another carry it on; or thaw the pods by hand and remove the annotation backup.sts-backup.io/open from Lease {}",
         open.kind,
         open.namespace,
         open.name,
@@ -282,6 +315,8 @@ pub fn barred(v: &View, open: &Open) -> Refusal {
         v.want.statefulset_namespace,
         v.want.statefulset,
         open.pods.join(", "),
+        open.namespace,
+        open.name,
         name::lease(&v.want.statefulset),
     );
     Refusal::new(Reason::LockedByOpenRun, message)

@@ -22,7 +22,7 @@ const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 const SOON: SignedDuration = SignedDuration::from_secs(1);
 
 /// After so long of it the thaw counts as unproven.
-const UNPROVEN: SignedDuration = SignedDuration::from_mins(5);
+pub const UNPROVEN: SignedDuration = SignedDuration::from_mins(5);
 
 /// A hook as the spec has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::backup::Backup;
 use super::name::RunId;
 use super::noun::Refusal;
-use super::prune;
+use super::prune::room;
 use super::quantity::bytes;
 use super::resolve::Covered;
 use super::restore::sight::Quota;
@@ -30,6 +31,10 @@ pub struct Prospect {
     /// When the quotas were first looked at.
     since: Option<Timestamp>,
     quotas: Seen<(Timestamp, Vec<Quota>)>,
+    /// As they were when first looked at.
+    first: Option<Vec<Quota>>,
+    /// Snapshots that we have deleted since: a quota is told of it later.
+    freed: usize,
     rights: Seen<(Timestamp, Vec<String>)>,
     balk: Option<Balk>,
 }
@@ -47,6 +52,7 @@ impl Prospect {
     /// The quotas of the namespace at this instant; none where they may not be read.
     pub fn fold_quotas(&mut self, at: Timestamp, quotas: Vec<Quota>) {
         self.since.get_or_insert(at);
+        self.first.get_or_insert_with(|| quotas.clone());
         self.quotas = Seen::Known((at, quotas));
     }
 
@@ -69,8 +75,21 @@ impl Prospect {
 
     /// The freeze is over, whatever it came to: its snapshots take room, or leave it.
     pub fn thawed(&mut self) {
-        self.since = None;
+        (self.since, self.first, self.freed) = (None, None, 0);
         self.quotas = Seen::Unknown;
+    }
+
+    /// A snapshot was deleted to make room: from now on the quotas are looked at for as long as ever.
+    pub fn freed(&mut self) {
+        self.freed += 1;
+        self.since = None;
+    }
+
+    /// How many of these no look has shown yet at the quota of this name, of which so much is used.
+    fn unseen(&self, name: &str, used: u128) -> u128 {
+        let first = self.first.iter().flatten().find(|quota| quota.name == name);
+        let before = first.and_then(|quota| bytes(&quota.left.get(COUNT)?.1)).unwrap_or(used);
+        (self.freed as u128).saturating_sub(before.saturating_sub(used))
     }
 
     pub fn stale(&mut self, read: &Read) {
@@ -82,10 +101,12 @@ impl Prospect {
 }
 
 /// What speaks against a freeze.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Against {
     /// It may pass: look again then.
     Until(Timestamp),
+    /// These make room for it.
+    Room(Vec<Backup>),
     For(Refusal),
 }
 
@@ -127,6 +148,14 @@ fn lack(v: &View, covered: &[Covered], now: Timestamp) -> Result<Option<Against>
         (used + asked > hard).then_some((&quota.name, hard, used))
     });
     let Some((name, hard, used)) = short else { return Ok(None) };
+    let claims: BTreeSet<String> = covered.iter().map(|claim| claim.pvc.to_owned()).collect();
+    let lacking = (used + asked).saturating_sub(hard + v.prospect.unseen(name, used));
+    let lacking = usize::try_from(lacking).unwrap_or(usize::MAX);
+    if lacking > 0
+        && let Some(batch) = room::make(v, &claims, lacking, now)?
+    {
+        return Ok(Some(Against::Room(batch)));
+    }
     if let Some(again) = again(Read::Quotas, *at, v.prospect.since.unwrap_or(*at) + ROOM, now)? {
         return Ok(Some(again));
     }
@@ -135,25 +164,28 @@ fn lack(v: &View, covered: &[Covered], now: Timestamp) -> Result<Option<Against>
          snapshots. Nothing was frozen. Raise the quota to at least {}{}",
         v.want.statefulset_namespace,
         used + asked,
-        remedy(v, covered, now)?
+        remedy(v, &claims, lacking, now)?
     );
     Ok(Some(Against::For(Refusal::new(Reason::QuotaTooSmall, message))))
 }
 
 /// What else makes room: what the policy lets go after this run, and that it may keep less.
-fn remedy(v: &View, covered: &[Covered], now: Timestamp) -> Result<String, Read> {
-    if v.want.backup.keep.is_none() {
+fn remedy(v: &View, claims: &BTreeSet<String>, lacking: usize, now: Timestamp) -> Result<String, Read> {
+    let Some(keep) = &v.want.backup.keep else {
         return Ok(", or delete old snapshots: this backup has no spec.retentionPolicy that does".to_owned());
-    }
-    let claims: BTreeSet<String> = covered.iter().map(|claim| claim.pvc.to_owned()).collect();
-    Ok(match prune::would_go(v, claims, now)?.split_first() {
-        Some((first, more)) => {
+    };
+    let outlived = room::outlived(v, claims, now)?;
+    Ok(match outlived.split_first() {
+        Some((first, more)) if keep.policy.make_room != Some(true) && room::is_enough(&outlived, lacking) => {
             let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
             format!(
-                ", lower spec.retentionPolicy, or make room by hand: once this run were complete, retention would delete run \
-                 {first}{more}, and the quota must have room for both until then"
+                ", lower spec.retentionPolicy, or set spec.retentionPolicy.makeRoom to true: then run {}{more}, which no rule \
+                 keeps once this run is complete, may go before the freeze",
+                first.id
             )
         }
-        None => ", or lower spec.retentionPolicy: it keeps all complete runs that are there".to_owned(),
+        Some(_) => ", or lower spec.retentionPolicy: what it lets go after this run is not enough".to_owned(),
+        None => ", or lower spec.retentionPolicy: none of the runs that are there may go before this one is complete"
+            .to_owned(),
     })
 }

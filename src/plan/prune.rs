@@ -3,9 +3,12 @@
 //! the next one removes. Whatever stands in the way of a deletion leaves the run where it is and is said; the backup
 //! has succeeded all the same.
 
+pub mod room;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::backup::{Backup, CALL};
 use super::flow::Next;
@@ -92,6 +95,11 @@ impl Pruning {
         }
     }
 
+    /// A run has made snapshots.
+    pub fn made(&mut self) {
+        self.stock = Seen::Unknown;
+    }
+
     pub fn stale(&mut self, read: &Read) {
         match read {
             Read::Stock => self.stock = Seen::Unknown,
@@ -155,21 +163,10 @@ fn deletion(v: &View, run: &known::Run, why: &str) -> Result<Vec<Backup>, Read> 
 /// The runs that are to go and are not gone yet, oldest first; or why nothing can be decided.
 fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> {
     let Some(keep) = &v.want.backup.keep else { return Ok(Ok(vec![])) };
-    let Some(zone) = &keep.zone else {
-        return Ok(Err(format!("spec.timeZone {:?} is not in the time zone database", keep.zone_name)));
+    let (zone, own) = match own(v, keep)? {
+        Ok(own) => own,
+        Err(why) => return Ok(Err(why)),
     };
-    let stock = match v.prune.stock()? {
-        Ok(stock) => stock,
-        Err(refusal) => return Ok(Err(refusal.message.clone())),
-    };
-    for policy in [MARKS_POLICY, LOCK_POLICY] {
-        if let Some(refusal) = guard::refusal(v, policy)? {
-            return Ok(Err(format!("{}: {}", refusal.reason, refusal.message)));
-        }
-    }
-    let roll = v.lease()?.and_then(|lease| lease.roll.as_ref());
-    let own: Vec<_> =
-        known::runs(stock, roll).into_iter().filter(|run| run.maker.owner(&v.want) == Owner::Own).collect();
     // Ages are counted from this run's own creation, by the API server's clock.
     let now = match own.iter().find(|run| run.id == id && run.state == State::Complete) {
         Some(run) if run.record == Record::Own => run.created(),
@@ -194,20 +191,23 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
     Ok(Ok(doomed))
 }
 
-/// Which complete runs the policy would let go, oldest first, if a run of these claims were complete now. None where that
-/// cannot be told.
-pub fn would_go(v: &View, claims: BTreeSet<String>, now: Timestamp) -> Result<Vec<RunId>, Read> {
-    let Some((keep, zone)) = v.want.backup.keep.as_ref().and_then(|keep| Some((keep, keep.zone.as_ref()?))) else {
-        return Ok(vec![]);
+/// Our runs, and the zone that they are judged in; or why nothing can be decided about them.
+fn own<'a>(v: &'a View, keep: &'a Keep) -> Result<Result<(&'a TimeZone, Vec<known::Run<'a>>), String>, Read> {
+    let Some(zone) = &keep.zone else {
+        return Ok(Err(format!("spec.timeZone {:?} is not in the time zone database", keep.zone_name)));
     };
-    let Ok(stock) = v.prune.stock()? else { return Ok(vec![]) };
+    let stock = match v.prune.stock()? {
+        Ok(stock) => stock,
+        Err(refusal) => return Ok(Err(refusal.message.clone())),
+    };
+    for policy in [MARKS_POLICY, LOCK_POLICY] {
+        if let Some(refusal) = guard::refusal(v, policy)? {
+            return Ok(Err(format!("{}: {}", refusal.reason, refusal.message)));
+        }
+    }
     let roll = v.lease()?.and_then(|lease| lease.roll.as_ref());
-    let own: Vec<_> =
-        known::runs(stock, roll).into_iter().filter(|run| run.maker.owner(&v.want) == Owner::Own).collect();
-    let id = RunId::after(own.iter().map(|run| run.id).max(), now);
-    let new = Run { id, cut: now, complete: true, claims };
-    let gone = unwanted(&own, Some(new), &v.want.statefulset, |runs| retain(runs, Some(&keep.policy), now, zone));
-    Ok(gone.into_iter().collect())
+    let own = known::runs(stock, roll).into_iter().filter(|run| run.maker.owner(&v.want) == Owner::Own);
+    Ok(Ok((zone, own.collect())))
 }
 
 /// What the rules let go, beside one that is to come. What was imported is judged alone among those that are known: it pushes
@@ -292,6 +292,12 @@ fn retained(v: &View, keep: &Keep, piece: &Snapshot) -> Result<Option<String>, R
     }))
 }
 
+/// The runs that this process has deleted something of.
+pub fn dropped(v: &View) -> Option<String> {
+    let dropped = &v.prune.dropped;
+    (!dropped.is_empty()).then(|| format!("{} pruned", names(dropped.iter().copied())))
+}
+
 /// What retention did, for status and Events: what was dropped, and what else is worth a word.
 #[derive(Debug)]
 pub struct Told {
@@ -302,8 +308,7 @@ pub struct Told {
 }
 
 pub fn told(v: &View, id: RunId) -> Result<Told, Read> {
-    let pruned = &v.prune.dropped;
-    let dropped = (!pruned.is_empty()).then(|| format!("{} pruned", names(pruned.iter().copied())));
+    let dropped = dropped(v);
     let (mut skipped, mut remarks) = (None, vec![]);
     match doomed(v, id)? {
         Err(why) => skipped = Some(format!("retention was skipped: {why}")),

@@ -188,6 +188,8 @@ impl Scribe<'_> {
             (Outcome::Succeeded, Some(id)) => Some(prune::told(self.v, id)?),
             _ => None,
         };
+        // What had to make room for it.
+        let room = prune::dropped(self.v).filter(|_| matches!(outcome, Outcome::Failed(_)));
         let (now, snapshots) = (self.now, snapshots(self.v, &run));
         let last = self.last_run();
         last.completion_time = Some(Time(now));
@@ -200,17 +202,16 @@ impl Scribe<'_> {
                 let mut message = format!("{of}{} ready", count(run.len(), "snapshot"));
                 if let Some(told) = &told {
                     notes.extend(pruning(told, &of));
-                    told.dropped
-                        .iter()
-                        .chain(&told.skipped)
-                        .chain(&told.remarks)
-                        .for_each(|more| message.extend(["; ", more]));
+                    let all = told.dropped.iter().chain(&told.skipped).chain(&told.remarks);
+                    all.for_each(|more| message.extend(["; ", more]));
                 }
                 (Reason::BackupCompleted, message)
             }
             Outcome::Failed(refusal) => {
                 last.outcome = Some(shared::Outcome::Failed);
-                (refusal.reason, refusal.message.clone())
+                let tail = room.as_ref().map(|room| format!("; {room} to make room for it")).unwrap_or_default();
+                notes.extend(room.map(|message| Note { warning: false, reason: Reason::RunsPruned, message }));
+                (refusal.reason, refusal.message.clone() + &tail)
             }
             Outcome::Superseded(refusal) => {
                 last.outcome = Some(shared::Outcome::Superseded);

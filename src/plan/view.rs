@@ -161,7 +161,7 @@ impl View {
                     snaps.values_mut().filter(|snap| snap.uid == uid).for_each(|snap| snap.sealed = true);
                 }
             }
-            Fact::Prune(fact) => self.prune.fold(fact),
+            Fact::Prune(fact) => self.fold_prune(fact),
             Fact::Quotas(at, quotas) => self.prospect.fold_quotas(at, quotas),
             Fact::Rights(at, missing) => self.prospect.fold_rights(at, missing),
             Fact::Foreign(run, name) => drop(self.foreign.insert(run, name)),
@@ -181,6 +181,13 @@ impl View {
         }
     }
 
+    fn fold_prune(&mut self, fact: super::prune::Fact) {
+        if let super::prune::Fact::Dropped(..) = &fact {
+            self.prospect.freed();
+        }
+        self.prune.fold(fact);
+    }
+
     fn fold_record(&mut self, record: Seen<Record>) {
         self.record = record;
         self.inherit();
@@ -189,6 +196,9 @@ impl View {
         if matches!(&self.record, Seen::Known(Record { journal: Journal::Void(..), .. })) {
             self.pods.clear(); // the next freeze looks at the containers anew
             self.prospect.thawed();
+        }
+        if matches!(&self.record, Seen::Known(Record { journal: Journal::Frozen(..) | Journal::Cut(..), .. })) {
+            self.prune.made();
         }
     }
 

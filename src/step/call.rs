@@ -138,5 +138,49 @@ pub fn refusal(error: &kube::Error, object: &str) -> Refusal {
         }
         _ => Reason::SnapshotFailed,
     };
-    Refusal::new(reason, format!("{object}: {said}"))
+    let remedy = if reason == Reason::Forbidden { unserved(&said) } else { None };
+    Refusal::new(reason, format!("{object}: {said}{}", remedy.unwrap_or_default()))
+}
+
+/// What else may be wrong where an account lacks a right in a namespace: the installation does not serve it.
+fn unserved(said: &str) -> Option<String> {
+    let (who, what) = said.split_once("User \"")?.1.split_once("\" cannot ")?;
+    let namespace = what.split_once(" in the namespace \"")?.1.split('"').next()?;
+    who.starts_with("system:serviceaccount:").then(|| {
+        format!(
+            ". If the installation does not serve namespace {namespace}, add it to the chart value watchNamespaces; otherwise bind \
+             the roles that sts-backup generate rbac prints"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn an_account_without_a_right_in_a_namespace_is_told_how_the_installation_serves_it() {
+        let of = |message: &str| {
+            let error = kube::Error::Api(Box::new(Status::failure(message, "Forbidden").with_code(403)));
+            refusal(&error, "statefulset/far/web").message
+        };
+        let lacks = |who: &str, place: &str| {
+            format!(
+                "statefulsets \"web\" is forbidden: User \"{who}\" cannot get resource \"statefulsets\" in API group \"apps\" {place}"
+            )
+        };
+        let far = "in the namespace \"far\"";
+        let runner = "system:serviceaccount:sts-backup:sts-backup-runner";
+        let said = of(&lacks(runner, far));
+        assert!(said.contains("chart value watchNamespaces") && said.contains("namespace far"), "{said}");
+        for other in [
+            lacks("jane", far),
+            lacks(runner, "at the cluster scope"),
+            "ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no".to_owned(),
+        ] {
+            assert!(!of(&other).contains("watchNamespaces"), "{other}");
+        }
+    }
 }

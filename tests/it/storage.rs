@@ -1,5 +1,6 @@
 //! What the storage says no to for a while, and what a quota leaves no room for: on the wire.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -8,13 +9,16 @@ use sts_backup::api::condition::Reason;
 use sts_backup::api::shared::Trigger;
 use sts_backup::generate::rbac;
 use sts_backup::plan::flow::Exit;
+use sts_backup::plan::name::RunId;
 use sts_backup::plan::noun::Outcome;
 use sts_backup::run::Request;
+use sts_backup::step::clock::Clock;
 
+use super::apiserver::fault::{Class, Strike};
 use super::apiserver::kind::Key;
 use super::apiserver::{ApiServer, State};
 use super::nature::SICK;
-use super::wire::{Case, carry_out, process, runtime, world};
+use super::wire::{Case, Command, carry_out, process, runtime, to_the_end, world};
 use super::{shop, truth};
 
 /// snapshotReadyTimeoutSeconds, longer than maxFreezeSeconds.
@@ -119,7 +123,9 @@ fn a_quota_without_room_fails_the_run_before_any_hook_and_says_what_it_takes() {
             (Some(10), Some(Reason::QuotaTooSmall)),
             "{message}"
         );
-        for word in ["ResourceQuota shop/small", COUNT, "8 of 10", "4 more", "at least 12", &first.to_string()] {
+        for word in
+            ["ResourceQuota shop/small", COUNT, "8 of 10", "4 more", "at least 12", "makeRoom", &first.to_string()]
+        {
             assert!(message.contains(word), "{word}: {message}");
         }
         let state = server.look();
@@ -154,4 +160,112 @@ fn what_is_being_deleted_may_leave_a_quota_yet_and_who_may_not_read_it_goes_on()
         let exit = Box::pin(carry_out(&server, clock, &request, client)).await;
         assert_eq!(exit, Some(Exit::Done(Outcome::Succeeded)), "{}", said(&server));
     });
+}
+
+/// As the quota controller does it, every few seconds.
+async fn counted(server: &ApiServer, hard: u32) {
+    loop {
+        let used = truth::snaps(&server.look().store).len();
+        quota(server, hard, u32::try_from(used).unwrap());
+        tokio::time::sleep(Duration::from_secs(7)).await;
+    }
+}
+
+/// Runs for these slots, one after the other, under a quota of so many snapshots and with `keepLast`.
+async fn with_room(server: &ApiServer, clock: Clock, slots: &[&'static str]) -> Option<Exit> {
+    let mut exit = None;
+    for slot in slots {
+        exit = Box::pin(to_the_end(server, clock, Command { name: shop::POLICY, slot, second: false }))
+            .await
+            .pop()
+            .flatten();
+    }
+    exit
+}
+
+fn keep(server: &ApiServer, last: u32) {
+    server.act(|state| {
+        state.store.change(&shop::object(shop::POLICY), false, |object| {
+            object["spec"]["retentionPolicy"] = json!({ "keepLast": last, "makeRoom": true });
+        });
+    });
+}
+
+fn runs(server: &ApiServer) -> BTreeSet<RunId> {
+    truth::snaps(&server.look().store).values().filter(|snap| !snap.leaving).map(|snap| snap.run).collect()
+}
+
+/// Each of four snapshots: the quota has room for two runs and a half.
+#[test]
+fn room_is_made_before_the_freeze_of_whole_runs_that_would_go_after_it() {
+    let mut writes = None;
+    for k in std::iter::once(None).chain((0..60).map(Some)) {
+        if k.is_some() && k >= writes {
+            break;
+        }
+        runtime().block_on(async {
+            let (server, clock) = world(&Case::of(true));
+            keep(&server, 2);
+            let story = async {
+                assert_eq!(with_room(&server, clock, &["one", "two"]).await, Some(Exit::Done(Outcome::Succeeded)));
+                let (before, begun) = (runs(&server), server.look().log.len());
+                let at = server.look().faults.count(Class::Write);
+                if let Some(k) = k {
+                    server.act(|state| drop(state.faults.strikes.insert((Class::Write, at + k), Strike::DieAfter)));
+                }
+                let exit = with_room(&server, clock, &["three"]).await;
+                writes.get_or_insert(server.look().faults.count(Class::Write) - at);
+                assert!(matches!(exit, Some(Exit::Done(_))), "write {k:?}: {exit:?} {}", said(&server));
+                let (after, log) = (runs(&server), server.look().log[begun..].to_vec());
+                let first = before.first().unwrap();
+                assert!(!after.contains(first) && after.contains(before.last().unwrap()), "write {k:?}: {after:?}");
+                let is = |begins: &'static str| move |line: &String| line.starts_with(begins);
+                let (gone, frozen) =
+                    (log.iter().position(is("delete volumesnapshots")), log.iter().position(is("exec")));
+                assert!(gone.is_some() && gone < frozen, "write {k:?}: {log:?}");
+                if k.is_none() {
+                    assert_eq!((after.len(), exit), (2, Some(Exit::Done(Outcome::Succeeded))), "{}", said(&server));
+                    assert!(said(&server).contains(&format!("run {first} pruned")), "{}", said(&server));
+                }
+                assert_eq!(truth::frozen(&server.look()), 0, "write {k:?}");
+            };
+            tokio::select! {
+                () = story => {}
+                () = counted(&server, 10) => {}
+            }
+        });
+    }
+    assert!(writes > Some(15), "{writes:?}");
+}
+
+/// The only run that there is; and, beside one that is enough, one that is not.
+#[test]
+fn what_must_stay_or_is_not_enough_makes_no_room() {
+    for (last, hard, slots) in [(1, 4, &["one"][..]), (2, 8, &["one", "two"]), (2, 3, &["one", "two"])] {
+        runtime().block_on(async {
+            let (server, clock) = world(&Case::of(true));
+            keep(&server, last);
+            assert_eq!(
+                with_room(&server, clock, slots).await,
+                Some(Exit::Done(Outcome::Succeeded)),
+                "{}",
+                said(&server)
+            );
+            let before = runs(&server);
+            let story = async {
+                let exit = with_room(&server, clock, &["more"]).await;
+                let room = hard == 8;
+                assert_eq!(exit.map(|exit| exit.code()), Some(if room { 0 } else { 10 }), "{hard}: {}", said(&server));
+                if !room {
+                    assert_eq!(reason(&server), Some(Reason::QuotaTooSmall), "{}", said(&server));
+                    assert_eq!(runs(&server), before, "nothing went");
+                    assert!(!said(&server).contains("makeRoom"), "it is set: {}", said(&server));
+                }
+            };
+            tokio::select! {
+                () = story => {}
+                () = counted(&server, hard) => {}
+            }
+        });
+    }
 }

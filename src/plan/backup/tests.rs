@@ -14,7 +14,7 @@ use crate::plan::hook::{End, Exec, HookSpec, Pair, Place, Tried, Which};
 use crate::plan::journal::{Cut, Journal, Record, Void, Voided};
 use crate::plan::known::SnapshotClass;
 use crate::plan::name::ClaimKey;
-use crate::plan::noun::{BackupWant, Claim, Holder, Lease, Pod, Snap, Target, Volume, Want};
+use crate::plan::noun::{BackupWant, Claim, Holder, Lease, Open, Pod, Snap, Target, Volume, Want};
 use crate::plan::roll::{Entry, Roll};
 use crate::plan::view::{Fact, Seen, View};
 
@@ -101,6 +101,33 @@ fn a_pod_that_does_not_run_after_its_freeze_is_asked_for_its_liveness_probe() {
     let (reason, message) = closed(&v, "2026-01-01T00:00:00Z");
     assert_eq!(reason, Some(Reason::PodNotRunning));
     assert!(message.contains("nothing was frozen") && !message.contains(probe), "{message}");
+}
+
+/// What a backup says that meets a run of this kind which was left open.
+fn met(kind: &str) -> String {
+    let mut v = view(Journal::Idle);
+    let (kind, namespace, name) = (kind.to_owned(), "shop".to_owned(), "other".to_owned());
+    let open = Open {
+        kind,
+        namespace,
+        name,
+        uid: "other".into(),
+        run: ID.into(),
+        pods: vec!["web-0".into()],
+        ..Open::default()
+    };
+    v.fold(Fact::Lease(Seen::Known(Some(Lease { open: Some(open), ..Lease::default() }))));
+    closed(&v, "2026-01-01T00:00:00Z").1
+}
+
+#[test]
+fn a_backup_that_is_barred_says_how_the_run_of_an_installation_that_is_gone_is_carried_on() {
+    for kind in ["StatefulSetBackup", "StatefulSetRestore"] {
+        let said = met(kind);
+        assert!(said.contains("sts-backup doctor --take-over shop/other"), "{said}");
+    }
+    assert!(met("StatefulSetBackup").contains("pods that may be frozen: web-0"));
+    assert!(met("StatefulSetRestore").contains("doctor --lift-fence shop/web"));
 }
 
 fn record(open: Option<&str>) -> Fact {

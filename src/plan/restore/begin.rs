@@ -197,11 +197,22 @@ pub fn uncovered(v: &View, chosen: &Chosen) -> Result<Vec<ClaimKey>, Read> {
 pub fn queue(v: &View, record: &Record, now: Timestamp) -> Plan<Restore> {
     let next = acquire(v, record, now)?;
     let (Journal::Idle, Next::Wait { .. }) = (&record.journal, &next) else { return Ok(next) };
-    let Some(why) = waits_for(v)? else { return Ok(next) };
+    let Some(why) = waits_for(v)?.map(|who| format!("Waiting for {who}")) else { return Ok(next) };
     if record.status.message.as_ref() == Some(&why) {
         return Ok(next);
     }
     one(Restore::Write(Box::new(report::waits(v, why, now)?)), now)
+}
+
+/// The same of an undo or a release of what is over: `queued` is one of [`report::QUEUED`].
+pub fn queue_after(v: &View, record: &Record, queued: &str, now: Timestamp) -> Plan<Restore> {
+    let next = acquire(v, record, now)?;
+    let (Journal::Ended(..) | Journal::Held(..), Next::Wait { .. }) = (&record.journal, &next) else { return Ok(next) };
+    let Some(waits) = waits_for(v)?.map(|who| format!("{queued}{who}")) else { return Ok(next) };
+    if record.status.message.as_ref().is_some_and(|message| message.ends_with(&waits)) {
+        return Ok(next);
+    }
+    one(Restore::Write(Box::new(report::queued(v, &waits, now)?)), now)
 }
 
 /// Who has the lock, or has left its mark on it. None: nobody, or another process of this very restore.
@@ -211,9 +222,9 @@ fn waits_for(v: &View) -> Result<Option<String>, Read> {
     let why = if let Some(Open { kind, namespace, name, run, .. }) =
         lease.open.as_ref().filter(|open| open.uid != v.want.uid)
     {
-        format!("Waiting for {kind} {namespace}/{name}: its run {run} on {of} has not ended")
+        format!("{kind} {namespace}/{name}: its run {run} on {of} has not ended")
     } else if let Some(holder) = lease.holder.as_ref().filter(|holder| !holder.is_kin(&v.want.me)) {
-        format!("Waiting for the lock of {of} (Lease {}), which {holder} holds", name::lease(&v.want.statefulset))
+        format!("the lock of {of} (Lease {}), which {holder} holds", name::lease(&v.want.statefulset))
     } else {
         return Ok(None);
     };

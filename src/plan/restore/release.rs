@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::begin::queue_after;
 use super::journal::{Deed, Item, Journal, Placed, Record};
 use super::volume::{find, is_marked, tend};
-use super::{
-    Restore, acquire, closed, depart, ending, gate, held, leave_lock, leaving, let_loose, one, outcome, report,
-};
+use super::{Restore, closed, depart, ending, gate, held, leave_lock, leaving, let_loose, one, outcome, report};
 use crate::api::restore::ReleaseOldVolumes;
 use crate::plan::flow::{Exit, Feed, Next, Plan, act, end, wait};
 use crate::plan::noun::{ClaimRef, DELETE, Marks, Outcome, RETAIN, Volume};
@@ -52,7 +51,10 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         return depart(v, Exit::Waits(waiting(v, &waits)), now);
     }
     if v.mine()?.is_none() {
-        return acquire(v, record, now);
+        return queue_after(v, record, report::QUEUED[1], now);
+    }
+    if record.status.message.as_ref().is_some_and(|message| message.contains(report::QUEUED[1])) {
+        return one(Restore::Write(Box::new(report::queued(v, "", now)?)), now);
     }
     if record.leaving && record.status.undo_deadline.is_some() {
         return one(Restore::Write(Box::new(report::going(v, now)?)), now);

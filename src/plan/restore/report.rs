@@ -73,6 +73,14 @@ pub fn waits(v: &View, message: String, now: Timestamp) -> Result<Write, Read> {
     scribe.finish(None)
 }
 
+/// It is over, and so much is said behind that of what was asked for since and waits for the lock; nothing: it waits no
+/// longer.
+pub fn queued(v: &View, waits: &str, now: Timestamp) -> Result<Write, Read> {
+    let mut scribe = Scribe::new(v, now)?;
+    scribe.status.message = Some(scribe.told() + waits);
+    scribe.finish(None)
+}
+
 /// Its object is being deleted: what it has set aside is about to be released.
 pub fn going(v: &View, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;
@@ -100,7 +108,7 @@ pub fn released(v: &View, left: &[String], stay: &[&str], now: Timestamp) -> Res
     }
     scribe.status.undo_deadline = None;
     // The sentence of its end told until when they are kept, and how it is undone.
-    let told = scribe.status.message.take().unwrap_or_default();
+    let told = scribe.told();
     let told = told.split(KEPT).next().unwrap_or_default().split(UNDO_REFUSED).next().unwrap_or_default();
     scribe.status.message = Some(format!("{told}; {message}"));
     scribe.set(ConditionType::Undoable, false, Reason::OldVolumesReleased, &message);
@@ -127,6 +135,8 @@ pub fn lifted(v: &View, keeps: bool, now: Timestamp) -> Result<Write, Read> {
 
 /// Before what a request for an undo came to.
 const UNDO_REFUSED: &str = ". An undo was refused: ";
+/// Before whom an undo or a release waits for.
+pub const QUEUED: [&str; 2] = [". The undo waits for ", ". The release waits for "];
 /// Before what was given up and has not gone.
 pub const STILL_THERE: &str = "; still there: ";
 /// Before what is kept, and until when.
@@ -136,7 +146,7 @@ const KEPT: &str = "; the old ones are kept until ";
 pub fn undo_refused(v: &View, message: String, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;
     scribe.status.last_request = Some(v.want.slot.clone());
-    let told = scribe.status.message.take().unwrap_or_default();
+    let told = scribe.told();
     let told = told.split(UNDO_REFUSED).next().unwrap_or_default();
     scribe.status.message = Some(format!("{told}{UNDO_REFUSED}{message}"));
     scribe.set(ConditionType::Undoable, false, Reason::UndoRefused, &message);
@@ -158,6 +168,13 @@ impl<'a> Scribe<'a> {
         let version = self.v.restore.record()?.version.clone();
         let run = self.status.plan.as_ref().and_then(|plan| plan.run_id.as_ref()?.parse().ok());
         Ok(Write { version, run, status: self.status, notes: note.into_iter().collect() })
+    }
+
+    /// The message so far, without what was waited for.
+    fn told(&mut self) -> String {
+        let told = self.status.message.take().unwrap_or_default();
+        let end = QUEUED.iter().filter_map(|queued| told.find(queued)).min();
+        told[..end.unwrap_or(told.len())].to_owned()
     }
 
     fn set(&mut self, kind: ConditionType, status: impl Into<Option<bool>>, reason: Reason, message: &str) {

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use jiff::Timestamp;
 
+use super::begin::queue_after;
 use super::journal::{Cause, Deed, End, Item, Journal, Record, Run};
 use super::sight::Peer;
 use super::volume::{behind, find};
-use super::{Restore, acquire, closed, gate, one, outcome, own, release, report};
+use super::{Restore, closed, gate, one, outcome, own, release, report};
 use crate::api::RESTORE_POLICY;
 use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::RestorePhase;
@@ -38,7 +39,7 @@ pub fn next(v: &View, now: Timestamp) -> Plan<Restore> {
         _ => return super::next(v, now),
     };
     if v.mine()?.is_none() {
-        return acquire(v, record, now);
+        return queue_after(v, record, report::QUEUED[0], now);
     }
     if let Some(refusal) = &v.refused {
         return end(Exit::Refused(refusal.clone()));
@@ -101,7 +102,7 @@ fn leave_refused(v: &View, refusal: Refusal, now: Timestamp) -> Plan<Restore> {
 /// No volume is touched, and the restore stays what it was.
 fn refuse(v: &View, record: &Record, why: &str, now: Timestamp) -> Plan<Restore> {
     if v.mine()?.is_none() {
-        return acquire(v, record, now);
+        return queue_after(v, record, report::QUEUED[0], now);
     }
     let message = format!("restore {}/{} cannot be undone: {why}", v.want.namespace, v.want.name);
     one(Restore::Write(Box::new(report::undo_refused(v, message, now)?)), now)

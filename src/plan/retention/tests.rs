@@ -133,6 +133,7 @@ fn rules_come_in_the_order_of_the_spec_whatever_wants_them() {
         keep_monthly: Some(1),
         keep_yearly: Some(1),
         purge_retained: None,
+        make_room: None,
     };
     let told = judge(&[run(1, "2026-01-01T00:00:00Z", &["a"])], &all, "UTC");
     assert_eq!(told, "1: keepLast keepDays keepHourly keepDaily keepWeekly keepMonthly keepYearly floor");
@@ -163,6 +164,7 @@ impl Chance {
             keep_monthly: self.number(),
             keep_yearly: self.number(),
             purge_retained: None,
+            make_room: None,
         }
     }
 

@@ -1,5 +1,8 @@
 //! What is certain about a hook that was not started: nothing is thawed for it, and it is asked for again.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use jiff::SignedDuration;
 use sts_backup::api::condition::Reason;
 
@@ -7,7 +10,9 @@ use super::{in_seconds, run};
 use crate::act::Act;
 use crate::apiserver::answer::No;
 use crate::apiserver::fault::{self, Class, Strike};
-use crate::wire::{Case, judge};
+use crate::shop::POLICY;
+use crate::truth;
+use crate::wire::{Case, judge, process, runtime, world};
 
 /// An answer before the upgrade that says for certain that no kubelet was asked.
 fn certain() -> Vec<Option<No>> {
@@ -132,4 +137,28 @@ fn a_post_hook_that_is_never_started_fails_the_run_after_five_minutes() {
     let (thaws, took) = (seen.state.execs("thaw"), seen.state.took);
     assert!((25..60).contains(&thaws), "{thaws}");
     assert!(SignedDuration::from_secs(300) <= took && took < SignedDuration::from_secs(340), "{took}");
+}
+
+#[test]
+fn a_post_hook_that_does_not_exist_is_told_at_once_and_once() {
+    let (server, clock) = world(&Case::of(true));
+    let early = runtime().block_on(async {
+        server.act(|state| {
+            for pod in ["web-0", "web-1"] {
+                state.nature.scripts.insert((pod.into(), "thaw".into()), Act::unstarted(NO_COMMAND, None));
+            }
+        });
+        let early = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            truth::record(&server.look().store, POLICY).unwrap().status.message.unwrap_or_default()
+        };
+        tokio::join!(Box::pin(process(&server, clock, POLICY, "one")), early).1
+    });
+    let state = server.look();
+    for word in ["post hook", "pod web-0", "could not be started: exec: \"no\"", "may be frozen", "for 5 minutes"] {
+        assert!(early.contains(word), "{word}: {early}");
+    }
+    let messages = state.store.log.iter().map(|change| change.object["status"]["message"].to_string());
+    let told: BTreeSet<_> = messages.filter(|message| message.contains("for 5 minutes")).collect();
+    assert_eq!((told.len(), truth::frozen(&state)), (1, 2), "{told:?}");
 }

@@ -8,7 +8,7 @@ use futures::future::join;
 use jiff::SignedDuration;
 use sts_backup::plan::flow::{Exit, Planner};
 use sts_backup::plan::noun::{Holder, Open, Outcome};
-use sts_backup::plan::restore::{self, KIND, Restore, release};
+use sts_backup::plan::restore::{self, KIND, Restore, release, undo};
 use sts_backup::plan::view::View;
 use sts_backup::step::drive;
 
@@ -125,5 +125,56 @@ fn a_release_that_waits_lets_go_when_the_namespace_goes() {
         let ((exit, taken), ()) = join(one(&world, "release", release::next), gone).await;
         assert!(taken < SignedDuration::from_secs(35), "{exit:?} {taken}");
         assert_eq!(world.borrow().finalizers, Vec::<String>::new());
+    });
+}
+
+/// Of a restore that is over: asked for an undo, or due for its release, while others have the lock.
+#[test]
+fn an_undo_and_a_release_that_wait_for_the_lock_say_who_holds_it_until_they_have_it() {
+    runtime().block_on(async {
+        let all: [(&str, Planner<Restore>); 2] = [("undo", undo::next), ("release", release::next)];
+        for (what, next) in all {
+            let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
+            run(&world, "restore", restore::next).await;
+            if what == "undo" {
+                world.borrow_mut().deed(Blow::AskUndo);
+            } else {
+                tokio::time::sleep(Duration::from_hours(25)).await;
+                world.borrow_mut().released = true;
+            }
+            let before = world.borrow().status.message.clone().unwrap();
+            mark(&world, Some("other"));
+            let writes = world.borrow().writes;
+            let thawed = later(29, || {
+                let said = world.borrow().status.message.clone().unwrap_or_default();
+                let waits =
+                    format!("{before}. The {what} waits for StatefulSetRestore shop/other: its run 20260101-000000");
+                assert!(said.starts_with(&waits), "{said}");
+                assert_eq!(world.borrow().writes, writes + 1, "once");
+                mark(&world, None);
+            });
+            let ((exit, _), ()) = join(one(&world, what, next), thawed).await;
+            assert_eq!(exit, Exit::Done(Outcome::Succeeded), "{what}");
+            let said = world.borrow().status.message.clone().unwrap_or_default();
+            assert!(!said.contains(" waits for "), "{said}");
+            assert_eq!(world.borrow().violations, Vec::<String>::new());
+        }
+    });
+}
+
+/// It waited, and what it then finds is refused, or waits for snapshots: nothing of the lock is left in status.
+#[test]
+fn an_undo_that_is_refused_once_it_has_the_lock_does_not_say_that_it_waits_for_it() {
+    runtime().block_on(async {
+        let world = Rc::new(RefCell::new(World::new(&[], STAGED)));
+        run(&world, "restore", restore::next).await;
+        world.borrow_mut().deed(Blow::AskUndo);
+        world.borrow_mut().deed(Blow::Rescale);
+        mark(&world, Some("other"));
+        let thawed = later(60, || mark(&world, None));
+        let ((exit, _), ()) = join(one(&world, "undo", undo::next), thawed).await;
+        let said = world.borrow().status.message.clone().unwrap_or_default();
+        assert!(matches!(exit, Exit::Refused(_) | Exit::Done(_)), "{exit:?}");
+        assert!(!said.contains(" waits for "), "{said}");
     });
 }
