@@ -179,9 +179,8 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
         let there = run.staying();
         let why = match run.state {
             State::Complete if unwanted.contains(&run.id) => format!("no rule keeps it ({})", rules(keep)),
-            // A later one may be under way. An earlier one is over, or this run would not have begun. What says that it
-            // was proved and is not on record may be anybody's: it stays.
-            State::Broken if run.id < id && there > 0 && (run.record != Record::None || run.sealed() == 0) => {
+            // A later one may be under way. An earlier one is over, or this run would not have begun.
+            _ if run.id < id && is_partial(&run) => {
                 format!("it is partial: {there} snapshots of it are there")
             }
             _ => continue,
@@ -189,6 +188,12 @@ fn doomed(v: &View, id: RunId) -> Result<Result<Vec<Doomed<'_>>, String>, Read> 
         doomed.push(Doomed { run, why });
     }
     Ok(Ok(doomed))
+}
+
+/// Something of it is there, and it can never become complete. What says that it was proved and is not on record may be
+/// anybody's: it stays.
+fn is_partial(run: &known::Run) -> bool {
+    run.state == State::Broken && run.staying() > 0 && (run.record != Record::None || run.sealed() == 0)
 }
 
 /// Our runs, and the zone that they are judged in; or why nothing can be decided about them.

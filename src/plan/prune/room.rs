@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{deletion, hindrance, own, rules, unwanted};
+use super::{deletion, hindrance, is_partial, own, rules, unwanted};
 use crate::plan::backup::Backup;
 use crate::plan::known::{self, State};
 use crate::plan::name::RunId;
@@ -28,7 +28,8 @@ pub fn outlived<'a>(v: &'a View, claims: &BTreeSet<String>, now: Timestamp) -> R
     let mut outlived = vec![];
     for run in own {
         let goes = run.state == State::Complete && unwanted.contains(&run.id) && !floor.contains(&run.id);
-        if goes && hindrance(v, keep, &run)?.is_none() {
+        // A process that died while it made room has left one half gone.
+        if (goes || is_partial(&run)) && hindrance(v, keep, &run)?.is_none() {
             outlived.push(run);
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::finish::{self, aside, give_back};
-use super::journal::{Journal, Run};
+use super::journal::{Item, Journal, Run};
 use super::release::volumes;
 use super::volume::{self, behind, claims, find};
 use super::{Go, Holds, Restore, Signs, Stage, acquire, closed, depart, gate, leave, leave_lock, one, outcome};
@@ -14,7 +14,7 @@ use super::{own, report, stage, steps, undo};
 use crate::api::condition::Reason;
 use crate::plan::flow::{Exit, Feed, Plan, act, end, wait};
 use crate::plan::name;
-use crate::plan::noun::{Outcome, Refusal};
+use crate::plan::noun::{Outcome, RETAIN, Refusal};
 use crate::plan::view::{Read, View};
 
 const LIFTED: &[Stage] = &[finish::unfence, finish::relax, settle, stage::unpin, finish::unmark];
@@ -49,8 +49,9 @@ pub fn held(v: &View, now: Timestamp) -> Plan<Restore> {
             Some(Go::Stop) => break,
         }
     }
-    let keeps = !spare(v, run)?.is_empty();
-    one(Restore::Write(Box::new(report::lifted(v, keeps, now)?)), now)
+    let stays = spare(v, run, false)?;
+    let keeps = !stays.is_empty() || !spare(v, run, true)?.is_empty();
+    one(Restore::Write(Box::new(report::lifted(v, keeps, &stays, now)?)), now)
 }
 
 fn refusal(v: &View, why: &str) -> Refusal {
@@ -64,11 +65,7 @@ fn loose(v: &View, run: &Run) -> Result<Option<String>, Read> {
     let lost = undo::lost(v, &run.deed)?.is_some();
     for item in &run.deed.plan.items {
         let mut remedy = format!("sts-backup undo {place} puts the old volumes back, and so does its deletion");
-        let stands = match all.get(&item.pvc) {
-            Some(claim) => !claim.leaving && behind(v, &item.pvc, claim)?.is_some(),
-            None => item.old.is_none(),
-        };
-        if !stands && !lost {
+        if !lost && !stands(v, item)? {
             return Ok(Some(format!("claim {} has no volume now; {remedy}", item.pvc)));
         }
         let staging = item.staging.as_ref().and_then(|name| Some((name, all.get(name)?)));
@@ -86,29 +83,48 @@ fn loose(v: &View, run: &Run) -> Result<Option<String>, Read> {
     Ok(None)
 }
 
-/// The volumes of the journal that are under no claim, by name.
-fn spare(v: &View, run: &Run) -> Result<BTreeSet<String>, Read> {
+/// Its claim has a volume, or never had one.
+fn stands(v: &View, item: &Item) -> Result<bool, Read> {
+    Ok(match v.claims()?.get(&item.pvc) {
+        Some(claim) => !claim.leaving && behind(v, &item.pvc, claim)?.is_some(),
+        None => item.old.is_none(),
+    })
+}
+
+/// The volumes of the journal that are under no claim, by name: of claims that have another one, or of those that have none.
+fn spare(v: &View, run: &Run, standing: bool) -> Result<BTreeSet<String>, Read> {
     let mut used = BTreeSet::new();
     for (pvc, claim) in claims(v, run)? {
         used.extend(behind(v, pvc, claim)?.map(|(pv, _)| pv.clone()));
     }
     let mut spare = BTreeSet::new();
     for (item, placed) in volumes(&run.deed) {
-        if !used.contains(&placed.pv) && find(v, &run.deed, item, placed)?.is_some() {
+        let is_spare = !used.contains(&placed.pv) && stands(v, item)? == standing;
+        if is_spare && find(v, &run.deed, item, placed)?.is_some() {
             spare.insert(placed.pv.clone());
         }
     }
     Ok(spare)
 }
 
+/// What is under no claim is kept for the undo window. Of a claim without a volume it may be all that there is: that has the
+/// policy Retain for its own from now on, so that its release deletes nothing.
 fn settle(v: &View, run: &Run, now: Timestamp) -> Holds {
-    let (mut batch, spare) = (give_back(v, run)?, spare(v, run)?);
+    let (mut batch, spare, stays) = (give_back(v, run)?, spare(v, run, true)?, spare(v, run, false)?);
     let until = now + v.want.restore.undo_window;
-    for (item, placed) in volumes(&run.deed).filter(|(_, placed)| spare.contains(&placed.pv)) {
-        if let Some(volume) = find(v, &run.deed, item, placed)?.filter(|volume| volume.marks.deadline.is_none()) {
-            let (role, _) = volume::role(v, run, Some(item), &placed.pv, volume);
-            batch.push(aside(v, item, placed, volume, role, until));
+    for (item, placed) in volumes(&run.deed) {
+        let Some(volume) = find(v, &run.deed, item, placed)? else { continue };
+        let stays = stays.contains(&placed.pv);
+        let is_done = volume.marks.deadline.is_some() && !(stays && volume.marks.policy.as_deref() != Some(RETAIN));
+        if is_done || !stays && !spare.contains(&placed.pv) {
+            continue;
         }
+        let (role, _) = volume::role(v, run, Some(item), &placed.pv, volume);
+        let mut step = aside(v, item, placed, volume, role, until);
+        if let (true, Restore::Protect(tend)) = (stays, &mut step) {
+            tend.marks.policy = Some(RETAIN.to_owned());
+        }
+        batch.push(step);
     }
     Ok(steps(batch))
 }

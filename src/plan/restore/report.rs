@@ -1,6 +1,6 @@
 //! What people and machines read of a restore: the status that goes with each entry of the journal, and the Events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use crate::api::condition::{self, ConditionType, Reason};
 use crate::api::restore::{RestorePhase, StatefulSetRestoreStatus};
 use crate::api::shared::Goal;
 use crate::plan::name::RunId;
-use crate::plan::noun::Refusal;
+use crate::plan::noun::{RETAIN, Refusal};
 use crate::plan::preflight::{Finding, Severity};
 use crate::plan::report::{Note, seconds};
 use crate::plan::view::{Read, View};
@@ -117,10 +117,19 @@ pub fn released(v: &View, left: &[String], stay: &[&str], now: Timestamp) -> Res
 }
 
 /// A restore that was Held is ended by hand, as it stands.
-pub fn lifted(v: &View, keeps: bool, now: Timestamp) -> Result<Write, Read> {
+/// `stays`: volumes of claims that have none now.
+pub fn lifted(v: &View, keeps: bool, stays: &BTreeSet<String>, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;
     let until = keeps.then_some(now + v.want.restore.undo_window);
-    let kept = until.map(|until| format!("; the volumes that are not are kept until {until:.0}")).unwrap_or_default();
+    let mut kept =
+        until.map(|until| format!("; the volumes that are not are kept until {until:.0}")).unwrap_or_default();
+    if !stays.is_empty() {
+        let names = stays.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let _ = write!(
+            kept,
+            "; those of claims that have none now stay after it as well, with reclaim policy {RETAIN}: {names}"
+        );
+    }
     let message = format!(
         "it was Held, and sts-backup doctor --lift-fence {}/{} ended it as it stood: what is under the claims stays{kept}",
         v.want.statefulset_namespace, v.want.statefulset
@@ -242,8 +251,9 @@ impl<'a> Scribe<'a> {
         } else {
             "Nothing more is changed"
         };
-        // What was refused may not be looked at either.
-        let lost = if self.v.refused.is_some() { None } else { undo::lost(self.v, &run.deed)? };
+        // What is forbidden may not be looked at either.
+        let blind = self.v.refused.as_ref().is_some_and(|refusal| refusal.reason == Reason::Forbidden);
+        let lost = if blind { None } else { undo::lost(self.v, &run.deed)? };
         let how = match lost {
             Some((pvc, _, _)) => self.end_it(pvc),
             None if self.leaving => {

@@ -80,11 +80,12 @@ impl View {
         }
     }
 
-    /// When a claim takes or leaves a volume, the volume has changed as well.
+    /// When a claim takes or leaves a volume, or is Lost, the volume has changed as well.
     fn rebind(&mut self, before: Option<&Claim>, after: Option<&Claim>) {
-        let place = |claim: &Claim| (claim.uid.clone(), claim.volume.clone());
+        let place = |claim: &Claim| (claim.uid.clone(), claim.volume.clone(), claim.lost);
         if before.map(place) != after.map(place) {
-            let both = before.into_iter().chain(after).filter_map(|claim| claim.volume.as_ref());
+            let both =
+                before.into_iter().chain(after).filter_map(|claim| claim.volume.as_ref().or(claim.asked.as_ref()));
             both.for_each(|volume| drop(self.volumes.remove(volume)));
         }
     }

@@ -141,8 +141,8 @@ fn a_post_hook_that_is_never_started_fails_the_run_after_five_minutes() {
 
 #[test]
 fn a_post_hook_that_does_not_exist_is_told_at_once_and_once() {
-    let (server, clock) = world(&Case::of(true));
-    let early = runtime().block_on(async {
+    let (server, early) = runtime().block_on(async {
+        let (server, clock) = world(&Case::of(true));
         server.act(|state| {
             for pod in ["web-0", "web-1"] {
                 state.nature.scripts.insert((pod.into(), "thaw".into()), Act::unstarted(NO_COMMAND, None));
@@ -152,7 +152,8 @@ fn a_post_hook_that_does_not_exist_is_told_at_once_and_once() {
             tokio::time::sleep(Duration::from_secs(20)).await;
             truth::record(&server.look().store, POLICY).unwrap().status.message.unwrap_or_default()
         };
-        tokio::join!(Box::pin(process(&server, clock, POLICY, "one")), early).1
+        let (_, early) = tokio::join!(Box::pin(process(&server, clock, POLICY, "one")), early);
+        (server.clone(), early)
     });
     let state = server.look();
     for word in ["post hook", "pod web-0", "could not be started: exec: \"no\"", "may be frozen", "for 5 minutes"] {

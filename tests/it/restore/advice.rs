@@ -21,7 +21,7 @@ use sts_backup::step::drive;
 
 use super::process::Process;
 use super::sweep::{STAGED, pause, runtime, want};
-use super::world::{Blow, Odd, PODS, SIGNATURE, Setting, World, keys};
+use super::world::{Blow, NAMESAKE, Odd, PODS, SIGNATURE, Setting, World, keys};
 
 const OBJECT: Uid = Uid(1);
 /// What a Job's pods are tried again for.
@@ -283,7 +283,53 @@ fn replicas_that_came_since_are_undone_over_as_the_refusal_says() {
     });
 }
 
-/// Nothing can put back a volume that somebody has deleted. Where its object is being deleted: without its finalizer it goes, and then its marks can be taken off.
+/// Rolling back onto a volume that somebody has deleted: no undo and no deletion can put it back. It is ended as it stands,
+/// and another restore brings back what is lost.
+#[test]
+fn a_restore_that_is_held_for_a_lost_volume_is_ended_and_asked_for_anew_as_it_says() {
+    let (mut held, mut stays) = (0, 0);
+    for k in (30..90).step_by(4) {
+        runtime().block_on(async {
+            let mut watched = Watched::new(BROKEN, OnFailure::Rollback);
+            watched.world.borrow_mut().blows = vec![(k, Blow::LoseVolume)];
+            watched.watch(30, 1).await;
+            let said = watched.message();
+            if watched.world.borrow().status.run.is_none() {
+                return;
+            }
+            held += 1;
+            assert!(said.contains("of claim data-web-0 is gone"), "{k}: {said}");
+            assert!(said.contains("sts-backup doctor --lift-fence shop/web") && !said.contains("undo"), "{k}: {said}");
+            let exit = watched.process(lift::held, watched.want("restore", "", 9)).await;
+            assert!(matches!(exit, Exit::Done(_)), "{k}: {exit:?}");
+            assert_eq!(watched.phase(), Some(RestorePhase::Failed), "{}", watched.message());
+            // What may hold all that there is of a claim stays until somebody has looked at it.
+            let only = alone(&watched.world.borrow());
+            stays += only.len();
+            assert!(only.iter().all(|pv| watched.message().contains(pv.as_str())), "{k}: {}", watched.message());
+            watched.world.borrow_mut().violations.clear();
+            // Its preflight asks for that: "is Lost: its volume is gone (delete it; …)".
+            watched.world.borrow_mut().claims.retain(|_, claim| !claim.lost);
+            watched.asks_anew();
+            let want = Want { name: "anew".into(), ..want(&watched.world.borrow(), NAMESAKE, 1) };
+            let exit = watched.process(restore::next, want).await;
+            assert_eq!(watched.phase(), Some(RestorePhase::Completed), "{k}: {exit:?} {}", watched.message());
+            assert!(watched.stands_on("new"));
+            let own = |pv: &String| watched.world.borrow().disks[pv].volume.marks.policy.clone();
+            assert!(only.iter().all(|pv| own(pv).as_deref() == Some("Retain")), "{k}: released, it would be deleted");
+        });
+    }
+    assert!(held > 3 && stays > 0, "{held} held, {stays} volumes stay");
+}
+
+/// The volumes of claims that have none.
+fn alone(world: &World) -> Vec<String> {
+    let bare = |pvc: &str| world.claims.get(pvc).is_none_or(|claim| claim.volume.is_none());
+    let of = |disk: &super::world::Disk| disk.volume.claim.as_ref().is_some_and(|claim| bare(&claim.name));
+    world.disks.iter().filter(|(_, disk)| of(disk)).map(|(pv, _)| pv.clone()).collect()
+}
+
+/// Where its object is being deleted, it goes without its finalizer, and then its marks can be taken off.
 #[test]
 fn a_lost_volume_does_not_hold_an_object_that_is_deleted_for_ever() {
     runtime().block_on(async {
