@@ -1,9 +1,12 @@
 //! Settings of the deployment: `SSB_*` in the environment, read once and turned into types here. Per-run choices
 //! are flags, and live in `cli`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::api::GROUP;
 use crate::error::{Error, Result};
 use crate::plan::job::Template;
 use crate::plan::launch::Feed;
@@ -51,6 +54,8 @@ struct RawWatching {
     runner_node_selector: Option<String>,
     runner_tolerations: Option<String>,
     runner_priority_class: Option<String>,
+    runner_pod_labels: Option<String>,
+    runner_pod_annotations: Option<String>,
     allow_without_policy: bool,
     watch_namespaces: Vec<String>,
     max_concurrent_runs: Option<usize>,
@@ -72,7 +77,8 @@ pub struct Watching {
     /// `SSB_POD_NAME`. Default: the host's name.
     pub pod: String,
     /// `SSB_IMAGE`, `SSB_IMAGE_PULL_POLICY`, `SSB_IMAGE_PULL_SECRETS`, `SSB_RUNNER_SERVICE_ACCOUNT`, and as JSON
-    /// `SSB_RUNNER_RESOURCES`, `SSB_RUNNER_NODE_SELECTOR`, `SSB_RUNNER_TOLERATIONS`.
+    /// `SSB_RUNNER_RESOURCES`, `SSB_RUNNER_NODE_SELECTOR`, `SSB_RUNNER_TOLERATIONS`, `SSB_RUNNER_POD_LABELS`,
+    /// `SSB_RUNNER_POD_ANNOTATIONS`.
     pub template: Template,
     /// `SSB_WATCH_NAMESPACES`, comma-separated. Default: all.
     pub namespaces: Vec<String>,
@@ -117,6 +123,11 @@ impl Watching {
                 node_selector: json(raw.runner_node_selector, "SSB_RUNNER_NODE_SELECTOR")?,
                 tolerations: json(raw.runner_tolerations, "SSB_RUNNER_TOLERATIONS")?,
                 priority_class: raw.runner_priority_class,
+                pod_labels: not_ours(json(raw.runner_pod_labels, "SSB_RUNNER_POD_LABELS")?, "SSB_RUNNER_POD_LABELS")?,
+                pod_annotations: not_ours(
+                    json(raw.runner_pod_annotations, "SSB_RUNNER_POD_ANNOTATIONS")?,
+                    "SSB_RUNNER_POD_ANNOTATIONS",
+                )?,
                 allow_without_policy: raw.allow_without_policy,
             },
             namespaces: raw.watch_namespaces,
@@ -138,6 +149,14 @@ fn json<T: DeserializeOwned + Default>(text: Option<String>, name: &str) -> Resu
     let Some(text) = text else { return Ok(T::default()) };
     serde_json::from_str(&text)
         .map_err(|error| Error::Config(format!("{name} is not the JSON that it should be: {error}")))
+}
+
+/// Keys of our group are marks, which only we write.
+fn not_ours(keys: BTreeMap<String, String>, name: &str) -> Result<BTreeMap<String, String>> {
+    match keys.keys().find(|key| key.starts_with(&format!("{GROUP}/"))) {
+        Some(key) => Err(Error::Config(format!("{name} has the key {key}: keys of {GROUP} are sts-backup's own"))),
+        None => Ok(keys),
+    }
 }
 
 fn environment() -> impl Iterator<Item = (String, String)> {
@@ -187,5 +206,9 @@ mod tests {
         assert_eq!(told.feeds().len(), 5);
         let wrong = of(&[both.as_slice(), &[("SSB_RUNNER_TOLERATIONS", "{")]].concat());
         assert!(wrong.unwrap_err().to_string().contains("SSB_RUNNER_TOLERATIONS"));
+        let mark = r#"{"mesh": "off", "backup.sts-backup.io/uid": "x"}"#;
+        let marked = of(&[both.as_slice(), &[("SSB_RUNNER_POD_LABELS", mark)]].concat());
+        let said = marked.unwrap_err().to_string();
+        assert!(said.contains("SSB_RUNNER_POD_LABELS has the key backup.sts-backup.io/uid"), "{said}");
     }
 }

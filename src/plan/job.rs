@@ -109,8 +109,15 @@ pub struct Template {
     pub node_selector: BTreeMap<String, String>,
     pub tolerations: Vec<Toleration>,
     pub priority_class: Option<String>,
+    /// What others (a mesh, an autoscaler, the bill) look for on the pods; what we write ourselves outweighs it.
+    pub pod_labels: BTreeMap<String, String>,
+    pub pod_annotations: BTreeMap<String, String>,
     /// The value of `SSB_ALLOW_WITHOUT_POLICY`, handed on.
     pub allow_without_policy: bool,
+}
+
+fn over(theirs: &BTreeMap<String, String>, ours: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    theirs.iter().chain(ours).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 impl Run {
@@ -126,8 +133,8 @@ impl Run {
         let annotations: BTreeMap<_, _> = annotations.map(|(key, value)| (key.to_owned(), value)).into();
         let pod = PodTemplateSpec {
             metadata: Some(ObjectMeta {
-                labels: Some(labels.clone()),
-                annotations: Some(annotations.clone()),
+                labels: Some(over(&template.pod_labels, &labels)),
+                annotations: Some(over(&template.pod_annotations, &annotations)),
                 ..ObjectMeta::default()
             }),
             spec: Some(self.pod(&name, template)),

@@ -34,6 +34,8 @@ fn template() -> Template {
         node_selector: BTreeMap::from([("kubernetes.io/os".into(), "linux".into())]),
         tolerations: serde_json::from_value(json!([{ "key": "spot", "operator": "Exists" }])).unwrap(),
         priority_class: Some("backups".into()),
+        pod_labels: BTreeMap::from([("team".into(), "db".into()), ("app.kubernetes.io/name".into(), "other".into())]),
+        pod_annotations: BTreeMap::from([("sidecar.istio.io/inject".into(), "false".into())]),
         allow_without_policy: true,
     }
 }

@@ -67,6 +67,7 @@ async fn values_are_rendered_or_refused() {
             "imagePullSecrets[0].name=one",
             "imagePullSecrets[1].name=two",
             "runner.tolerations[0].key=spot",
+            "runner.podLabels.team=db",
             "policies.allowWithout=true",
             "crds.install=false",
             "policies.install=false",
@@ -84,6 +85,7 @@ async fn values_are_rendered_or_refused() {
     assert_eq!(env["SSB_HEALTH_ADDRESS"], "0.0.0.0:9000");
     assert_eq!(env["SSB_IMAGE_PULL_SECRETS"], "one,two");
     assert_eq!(env["SSB_RUNNER_TOLERATIONS"], r#"[{"key":"spot"}]"#);
+    assert_eq!(env["SSB_RUNNER_POD_LABELS"], r#"{"team":"db"}"#);
     assert_eq!(env["SSB_ALLOW_WITHOUT_POLICY"], "true");
     assert_eq!(container["ports"], json!([{ "name": "health", "containerPort": 9000 }]));
     // Rights on what lies in a namespace are given in these only.
