@@ -275,6 +275,16 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_is_explained_once() {
+        let docs = include_str!("../../docs/reasons.md");
+        let said: Vec<_> = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |")).collect();
+        for word in Reason::ALL {
+            assert_eq!(said.iter().filter(|(reason, _)| *reason == word.as_str()).count(), 1, "{word}");
+        }
+        assert_eq!(said.len(), Reason::ALL.len(), "a word that is none");
+    }
+
+    #[test]
     fn words_are_camel_case_distinct_and_come_back() {
         for word in Reason::ALL {
             assert_eq!(word.as_str().parse(), Ok(*word));

@@ -23,6 +23,7 @@ use crate::api::shared::StatefulSetRef;
 use crate::client::{self, Connection};
 use crate::config::Settings;
 use crate::error::{Error, Result, is_definite, sentence};
+use crate::plan::noun::Refusal;
 use crate::plan::preflight::{Finding, Severity};
 use crate::plan::restore::preview::Preview;
 use crate::run::restore::{Flow, Request, preview};
@@ -209,7 +210,8 @@ async fn dry_run(connection: &Connection, format: Output, object: StatefulSetRes
         Err(error) => return Err(Error::api("create", place(&object), error)),
     };
     let request = Request { namespace, name: object.name_any(), flow: Flow::Restore, attempt: None };
-    let mut seen = preview(connection, &Settings::from_env()?, &object, &request).await?;
+    let seen = preview(connection, &Settings::from_env()?, &object, &request).await;
+    let mut seen = seen.map_err(with_own_rights)?;
     seen.findings.splice(0..0, judged);
     output::print(&match format {
         Output::Table => text(&object, &seen),
@@ -218,6 +220,18 @@ async fn dry_run(connection: &Connection, format: Output, object: StatefulSetRes
         Output::Name => output::lines(&seen.claims.iter().map(|row| &row.pvc).collect::<Vec<_>>()),
     })?;
     Ok(if seen.refuses() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })
+}
+
+/// Who asks for a restore needs few rights; who looks at all that it would look at needs to read what lies in no namespace.
+fn with_own_rights(error: Error) -> Error {
+    match error {
+        Error::Refused(Refusal { reason: Reason::Forbidden, message }) => {
+            let more = "a dry run looks with your own rights (docs/authority.md has them). Without --dry-run the runner looks \
+                        with its own, and refuses before it touches anything";
+            Error::Refused(Refusal::new(Reason::Forbidden, format!("{message}; {more}")))
+        }
+        error => error,
+    }
 }
 
 fn of_object(object: &StatefulSetRestore, error: &kube::Error) -> Finding {

@@ -257,6 +257,7 @@ fn begin(v: &View, void: Option<&Voided>, now: Timestamp) -> Plan<Backup> {
     }
     match prospect::against(v, &covered, now)? {
         Some(Against::Until(until)) => return wait([], until),
+        Some(Against::Room(_)) if v.mine()?.is_none() => return acquire(v, now),
         Some(Against::Room(batch)) => return act(batch, now + CALL),
         Some(Against::For(refusal)) => return close(v, Outcome::Failed(refusal), now),
         None => {}

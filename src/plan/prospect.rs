@@ -138,15 +138,16 @@ fn again(read: Read, at: Timestamp, by: Timestamp, now: Timestamp) -> Result<Opt
     }
 }
 
-/// The first quota that has no room for the run.
+/// The quota that has the least room for the run, where it has not enough.
 fn lack(v: &View, covered: &[Covered], now: Timestamp) -> Result<Option<Against>, Read> {
     let (at, quotas) = v.prospect.quotas.get(Read::Quotas)?;
     let asked = covered.len() as u128;
-    let short = quotas.iter().find_map(|quota| {
+    let all = quotas.iter().filter_map(|quota| {
         let (hard, used) = quota.left.get(COUNT)?;
         let (hard, used) = (bytes(hard)?, bytes(used)?);
         (used + asked > hard).then_some((&quota.name, hard, used))
     });
+    let short = all.max_by_key(|(_, hard, used)| used + asked - hard);
     let Some((name, hard, used)) = short else { return Ok(None) };
     let claims: BTreeSet<String> = covered.iter().map(|claim| claim.pvc.to_owned()).collect();
     let lacking = (used + asked).saturating_sub(hard + v.prospect.unseen(name, used));
@@ -174,6 +175,9 @@ fn remedy(v: &View, claims: &BTreeSet<String>, lacking: usize, now: Timestamp) -
     let Some(keep) = &v.want.backup.keep else {
         return Ok(", or delete old snapshots: this backup has no spec.retentionPolicy that does".to_owned());
     };
+    if v.prospect.freed > 0 && lacking == 0 {
+        return Ok(": what was deleted for it is still Terminating, and counts".to_owned());
+    }
     let outlived = room::outlived(v, claims, now)?;
     Ok(match outlived.split_first() {
         Some((first, more)) if keep.policy.make_room != Some(true) && room::is_enough(&outlived, lacking) => {

@@ -71,7 +71,8 @@ pub fn enroll(v: &View, cut: &Cut) -> Result<Option<Enroll>, Read> {
         Some(roll) => roll.clone(),
         None => match v.prune.stock()? {
             Ok(all) => sealed(all, |uid, run| uid == v.want.uid && known(run)),
-            Err(_) => Roll::default(),
+            // A first record without the runs from before would leave them off it for good.
+            Err(_) => return Ok(None),
         },
     };
     let there: BTreeSet<(&str, RunId)> = snaps.values().map(|snap| (snap.policy_uid.as_str(), snap.run)).collect();

@@ -113,7 +113,7 @@ async fn quotas(c: &Cluster) -> Result<Vec<Quota>, Fault> {
 /// The rights that only a freeze uses.
 fn freeze_needs(want: &Want) -> BTreeSet<Verb> {
     let hooks = !want.backup.hooks.is_empty();
-    let needs = |row: &&Row| row.name == "Snapshot" || hooks && ["Mark", "Pre"].contains(&row.name);
+    let needs = |row: &&Row| ["Snapshot", "Delete"].contains(&row.name) || hooks && ["Mark", "Pre"].contains(&row.name);
     Backup::TABLE.iter().filter(needs).flat_map(|row| row.verbs).copied().collect()
 }
 

@@ -24,7 +24,8 @@ pub enum State {
     Sealing,
     /// It can never become complete: snapshots are missing or of two freezes, or its cut was never proved.
     Broken,
-    /// It contradicts itself or the record, or one of its snapshots cannot be read: neither counted nor touched.
+    /// It contradicts itself, or what is on record is not what is there, or one of its snapshots cannot be read: neither
+    /// counted nor touched.
     Unknown,
 }
 

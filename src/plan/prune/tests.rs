@@ -29,6 +29,7 @@ fn snapshot(day: u32) -> Snapshot {
         created: at(day),
         cut: Some(at(day)),
         ready: true,
+        pvc: Some("data-web-0".into()),
         ..Snapshot::default()
     }
 }
@@ -61,11 +62,13 @@ fn view(days: &[u32], imported: &[u32], keep_last: i64) -> View {
 #[test]
 fn what_would_go_is_what_goes_once_the_run_is_complete() {
     for (imported, keep, days, floor) in [
-        (vec![], 2, vec![10, 11, 12], None),
-        (vec![10], 2, vec![10, 11, 12], None),
-        (vec![10, 11], 2, vec![10, 11, 12], None),
-        (vec![13], 1, vec![10, 11, 12, 13], Some(12)),
-        (vec![10, 13], 3, vec![10], None),
+        (vec![], 2, vec![10, 11, 12], vec![]),
+        (vec![10], 2, vec![10, 11, 12], vec![]),
+        (vec![10, 11], 2, vec![10, 11, 12], vec![]),
+        (vec![13], 1, vec![10, 11, 12, 13], vec![12, 13]),
+        (vec![10, 13], 3, vec![10], vec![]),
+        // Each of them may be the only one: nobody knows who made the others.
+        (vec![10, 11, 12, 13], 1, vec![10, 11, 12, 13], vec![10, 11, 12, 13]),
     ] {
         let before = view(&[10, 11, 12, 13], &imported, keep);
         let would = room::outlived(&before, &["data-web-0".to_owned()].into(), at(14)).unwrap();
@@ -73,8 +76,23 @@ fn what_would_go_is_what_goes_once_the_run_is_complete() {
         let after = view(&[10, 11, 12, 13, 14], &imported, keep);
         let gone: Vec<RunId> =
             doomed(&after, id(14)).unwrap().unwrap().into_iter().map(|doomed| doomed.run.id).collect();
-        let early: Vec<RunId> = days.iter().filter(|day| Some(**day) != floor).copied().map(id).collect();
+        let early: Vec<RunId> = days.iter().filter(|day| !floor.contains(day)).copied().map(id).collect();
         let expected: Vec<RunId> = days.into_iter().map(id).collect();
         assert_eq!((&would, &gone), (&early, &expected), "{imported:?} imported, keepLast {keep}");
     }
+}
+
+/// What is left of a run goes before the freeze only where newer runs have all its claims.
+#[test]
+fn half_a_run_goes_early_only_if_it_is_replaced() {
+    let gone = |replaced: bool| {
+        let mut v = view(&[11], &[], 5);
+        let Seen::Known(Ok(stock)) = &mut v.prune.stock else { panic!() };
+        let other = if replaced { "data-web-0" } else { "data-web-1" };
+        let half = Snapshot { size: Some(2), sealed: None, pvc: Some(other.into()), ..snapshot(10) };
+        stock.insert("nightly-data-10".into(), half);
+        let claims = ["data-web-0".to_owned()].into();
+        room::outlived(&v, &claims, at(14)).unwrap().into_iter().map(|run| run.id).collect::<Vec<_>>()
+    };
+    assert_eq!((gone(true), gone(false)), (vec![id(10)], vec![]));
 }

@@ -17,7 +17,8 @@ use crate::plan::name;
 use crate::plan::noun::{Outcome, RETAIN, Refusal};
 use crate::plan::view::{Read, View};
 
-const LIFTED: &[Stage] = &[finish::unfence, finish::relax, settle, stage::unpin, finish::unmark];
+/// What is kept is settled behind the fence: a claim that a pod's start makes anew must not pass for one that has its volume.
+const LIFTED: &[Stage] = &[settle, finish::unfence, finish::relax, stage::unpin, finish::unmark];
 
 /// A restore that is Held: what is under the claims stays there, what is not is kept for the undo window.
 pub fn held(v: &View, now: Timestamp) -> Plan<Restore> {

@@ -15,6 +15,7 @@ use crate::plan::name::RunId;
 use crate::plan::noun::{RETAIN, Refusal};
 use crate::plan::preflight::{Finding, Severity};
 use crate::plan::report::{Note, seconds};
+use crate::plan::text::head;
 use crate::plan::view::{Read, View};
 
 /// One write of the journal: the whole status as the runner owns it, and what is told beside it.
@@ -77,7 +78,7 @@ pub fn waits(v: &View, message: String, now: Timestamp) -> Result<Write, Read> {
 /// longer.
 pub fn queued(v: &View, waits: &str, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;
-    scribe.status.message = Some(scribe.told() + waits);
+    scribe.status.message = Some(head(&scribe.told(), TOLD).into_owned() + waits);
     scribe.finish(None)
 }
 
@@ -102,7 +103,7 @@ pub fn released(v: &View, left: &[String], stay: &[&str], now: Timestamp) -> Res
     if !stay.is_empty() {
         let _ = write!(
             message,
-            "; these stay until they are deleted by hand, because their own reclaim policy is Retain: {}",
+            "; these stay until they are deleted by hand, because their reclaim policy is Retain: {}",
             stay.join(", ")
         );
     }
@@ -121,8 +122,7 @@ pub fn released(v: &View, left: &[String], stay: &[&str], now: Timestamp) -> Res
 pub fn lifted(v: &View, keeps: bool, stays: &BTreeSet<String>, now: Timestamp) -> Result<Write, Read> {
     let mut scribe = Scribe::new(v, now)?;
     let until = keeps.then_some(now + v.want.restore.undo_window);
-    let mut kept =
-        until.map(|until| format!("; the volumes that are not are kept until {until:.0}")).unwrap_or_default();
+    let mut kept = until.map(|until| format!("{KEPT}{until:.0}")).unwrap_or_default();
     if !stays.is_empty() {
         let names = stays.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         let _ = write!(
@@ -146,6 +146,8 @@ pub fn lifted(v: &View, keeps: bool, stays: &BTreeSet<String>, now: Timestamp) -
 const UNDO_REFUSED: &str = ". An undo was refused: ";
 /// Before whom an undo or a release waits for.
 pub const QUEUED: [&str; 2] = [". The undo waits for ", ". The release waits for "];
+/// Bytes of what was told before, so that what follows it is not cut off.
+const TOLD: usize = 3072;
 /// Before what was given up and has not gone.
 pub const STILL_THERE: &str = "; still there: ";
 /// Before what is kept, and until when.

@@ -15,10 +15,11 @@ cgroup_kind() {
 v1_hierarchies() { cut -d : -f 2 /proc/self/cgroup | grep . || true; }
 
 # own_cgroups prints the folder of the cluster's cgroup, with v1 that in each hierarchy. The state folder is part of the
-# name: nobody is to take another cluster's processes for the remains of his own.
+# name, and so is the pid namespace, since containers may share the cgroups of their host: nobody is to take another
+# cluster's processes for the remains of his own.
 own_cgroups() {
   local controllers path key
-  key=$name-$(sha256sum <<< "$dir" | cut -c 1-8)
+  key=$name-$({ echo "$dir"; readlink /proc/self/ns/pid; } | sha256sum | cut -c 1-8)
   case $(cgroup_kind) in
     systemd) echo "/sys/fs/cgroup/system.slice/sts-backup-$key.scope" ;;
     v2) echo "/sys/fs/cgroup/sts-backup-$key" ;;
@@ -75,7 +76,8 @@ left_cgroups() {
 left_processes() {
   local cgroup
   left_cgroups | while read -r cgroup; do
-    find "$cgroup" -name cgroup.procs -exec cat {} + 2> /dev/null || true
+    # A process of another pid namespace reads as 0, and is none of ours.
+    find "$cgroup" -name cgroup.procs -exec cat {} + 2> /dev/null | grep -vx 0 || true
   done | sort -un
 }
 no_processes() { [ -z "$(left_processes)" ]; }

@@ -149,8 +149,13 @@ clean_existing() {
     kubectl delete --filename "$root/manifests/crds.yaml" --ignore-not-found --timeout=60s || true
     kubectl delete namespace "$system" --timeout=120s || true
   fi
-  local left
-  left=$(ours_left)
+  # Provisioners and snapshotters delete in the background.
+  local left end=$((SECONDS + 120))
+  while true; do
+    left=$(ours_left) || { echo "The cluster does not answer: what is left there is not known. Later: demo clean"; return 1; }
+    [ -n "$left" ] && ((SECONDS < end)) || break
+    sleep 2
+  done
   [ -z "$left" ] || { echo "Left behind: $(paste -sd ' ' <<< "$left")"; return 1; }
   cat << TEXT
 Nothing is left but the image on the nodes and the admission policies of sts-backup, which concern only objects that it
@@ -163,9 +168,9 @@ TEXT
 ours_left() {
   {
     kubectl get persistentvolumes --output \
-      "jsonpath={range .items[*]}persistentvolume/{.metadata.name} {.spec.claimRef.namespace}{'\n'}{end}"
+      "jsonpath={range .items[*]}persistentvolume/{.metadata.name} {.spec.claimRef.namespace}{'\n'}{end}" &&
     kubectl get volumesnapshotcontents --output \
-      "jsonpath={range .items[*]}volumesnapshotcontent/{.metadata.name} {.spec.volumeSnapshotRef.namespace}{'\n'}{end}"
+      "jsonpath={range .items[*]}volumesnapshotcontent/{.metadata.name} {.spec.volumeSnapshotRef.namespace}{'\n'}{end}" &&
     kubectl get namespaces --selector "$made_here" --output \
       "jsonpath={range .items[*]}namespace/{.metadata.name} $namespace{'\n'}{end}"
   } | awk -v space="$namespace" '$2 == space { print $1 }'

@@ -171,12 +171,14 @@ fn all_who_judge_a_run_say_the_same() {
             assert_eq!(said, [wanted; 3], "seed {seed}, run {id}: list, restore, retention\n{all:#?}");
             let best = (0..3).filter(|run| is_whole(&all, *run)).max().map(self::id);
             assert_eq!(newest, best, "seed {seed}: the newest");
-            *(if wanted { &mut whole } else { &mut broken }) += 1;
+            let is_there = all.iter().any(|one| one["metadata"]["labels"][label::RUN] == id.as_str());
+            whole += usize::from(wanted);
+            broken += usize::from(is_there && !wanted);
         }
         // Whatever is on record is whole but for what may become ready yet.
         for run in known::runs(&snapshots, Some(&record)).iter().filter(|run| run.record != Record::None) {
             assert!(matches!(run.state, State::Complete | State::Uploading), "seed {seed}: {run:?}");
         }
     }
-    assert!(whole > 100 && broken > 100, "{whole} whole runs and {broken} others are not enough of each");
+    assert!(whole > 100 && broken > 60, "{whole} whole runs and {broken} others are not enough of each");
 }
