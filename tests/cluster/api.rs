@@ -210,7 +210,7 @@ async fn defaults_are_the_documented_ones() {
     let expected = json!({
         "statefulSetRef": { "name": "web" }, "timeZone": "Etc/UTC", "suspend": false,
         "preBackupHook": { "command": ["sync"], "timeoutSeconds": 60 },
-        "retentionPolicy": { "keepLast": 1, "purgeRetained": false },
+        "retentionPolicy": { "keepLast": 1, "purgeRetained": false, "makeRoom": false },
         "snapshotReadyTimeoutSeconds": 86400, "maxFreezeSeconds": 300, "deletionPolicy": "Retain",
         "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1,
     });
