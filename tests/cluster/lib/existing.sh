@@ -12,6 +12,7 @@ lack() { lacking=yes; printf 'demo: %s\n' "$*" >&2; }
 check_existing() {
   local lacking='' tool answer
   for tool in kubectl helm; do command -v "$tool" > /dev/null || fail "there is no $tool on the PATH: install it"; done
+  helm upgrade --help | grep -- --take-ownership > /dev/null || lack "this helm has no --take-ownership: it takes 3.17 or later"
   answer=$(kubectl get --raw /readyz --request-timeout=20s 2>&1) ||
     fail "no cluster answers through SSB_TEST_KUBECONFIG=$SSB_TEST_KUBECONFIG: $(tail -n 1 <<< "$answer")"
   kubectl auth can-i '*' '*' --all-namespaces > /dev/null 2>&1 ||
@@ -108,6 +109,11 @@ loader() {
       return 1
     }
   done
+  if [ "$tool" = k3s ] && { [ "$(id -u)" != 0 ] || [ "$(kubectl get nodes --output name | wc -l)" != 1 ]; }; then
+    lack "k3s takes an image as root, and on each node by itself: run the demo as root where there is one node, or push an" \
+      "image and name it: SSB_DEMO_PROGRAM=REGISTRY/sts-backup:TAG"
+    return 1
+  fi
   [ -z "$(kubectl get nodes --selector 'kubernetes.io/arch!=amd64' --output name)" ] || {
     lack "not all nodes are amd64, for which the image is built here: push one for theirs and name it: SSB_DEMO_PROGRAM"
     return 1
