@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{LimitRange, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -151,6 +152,13 @@ async fn snapshots(s: &Scene, before: &Before, run: &str) {
     set(annotation::FORMAT, "99".into()).await;
     before.refused(s, "written by a newer version", "FormatUnknown", &exactly).await;
     set(annotation::FORMAT, "1".into()).await;
+    // What is on record is proved by it; without one the snapshots are taken at their word.
+    let (leases, lock) = (s.api::<Lease>(), "sts-backup-web");
+    let record = leases.get(lock).await.unwrap().annotations()[annotation::RUNS].clone();
+    let put = async |record: Value| {
+        merge(&leases, lock, json!({ "metadata": { "annotations": { annotation::RUNS: record } } })).await;
+    };
+    put(Value::Null).await;
     set(annotation::RUN_SIZE, "2".into()).await;
     before.refused(s, "a run that lacks a snapshot", "RunNotFound", &exactly).await;
     set(annotation::RUN_SIZE, "1".into()).await;
@@ -158,6 +166,7 @@ async fn snapshots(s: &Scene, before: &Before, run: &str) {
     set(annotation::CUT, Value::Null).await;
     before.refused(s, "not proved to belong to one freeze", "RunNotFound", &exactly).await;
     set(annotation::CUT, cut.into()).await;
+    put(record.into()).await;
     // Somebody labels a snapshot of another claim as ours.
     let stranger = json!({ "metadata": { "name": "stranger", "labels": { label::CLAIM_TEMPLATE: "a", label::ORDINAL: "0" } },
         "spec": { "volumeSnapshotClassName": SIM.class, "source": { "persistentVolumeClaimName": "none" } } });

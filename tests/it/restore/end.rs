@@ -179,7 +179,7 @@ fn volumes_whose_own_policy_is_retain_stay_after_the_release_and_it_says_so() {
             let pv = item.old_pv.as_ref().unwrap();
             assert!(undoable.message.contains(pv), "{pv} is not in {}", undoable.message);
         }
-        assert!(undoable.message.contains("their own reclaim policy is Retain"), "{}", undoable.message);
+        assert!(undoable.message.contains("their reclaim policy is Retain"), "{}", undoable.message);
         assert_eq!(world.violations, Vec::<String>::new());
     });
 }

@@ -49,6 +49,22 @@ fn what_somebody_puts_on_top_of_a_run_spoils_it_for_no_restore() {
     assert_eq!(cluster.findings().unwrap(), vec![]);
 }
 
+/// Its uids are the proof: whatever somebody has taken off the snapshots since, it is restored.
+#[test]
+fn of_what_is_on_record_no_annotation_says_better_whether_it_is_whole() {
+    let mut cluster = cluster();
+    cluster.source().maker.uid = "policy".into();
+    (cluster.source().size, cluster.source().sealed) = (Some(2), None);
+    cluster.want.run_id = Some("20260101-000000".into());
+    assert!(cluster.findings().unwrap_err().message.contains("1 of 2 snapshots are there"));
+    let (mut roll, key) = (Roll::default(), ClaimKey { ordinal: 0, template: "data".into() });
+    roll.put("policy", "20260101-000000".parse().unwrap(), Entry::new(&[key], ["snap"]));
+    cluster.lease.roll = Some(roll);
+    assert_eq!(cluster.findings().unwrap(), vec![]);
+    cluster.source().uid = "another".into();
+    assert!(cluster.findings().is_err(), "these are not the ones");
+}
+
 #[test]
 fn the_record_of_a_statefulset_says_nothing_of_the_runs_of_another() {
     let mut cluster = cluster();
