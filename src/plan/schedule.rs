@@ -16,8 +16,8 @@ mod tests;
 
 use std::fmt;
 
-use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::{SignedDuration, Timestamp};
 
 pub use self::due::{Decision, due};
 use self::instant::whole_second;
@@ -71,6 +71,14 @@ impl Schedule {
             When::Fields(fields) => instant::next(fields, &self.zone, after),
             When::Every(seconds) => Timestamp::from_second(whole_second(after).checked_add(*seconds)?).ok(),
         }
+    }
+
+    /// The longest interval between two of the dozen slots from this one on: a night or a weekend is among them, also of a
+    /// schedule that fires each day, or some hours of it.
+    pub fn longest_interval(&self, first: Timestamp) -> Option<SignedDuration> {
+        let slots = std::iter::successors(Some(first), |slot| self.next_after(*slot)).take(12);
+        let slots: Vec<_> = slots.collect();
+        slots.windows(2).map(|two| two[1].duration_since(two[0])).max()
     }
 
     /// The newest slot after `after` and not after `until`; in bounded time, however far they are apart. The slots of

@@ -199,15 +199,8 @@ fn policy(spec: &BackupSpec, status: BackupStatus, request: Option<Box<str>>) ->
 fn interval(spec: &BackupSpec, next: Option<Timestamp>) -> Option<u32> {
     let (text, next) = (spec.schedule.as_deref().filter(|text| text.len() <= SCHEDULE_MAX)?, next?);
     let zone = spec.time_zone.as_deref().filter(|zone| !zone.is_empty()).unwrap_or(crate::api::backup::TIME_ZONE);
-    let schedule = Schedule::parse(text, zone).ok()?;
-    let slots = std::iter::successors(Some(next), |slot| schedule.next_after(*slot));
-    let slots: Vec<_> = slots.take(SLOTS).collect();
-    let gaps = slots.windows(2).map(|two| two[1].duration_since(two[0]).as_secs());
-    gaps.max()?.try_into().ok()
+    Schedule::parse(text, zone).ok()?.longest_interval(next)?.as_secs().try_into().ok()
 }
-
-/// Of so many slots to come the longest interval is told: nights and weekends are among them.
-const SLOTS: usize = 32;
 
 fn waiting(conditions: Vec<slim::Condition>) -> Option<Box<Waiting>> {
     let is = |c: &slim::Condition| *c.r#type == *ConditionType::Waiting.as_str() && &*c.status == "True";

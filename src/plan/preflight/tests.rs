@@ -395,8 +395,8 @@ fn snapshots_of_two_runs_are_no_restore() {
 #[test]
 fn a_snapshot_from_before_there_were_runs_is_known_by_its_claim() {
     let mut cluster = cluster();
-    let source = cluster.source();
-    (source.run, source.claim, source.epoch, source.size, source.sealed) = (None, None, None, None, None);
+    let Snapshot { run, claim, epoch, size, sealed, .. } = cluster.source();
+    (*run, *claim, *epoch, *size, *sealed) = (None, None, None, None, None);
     cluster.want.snapshot_names = vec!["snap".into()];
     assert_eq!(cluster.findings().unwrap(), vec![]);
 }

@@ -56,6 +56,20 @@ fn every_valid_row_fires_as_in_the_reference() {
     assert!(wrong.is_empty(), "{} differ, such as {:#?}", wrong.len(), &wrong[..wrong.len().min(9)]);
 }
 
+/// 2026-11-27 is a Friday.
+#[test]
+fn nights_and_weekends_are_the_longest_intervals() {
+    for (text, first, hours) in [
+        ("0 2 * * 1-5", "2026-11-27T02:00:00Z", 72),
+        ("0 2 * * 1-5", "2026-11-30T02:00:00Z", 72),
+        ("0 9-17 * * *", "2026-11-27T09:00:00Z", 16),
+        ("0 2 * * *", "2026-11-27T02:00:00Z", 24),
+        ("@every 6h", "2026-11-27T02:00:00Z", 6),
+    ] {
+        assert_eq!(utc(text).longest_interval(at(first)), Some(SignedDuration::from_hours(hours)), "{text} {first}");
+    }
+}
+
 #[test]
 fn every_refused_row_is_refused_in_a_sentence() {
     let rows: Vec<_> = rows().into_iter().filter(|row| row.error.is_some()).collect();
