@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::metrics::interval;
 use crate::api::backup::{
     FAILED_JOBS_HISTORY_LIMIT, HOOK_TIMEOUT_SECONDS, MAX_FREEZE_SECONDS, SNAPSHOT_READY_TIMEOUT_SECONDS,
     SUCCESSFUL_JOBS_HISTORY_LIMIT,
@@ -20,12 +21,11 @@ use crate::plan::launch::entry::{
 };
 use crate::plan::launch::verdict::{Flip, Standing};
 use crate::plan::quantity;
-use crate::plan::schedule::Schedule;
 
 /// A request is passed on as an argument and kept in names, annotations and status.
 const REQUEST_MAX: usize = 256;
 /// No schedule that the schema lets pass has more bytes; nobody reads or keeps a longer one.
-const SCHEDULE_MAX: usize = 4096;
+pub(super) const SCHEDULE_MAX: usize = 4096;
 /// What a stop takes beside the thaw.
 const GRACE: i64 = 30;
 /// Limits beyond this are as good as none.
@@ -159,7 +159,7 @@ fn policy(spec: &BackupSpec, status: BackupStatus, request: Option<Box<str>>) ->
     let limit = |limit: Option<i64>, default: i32| usize::try_from(limit.unwrap_or(default.into())).unwrap_or(0);
     let text = |text: &Option<Box<str>>| text.clone().filter(|text| !text.is_empty());
     Policy {
-        interval: interval(spec, status.next_schedule_time),
+        interval: interval(spec.schedule.as_deref(), spec.time_zone.as_deref(), status.next_schedule_time),
         schedule: text(&spec.schedule).filter(|text| text.len() <= SCHEDULE_MAX),
         time_zone: text(&spec.time_zone)
             .filter(|zone| &**zone != crate::api::backup::TIME_ZONE && zone.len() <= SCHEDULE_MAX),
@@ -194,12 +194,6 @@ fn policy(spec: &BackupSpec, status: BackupStatus, request: Option<Box<str>>) ->
         last: status.last_run.map(|last| Box::new(self::last(last))),
         succeeded: status.last_backup_time,
     }
-}
-
-fn interval(spec: &BackupSpec, next: Option<Timestamp>) -> Option<u32> {
-    let (text, next) = (spec.schedule.as_deref().filter(|text| text.len() <= SCHEDULE_MAX)?, next?);
-    let zone = spec.time_zone.as_deref().filter(|zone| !zone.is_empty()).unwrap_or(crate::api::backup::TIME_ZONE);
-    Schedule::parse(text, zone).ok()?.longest_interval(next)?.as_secs().try_into().ok()
 }
 
 fn waiting(conditions: Vec<slim::Condition>) -> Option<Box<Waiting>> {

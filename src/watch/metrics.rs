@@ -8,14 +8,24 @@ use std::fmt::Write;
 use jiff::{SignedDuration, Timestamp};
 
 use super::State;
+use super::decode::SCHEDULE_MAX;
+use crate::api::backup::TIME_ZONE;
 use crate::api::restore::RestorePhase;
 use crate::api::shared::Outcome;
 use crate::plan::launch::entry::{Manager, Object, Policy, Restore, Subject, Uid};
 use crate::plan::launch::{Entry, Index};
+use crate::plan::schedule::Schedule;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Objects per piece.
 const PIECE: usize = 200;
+
+/// The longest of the intervals to come, for the family of that name.
+pub(super) fn interval(schedule: Option<&str>, zone: Option<&str>, next: Option<Timestamp>) -> Option<u32> {
+    let (text, next) = (schedule.filter(|text| text.len() <= SCHEDULE_MAX)?, next?);
+    let zone = zone.filter(|zone| !zone.is_empty()).unwrap_or(TIME_ZONE);
+    Schedule::parse(text, zone).ok()?.longest_interval(next)?.as_secs().try_into().ok()
+}
 
 /// What a family shows, and of which objects.
 enum Value {

@@ -391,12 +391,3 @@ fn snapshots_of_two_runs_are_no_restore() {
     cluster.want.snapshot_names = vec!["snap".into(), "other".into()];
     assert!(cluster.findings().unwrap_err().message.contains("more than one run"));
 }
-
-#[test]
-fn a_snapshot_from_before_there_were_runs_is_known_by_its_claim() {
-    let mut cluster = cluster();
-    let Snapshot { run, claim, epoch, size, sealed, .. } = cluster.source();
-    (*run, *claim, *epoch, *size, *sealed) = (None, None, None, None, None);
-    cluster.want.snapshot_names = vec!["snap".into()];
-    assert_eq!(cluster.findings().unwrap(), vec![]);
-}

@@ -20,7 +20,7 @@ use crate::red;
 
 use super::process::Process;
 use super::verdict::verdict;
-use super::world::{Blow, Disk, NAMESAKE, Odd, Setting, UID, World};
+use super::world::{Blow, NAMESAKE, Odd, Setting, UID, World};
 
 pub const BLOWS: [Blow; 10] = [
     Blow::DieBefore,
@@ -356,17 +356,14 @@ fn a_way_back_that_fails_is_not_tried_without_end_when_the_object_goes() {
     assert!(world.leaving && world.violations.is_empty(), "{:?}", world.violations);
 }
 
-/// Before anything is replaced, somebody takes away a claim whose volume is Retained by then: it is nobody's, no release
-/// will free it, and status says so.
+/// Somebody takes away a claim whose volume is Retained by then: no release will free it, and status says so.
 #[test]
 fn a_volume_that_lost_its_claim_to_somebody_is_told_of() {
-    for blows in
-        [[(14, Blow::ReplaceTarget), (18, Blow::DeleteClaim)], [(31, Blow::ForgeStaged), (32, Blow::ReplaceClaim)]]
-    {
+    let early = [(14, Blow::ReplaceTarget), (18, Blow::DeleteClaim)];
+    for blows in [early, [(31, Blow::ForgeStaged), (32, Blow::ReplaceClaim)]] {
         let world = runtime().block_on(case(&blows, STAGED, restore::next));
-        let loose = |disk: &Disk| disk.content == "old data-web-0";
-        let (pv, disk) = world.disks.iter().find(|(_, disk)| loose(disk)).unwrap();
-        let said = world.status.message.as_deref().unwrap_or_default();
+        let (pv, disk) = world.disks.iter().find(|(_, disk)| disk.content == "old data-web-0").unwrap();
+        let said = world.status.message.clone().unwrap_or_default();
         assert_eq!(disk.volume.policy, RETAIN);
         assert!(said.contains(&format!("claim data-web-0 was taken away: its volume {pv} stays")), "{blows:?}: {said}");
         assert!(world.violations.is_empty(), "{blows:?}: {:?}", world.violations);

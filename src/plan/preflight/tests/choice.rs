@@ -58,3 +58,12 @@ fn the_last_instant_that_there_is_has_no_second_after_it() {
     cluster.want.point_in_time = Some(Timestamp::MAX);
     assert!(cluster.chosen().is_ok());
 }
+
+#[test]
+fn a_snapshot_from_before_there_were_runs_is_known_by_its_claim() {
+    let mut cluster = cluster();
+    let Snapshot { run, claim, epoch, size, sealed, .. } = cluster.source();
+    (*run, *claim, *epoch, *size, *sealed) = (None, None, None, None, None);
+    cluster.want.snapshot_names = vec!["snap".into()];
+    assert_eq!(cluster.findings().unwrap(), vec![]);
+}
