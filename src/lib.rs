@@ -57,6 +57,7 @@
 //! | [`plan::roll`] | the record of sealed runs on the Lease, without which none lets another go |
 //! | [`plan::known`] | things of the cluster, each decoded once and judged once: `Snapshot`; `Run`, its state, and why it is not complete |
 //! | [`plan::prune`] | retention as the last part of a backup: what is deleted next, and what stands in the way |
+//! | [`plan::prune::room`] | old runs that go before a freeze, where a quota has no room for it (`makeRoom`) |
 //! | [`plan::report`] | the status and the Events that go with each entry of the journal |
 //! | [`plan::job`] | the Job of a run, whole; its name is a function of what it is for |
 //! | [`plan::launch`] | all that the watcher decides: a compact index, and from it what to do now and when to look again |

@@ -95,11 +95,6 @@ impl Pruning {
         }
     }
 
-    /// A run has made snapshots.
-    pub fn made(&mut self) {
-        self.stock = Seen::Unknown;
-    }
-
     pub fn stale(&mut self, read: &Read) {
         match read {
             Read::Stock => self.stock = Seen::Unknown,
@@ -215,24 +210,34 @@ fn own<'a>(v: &'a View, keep: &'a Keep) -> Result<Result<(&'a TimeZone, Vec<know
     Ok(Ok((zone, own.collect())))
 }
 
-/// What the rules let go, beside one that is to come. What was imported is judged alone among those that are known: it pushes
-/// out nothing, not even its like.
+/// What the rules let go, beside one that is to come.
 fn unwanted(
     own: &[known::Run],
     new: Option<Run<RunId>>,
     statefulset: &str,
     judge: impl Fn(&[Run<RunId>]) -> Vec<Verdict<RunId>>,
 ) -> BTreeSet<RunId> {
-    let pruned = |runs: &[Run<RunId>]| -> BTreeSet<RunId> {
-        let verdicts = judge(runs).into_iter().filter(|verdict| verdict.fate == Fate::Prune);
-        verdicts.map(|verdict| verdict.id).collect()
+    judged(own, new, statefulset, judge, |verdict| verdict.fate == Fate::Prune)
+}
+
+/// Those of which the verdict is such. What was imported is judged alone among those that are known: it pushes out nothing,
+/// not even its like.
+fn judged(
+    own: &[known::Run],
+    new: Option<Run<RunId>>,
+    statefulset: &str,
+    judge: impl Fn(&[Run<RunId>]) -> Vec<Verdict<RunId>>,
+    is_such: impl Fn(&Verdict<RunId>) -> bool,
+) -> BTreeSet<RunId> {
+    let such = |runs: &[Run<RunId>]| -> BTreeSet<RunId> {
+        judge(runs).into_iter().filter(|verdict| is_such(verdict)).map(|verdict| verdict.id).collect()
     };
     let mut runs: Vec<_> = own.iter().map(|run| run.counted(statefulset)).chain(new).collect();
-    let mut all = pruned(&runs);
+    let mut all = such(&runs);
     for (at, run) in own.iter().enumerate() {
         if run.record == Record::Imported && run.state == State::Complete {
             runs[at].complete = true;
-            all.extend(pruned(&runs).get(&run.id));
+            all.extend(such(&runs).get(&run.id));
             runs[at].complete = false;
         }
     }

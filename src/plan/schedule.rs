@@ -10,7 +10,7 @@ mod every;
 mod instant;
 mod parse;
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;
 

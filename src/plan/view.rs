@@ -197,9 +197,6 @@ impl View {
             self.pods.clear(); // the next freeze looks at the containers anew
             self.prospect.thawed();
         }
-        if matches!(&self.record, Seen::Known(Record { journal: Journal::Frozen(..) | Journal::Cut(..), .. })) {
-            self.prune.made();
-        }
     }
 
     /// A freeze of another process is ours to thaw, and its hooks may come late.

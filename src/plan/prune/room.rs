@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{deletion, hindrance, is_partial, own, rules, unwanted};
+use super::{deletion, hindrance, is_partial, judged, own, rules, unwanted};
 use crate::plan::backup::Backup;
-use crate::plan::known::{self, Record, State};
+use crate::plan::known::{self, State};
 use crate::plan::name::RunId;
 use crate::plan::retention::{Rule, Run, Verdict, retain};
 use crate::plan::view::{Read, View};
@@ -38,20 +38,9 @@ fn floor(
     statefulset: &str,
     judge: impl Fn(&[Run<RunId>]) -> Vec<Verdict<RunId>>,
 ) -> BTreeMap<RunId, BTreeSet<String>> {
-    let mut runs: Vec<_> = own.iter().map(|run| run.counted(statefulset)).collect();
-    let held = |runs: &[Run<RunId>]| -> BTreeSet<RunId> {
-        let verdicts = judge(runs).into_iter().filter(|verdict| verdict.rules.contains(&Rule::Floor));
-        verdicts.map(|verdict| verdict.id).collect()
-    };
-    let mut floor = held(&runs);
-    for (at, run) in own.iter().enumerate() {
-        if run.record == Record::Imported && run.state == State::Complete {
-            runs[at].complete = true;
-            floor.extend(held(&runs).get(&run.id));
-            runs[at].complete = false;
-        }
-    }
-    runs.into_iter().filter(|run| floor.contains(&run.id)).map(|run| (run.id, run.claims)).collect()
+    let floor = judged(own, None, statefulset, judge, |verdict| verdict.rules.contains(&Rule::Floor));
+    let of = own.iter().filter(|run| floor.contains(&run.id));
+    of.map(|run| (run.id, run.counted(statefulset).claims)).collect()
 }
 
 /// A process that died while it made room has left it half gone: a newer run has all its claims.

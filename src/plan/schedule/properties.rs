@@ -23,7 +23,7 @@ fn at(text: &str) -> Timestamp {
 }
 
 /// Chance with a seed that is printed: a failure can be run again.
-struct Chance(u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
     fn new(test: &str) -> Chance {
@@ -34,7 +34,7 @@ impl Chance {
     }
 
     /// From 0 to below `end`; the sequence is splitmix64's.
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

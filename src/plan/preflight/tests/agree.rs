@@ -12,23 +12,8 @@ use crate::api::snapshot::VolumeSnapshot;
 use crate::api::{annotation, label};
 use crate::plan::known::{self, Record, Snapshot, Snapshots, State};
 use crate::plan::noun::Lease;
+use crate::plan::schedule::properties::Chance;
 use crate::plan::{catalog, roll};
-
-/// splitmix64
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 const FIRST: i64 = 1_795_570_000;
 
@@ -88,10 +73,10 @@ fn stock(chance: &mut Chance) -> Vec<Value> {
     for run in 0..=chance.below(3).cast_signed() {
         let size = 1 + chance.below(3);
         let mut its: Vec<_> = (0..size).map(|ordinal| sealed(run, ordinal, size)).collect();
-        if chance.one_in(4) {
+        if chance.below(4) == 0 {
             its.pop();
         }
-        if chance.one_in(4) {
+        if chance.below(4) == 0 {
             let mut more = sealed(run, 7, size);
             let later = Timestamp::from_second(FIRST + run * 86_400 + 60).unwrap();
             more["metadata"]["creationTimestamp"] = json!(later);
@@ -99,13 +84,13 @@ fn stock(chance: &mut Chance) -> Vec<Value> {
             more["status"]["creationTime"] = json!(later);
             its.push(more);
         }
-        if chance.one_in(4) {
+        if chance.below(4) == 0 {
             its.extend(its.first().cloned().map(|mut copy| {
                 copy["metadata"]["name"] = format!("copy-{run}").into();
                 copy
             }));
         }
-        if chance.one_in(2) && !its.is_empty() {
+        if chance.below(2) == 0 && !its.is_empty() {
             let at = usize::try_from(chance.below(its.len() as u64)).unwrap();
             spoil(chance, &mut its[at]);
         }
